@@ -1,0 +1,1 @@
+"""tilewright: a tensor compiler for neural networks."""

@@ -1,0 +1,66 @@
+"""Every switch, typed; the only reader of ``os.environ``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A switch: its environment variable, how the text is read, its default, and what it does."""
+
+    name: str
+    read: Callable[[str], Any]
+    default: Any
+    meaning: str
+
+    @property
+    def variable(self) -> str:
+        return f"TILEWRIGHT_{self.name.upper()}"
+
+
+SWITCHES: dict[str, Switch] = {s.name: s for s in (
+    Switch("debug", int, 0, "1: a line per compile; 2: time per pass; 3: the IR after every pass "
+                            "that changed it; 4: LLVM IR and assembly as well, and the verifier between passes"),
+    Switch("num_threads", int, 0, "threads of a program; 0: the cores this process may use"),
+    Switch("target", str, "", "CPU tier: sse2, avx2, avx512; empty: the best that the host has"),
+    Switch("verify", int, 0, "1: run the verifier after every pass"),
+    Switch("reproducers", str, "", "folder for the reproducers of compiler bugs; empty: the temporary folder"),
+)}
+
+_values: dict[str, Any] = {}
+
+
+def get(name: str) -> Any:
+    """The value in force: an override, else the environment variable, else the default."""
+    if name in _values:
+        return _values[name]
+    switch = SWITCHES[name]
+    text = os.environ.get(switch.variable)
+    if text is None or text == "":
+        return switch.default
+    try:
+        return switch.read(text)
+    except ValueError:
+        raise ValueError(
+            f"{switch.variable}={text!r} cannot be read: expected {switch.read.__name__} ({switch.meaning})"
+        ) from None
+
+
+@contextmanager
+def override(**values: Any) -> Iterator[None]:
+    """Switch values in force inside a ``with`` block."""
+    unknown = set(values) - set(SWITCHES)
+    if unknown:
+        raise KeyError(f"no such switch: {sorted(unknown)}; there are {sorted(SWITCHES)}")
+    before = dict(_values)
+    _values.update(values)
+    try:
+        yield
+    finally:
+        _values.clear()
+        _values.update(before)

@@ -1,0 +1,111 @@
+"""The attribute records of the ops that are not elementwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilewright.ir.graph import Attrs
+from tilewright.ir.types import DType, Shape
+
+
+@dataclass(frozen=True)
+class CastAttrs(Attrs):
+    """cast, bitcast: the element type of the result."""
+
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class IotaAttrs(Attrs):
+    """iota: counts 0, 1, 2 ... along ``axis``, constant along the others."""
+
+    axis: int
+
+
+@dataclass(frozen=True)
+class ReduceAttrs(Attrs):
+    """sum, prod, max, min: the axes, sorted, that disappear."""
+
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ReshapeAttrs(Attrs):
+    """reshape: the new shape, in row-major order."""
+
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class TransposeAttrs(Attrs):
+    """transpose: result axis i is operand axis ``perm[i]``."""
+
+    perm: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BroadcastAttrs(Attrs):
+    """broadcast: operand axis i becomes result axis ``axes[i]`` (increasing); size 1 stretches."""
+
+    shape: Shape
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SliceAttrs(Attrs):
+    """slice: per axis start <= stop within the operand, step >= 1."""
+
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FlipAttrs(Attrs):
+    """flip: the axes that run backwards."""
+
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PadAttrs(Attrs):
+    """pad: places added before, after and between the elements of each axis, all >= 0."""
+
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+    interior: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ConcatAttrs(Attrs):
+    """concat: the axis along which the operands stand one after another."""
+
+    axis: int
+
+
+@dataclass(frozen=True)
+class ContractAttrs(Attrs):
+    """contract: einsum on two operands; a number names each axis.
+
+    Every label of ``out`` is in ``lhs`` or ``rhs``; labels of both that are missing in ``out`` are
+    summed; no label stands in one operand alone without standing in ``out``; none repeats.
+    """
+
+    lhs: tuple[int, ...]
+    rhs: tuple[int, ...]
+    out: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class IndexAttrs(Attrs):
+    """take, take_along and their scatter-adds: the indexed axis of the data.
+
+    take(x, i)            result shape x[:axis] + i.shape + x[axis+1:]
+    take_along(x, i)      i has x's shape but for ``axis``; result has i's shape
+    take_add(x, i, v)     x with v added at the places that take(x, i) reads
+    take_along_add(x, i, v)  likewise for take_along
+
+    Indices count from the end when negative; one outside the axis is an error when the program runs.
+    """
+
+    axis: int

@@ -1,0 +1,194 @@
+"""The type rules of the op table: (attributes, input types) -> result type.
+
+They raise ``TypeError`` or ``ValueError`` with a plain sentence; the frontend checks a user's
+arguments before it builds a node, so these speak to the compiler's own authors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tilewright.ir.attrs import (
+    BroadcastAttrs, CastAttrs, ConcatAttrs, ContractAttrs, FlipAttrs, IndexAttrs, PadAttrs,
+    ReduceAttrs, ReshapeAttrs, SliceAttrs, TransposeAttrs,
+)
+from tilewright.ir.types import FLOATS, INTS, DType, TensorType, bool_, concrete, size_of
+
+ALL = (bool_, *INTS, *FLOATS)
+NUMBERS = (*INTS, *FLOATS)
+BITS = (bool_, *INTS)
+
+
+def same_shapes(name: str, types: tuple[TensorType, ...]) -> None:
+    """Raise ``ValueError`` unless all shapes are equal: broadcasting is explicit in a Graph."""
+    for t in types[1:]:
+        if t.shape != types[0].shape:
+            raise ValueError(f"{name}: shapes {types[0].shape} and {t.shape} differ")
+
+
+def same_dtypes(name: str, types: tuple[TensorType, ...], allowed: tuple[DType, ...]) -> None:
+    """Raise ``TypeError`` unless all element types are equal and allowed: promotion is explicit."""
+    for t in types:
+        if t.dtype is not types[0].dtype:
+            raise TypeError(f"{name}: element types {types[0].dtype} and {t.dtype} differ")
+    if types[0].dtype not in allowed:
+        names = ", ".join(d.name for d in allowed)
+        raise TypeError(f"{name}: element type {types[0].dtype} is not one of {names}")
+
+
+def like_inputs(name: str, allowed: tuple[DType, ...]) -> Callable[..., TensorType]:
+    """The rule of an op whose result has its inputs' type."""
+    def infer(attrs: Any, *types: TensorType) -> TensorType:
+        same_shapes(name, types)
+        same_dtypes(name, types, allowed)
+        return types[0]
+    return infer
+
+
+def truth(name: str, allowed: tuple[DType, ...]) -> Callable[..., TensorType]:
+    """The rule of a comparison."""
+    def infer(attrs: Any, *types: TensorType) -> TensorType:
+        same_shapes(name, types)
+        same_dtypes(name, types, allowed)
+        return types[0].with_dtype(bool_)
+    return infer
+
+
+def infer_where(attrs: Any, condition: TensorType, x: TensorType, y: TensorType) -> TensorType:
+    same_shapes("where", (condition, x, y))
+    if condition.dtype is not bool_:
+        raise TypeError(f"where: the condition has element type {condition.dtype}, not bool")
+    same_dtypes("where", (x, y), ALL)
+    return x
+
+
+def infer_cast(attrs: CastAttrs, x: TensorType) -> TensorType:
+    return x.with_dtype(attrs.dtype)
+
+
+def infer_bitcast(attrs: CastAttrs, x: TensorType) -> TensorType:
+    if attrs.dtype.bits != x.dtype.bits:
+        raise TypeError(f"bitcast: {x.dtype} and {attrs.dtype} differ in size")
+    return x.with_dtype(attrs.dtype)
+
+
+def infer_reduce(attrs: ReduceAttrs, x: TensorType) -> TensorType:
+    check_axes("reduction", attrs.axes, x.rank)
+    return x.with_shape(tuple(d for i, d in enumerate(x.shape) if i not in attrs.axes))
+
+
+def check_axes(name: str, axes: tuple[int, ...], rank: int) -> None:
+    """Raise ``ValueError`` unless ``axes`` are increasing and within the rank."""
+    if list(axes) != sorted(set(axes)) or any(not 0 <= a < rank for a in axes):
+        raise ValueError(f"{name}: axes {axes} are not increasing numbers below the rank {rank}")
+
+
+def infer_reshape(attrs: ReshapeAttrs, x: TensorType) -> TensorType:
+    if size_of(attrs.shape) != x.size:
+        raise ValueError(f"reshape: {x.size} elements do not fill the shape {attrs.shape}")
+    return x.with_shape(attrs.shape)
+
+
+def infer_transpose(attrs: TransposeAttrs, x: TensorType) -> TensorType:
+    if sorted(attrs.perm) != list(range(x.rank)):
+        raise ValueError(f"transpose: {attrs.perm} does not permute {x.rank} axes")
+    return x.with_shape(tuple(x.shape[p] for p in attrs.perm))
+
+
+def infer_broadcast(attrs: BroadcastAttrs, x: TensorType) -> TensorType:
+    check_axes("broadcast", attrs.axes, len(attrs.shape))
+    if len(attrs.axes) != x.rank:
+        raise ValueError(f"broadcast: {len(attrs.axes)} axes for an operand of rank {x.rank}")
+    for d, a in zip(x.shape, attrs.axes, strict=True):
+        if d != 1 and d != attrs.shape[a]:
+            raise ValueError(f"broadcast: size {d} does not stretch to {attrs.shape[a]}")
+    return x.with_shape(attrs.shape)
+
+
+def infer_slice(attrs: SliceAttrs, x: TensorType) -> TensorType:
+    shape = []
+    for start, stop, step, d in zip(attrs.starts, attrs.stops, attrs.steps, concrete(x.shape), strict=True):
+        if not (0 <= start <= stop <= d and step >= 1):
+            raise ValueError(f"slice: {start}:{stop}:{step} is not within an axis of size {d}")
+        shape.append(-(-(stop - start) // step))
+    return x.with_shape(tuple(shape))
+
+
+def infer_flip(attrs: FlipAttrs, x: TensorType) -> TensorType:
+    check_axes("flip", attrs.axes, x.rank)
+    return x
+
+
+def infer_pad(attrs: PadAttrs, x: TensorType, value: TensorType) -> TensorType:
+    if value.rank or value.dtype is not x.dtype:
+        raise TypeError(f"pad: the value is {value}, not {x.dtype}[]")
+    shape = []
+    for low, high, gap, d in zip(attrs.low, attrs.high, attrs.interior, concrete(x.shape), strict=True):
+        if min(low, high, gap) < 0:
+            raise ValueError("pad: a width is negative")
+        shape.append(low + d + max(0, d - 1) * gap + high)
+    return x.with_shape(tuple(shape))
+
+
+def infer_concat(attrs: ConcatAttrs, *types: TensorType) -> TensorType:
+    if not types:
+        raise ValueError("concat: no operands")
+    same_dtypes("concat", types, ALL)
+    first = types[0]
+    check_axes("concat", (attrs.axis,), first.rank)
+    for t in types:
+        if t.rank != first.rank or any(
+            a != b for i, (a, b) in enumerate(zip(t.shape, first.shape, strict=True)) if i != attrs.axis
+        ):
+            raise ValueError(f"concat: shapes {first.shape} and {t.shape} differ off axis {attrs.axis}")
+    total = sum(concrete(t.shape)[attrs.axis] for t in types)
+    return first.with_shape(first.shape[:attrs.axis] + (total,) + first.shape[attrs.axis + 1:])
+
+
+def infer_contract(attrs: ContractAttrs, x: TensorType, y: TensorType) -> TensorType:
+    same_dtypes("contract", (x, y), ALL)
+    sizes: dict[int, Any] = {}
+    for labels, t in ((attrs.lhs, x), (attrs.rhs, y)):
+        if len(labels) != t.rank or len(set(labels)) != len(labels):
+            raise ValueError(f"contract: labels {labels} do not name the axes of {t}")
+        for label, d in zip(labels, t.shape, strict=True):
+            if sizes.setdefault(label, d) != d:
+                raise ValueError(f"contract: label {label} has the sizes {sizes[label]} and {d}")
+    both = set(attrs.lhs) & set(attrs.rhs)
+    alone = (set(attrs.lhs) | set(attrs.rhs)) - both
+    if len(set(attrs.out)) != len(attrs.out) or not alone <= set(attrs.out) <= both | alone:
+        raise ValueError(f"contract: result labels {attrs.out} do not follow from {attrs.lhs}, {attrs.rhs}")
+    return x.with_shape(tuple(sizes[label] for label in attrs.out))
+
+
+def check_index(name: str, axis: int, x: TensorType, index: TensorType) -> None:
+    check_axes(name, (axis,), x.rank)
+    if not index.dtype.is_int:
+        raise TypeError(f"{name}: the index has element type {index.dtype}, not an integer")
+
+
+def infer_take(attrs: IndexAttrs, x: TensorType, index: TensorType) -> TensorType:
+    check_index("take", attrs.axis, x, index)
+    return x.with_shape(x.shape[:attrs.axis] + index.shape + x.shape[attrs.axis + 1:])
+
+
+def infer_take_along(attrs: IndexAttrs, x: TensorType, index: TensorType) -> TensorType:
+    check_index("take_along", attrs.axis, x, index)
+    a = attrs.axis
+    if index.rank != x.rank or index.shape[:a] != x.shape[:a] or index.shape[a + 1:] != x.shape[a + 1:]:
+        raise ValueError(f"take_along: index shape {index.shape} does not fit {x.shape} off axis {a}")
+    return x.with_shape(index.shape)
+
+
+def infer_scatter(rule: Callable[..., TensorType]) -> Callable[..., TensorType]:
+    """The rule of the scatter-add of the gather with this rule: the data's type."""
+    def infer(attrs: IndexAttrs, x: TensorType, index: TensorType, values: TensorType) -> TensorType:
+        if values != rule(attrs, x, index):
+            raise ValueError(f"scatter-add: values {values} where {rule(attrs, x, index)} is read")
+        return x
+    return infer
+
+
+def no_inference(attrs: Any) -> TensorType:
+    raise TypeError("the type of a source is given, not inferred")

@@ -1,0 +1,283 @@
+"""The Kernel language: loops over flat buffers. The same language serves CPU and GPU.
+
+A kernel is run by a team of threads. Its top level holds only ``Alloc``, ``Barrier`` and ``parallel``
+loops: each thread of the team runs a contiguous share of a parallel loop's iterations, and a
+``Barrier`` separates loops of which one reads what another wrote.
+
+A ``vector`` loop's iterations may run in any grouping, several at once; they are independent but
+for ``Accumulate`` into places that do not depend on the loop variable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from tilewright.errors import Location
+from tilewright.ir.types import DType, bool_, i64
+
+LoopKind: TypeAlias = Literal["serial", "parallel", "vector", "unroll", "block", "thread"]
+Space: TypeAlias = Literal["global", "stack", "register", "shared"]
+Access: TypeAlias = Literal["in", "out", "inout", "workspace", ""]
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A flat array. ``space`` says where it lives; ``access`` what a kernel does with a parameter.
+
+    register  one value (or one vector, inside or under a vector loop) per constant index, never in
+              memory: every index must be constant once ``unroll`` loops are unrolled, plus at most
+              one vector loop variable whose loop covers whole vectors
+    stack     private memory of one thread
+    global    memory given by the caller; 'workspace' is planned and shared by the team, contents
+              undefined on entry
+    """
+
+    name: str
+    dtype: DType
+    size: int
+    space: Space = "global"
+    access: Access = ""
+
+    def __getitem__(self, index: ExprLike) -> Load:
+        return Load(self, expr(index))
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    """A number of a type."""
+
+    value: Any
+    dtype: DType = i64
+
+
+@dataclass(frozen=True, slots=True)
+class Var:
+    """A loop variable (i64) or the name that a ``Let`` gave to a value."""
+
+    name: str
+    dtype: DType = i64
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """``buffer[index]``. Where ``mask`` is false nothing is read and the value is ``other`` (or zero)."""
+
+    buffer: Buffer
+    index: Expr
+    mask: Expr | None = None
+    other: Expr | None = None
+
+    @property
+    def dtype(self) -> DType:
+        return self.buffer.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A primitive elementwise op of the op table on scalars: arithmetic, comparison, maths, casts."""
+
+    op: str
+    args: tuple[Expr, ...]
+    dtype: DType
+
+
+Expr: TypeAlias = "Const | Var | Load | Call"
+ExprLike: TypeAlias = "Const | Var | Load | Call | int"
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    """Name a value; visible until the end of the enclosing body."""
+
+    var: Var
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """``buffer[index] = value`` where ``mask`` holds. ``streaming`` bypasses the caches if it can."""
+
+    buffer: Buffer
+    index: Expr
+    value: Expr
+    mask: Expr | None = None
+    streaming: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulate:
+    """``buffer[index] = op(buffer[index], value)`` for add, mul, max, min, and, or; may be reassociated."""
+
+    buffer: Buffer
+    index: Expr
+    op: str
+    value: Expr
+    mask: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """If ``condition`` is false anywhere, the program reports error ``code`` after the run; execution goes on."""
+
+    condition: Expr
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alloc:
+    """A buffer that lives until the end of the enclosing body; contents undefined."""
+
+    buffer: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """Every thread of the team arrives here before any goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class If:
+    """Run ``body`` where ``condition``, which must be the same in all lanes, holds; else ``orelse``."""
+
+    condition: Expr
+    body: tuple[Stmt, ...]
+    orelse: tuple[Stmt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class For:
+    """``for var in range(start, stop, step)``.
+
+    serial    in order
+    parallel  shared among the team's threads; top level only
+    unroll    constant bounds; unrolled completely
+    vector    ``width`` lanes at once, ``interleave`` vectors in flight, step 1; the last, partial
+              vector is masked. Only vector code inside: no barrier, no other vector loop.
+    """
+
+    var: Var
+    start: Expr
+    stop: Expr
+    body: tuple[Stmt, ...]
+    kind: LoopKind = "serial"
+    step: int = 1
+    width: int = 1
+    interleave: int = 1
+
+
+Stmt: TypeAlias = "Let | Store | Accumulate | Check | Alloc | Barrier | If | For"
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A program for a team of threads over its parameters. ``checks`` are the error codes' messages."""
+
+    name: str
+    params: tuple[Buffer, ...]
+    body: tuple[Stmt, ...]
+    loc: Location | None = None
+
+
+def expr(value: ExprLike) -> Expr:
+    """A Python int as an i64 constant; expressions pass through."""
+    if isinstance(value, int):
+        return Const(value, i64)
+    return value
+
+
+def const_int(e: ExprLike) -> int | None:
+    """The number, if ``e`` is an i64 constant."""
+    if isinstance(e, int):
+        return e
+    return e.value if isinstance(e, Const) and e.dtype is i64 else None
+
+
+def add(a: ExprLike, b: ExprLike) -> Expr:
+    """Index sum, folded."""
+    x, y = const_int(a), const_int(b)
+    if x is not None and y is not None:
+        return Const(x + y)
+    if x == 0:
+        return expr(b)
+    if y == 0:
+        return expr(a)
+    if x is not None:
+        a, b, x, y = b, a, y, x
+    left = expr(a)
+    if y is not None and isinstance(left, Call) and left.op == "add":
+        inner = const_int(left.args[1])
+        if inner is not None:
+            return add(left.args[0], inner + y)
+    return Call("add", (left, expr(b)), i64)
+
+
+def sub(a: ExprLike, b: ExprLike) -> Expr:
+    """Index difference, folded."""
+    x, y = const_int(a), const_int(b)
+    if x is not None and y is not None:
+        return Const(x - y)
+    if y is not None:
+        return add(a, -y)
+    return Call("sub", (expr(a), expr(b)), i64)
+
+
+def mul(a: ExprLike, b: ExprLike) -> Expr:
+    """Index product, folded and distributed over sums with a constant."""
+    x, y = const_int(a), const_int(b)
+    if x is not None and y is not None:
+        return Const(x * y)
+    if x is not None:
+        a, b, x, y = b, a, y, x
+    if y == 0:
+        return Const(0)
+    if y == 1:
+        return expr(a)
+    left = expr(a)
+    if y is not None and isinstance(left, Call):
+        inner = const_int(left.args[1]) if len(left.args) == 2 else None
+        if left.op == "mul" and inner is not None:
+            return mul(left.args[0], inner * y)
+        if left.op == "add" and inner is not None:
+            return add(mul(left.args[0], y), inner * y)
+    return Call("mul", (left, expr(b)), i64)
+
+
+def floordiv(a: ExprLike, b: int) -> Expr:
+    """Index quotient, rounded down, by a positive number."""
+    x = const_int(a)
+    if x is not None:
+        return Const(x // b)
+    if b == 1:
+        return expr(a)
+    return Call("floordiv", (expr(a), Const(b)), i64)
+
+
+def mod(a: ExprLike, b: int) -> Expr:
+    """Index remainder by a positive number."""
+    x = const_int(a)
+    if x is not None:
+        return Const(x % b)
+    if b == 1:
+        return Const(0)
+    return Call("mod", (expr(a), Const(b)), i64)
+
+
+def minimum(a: ExprLike, b: ExprLike) -> Expr:
+    """The smaller index."""
+    x, y = const_int(a), const_int(b)
+    if x is not None and y is not None:
+        return Const(min(x, y))
+    return Call("min", (expr(a), expr(b)), i64)
+
+
+def compare(op: str, a: ExprLike, b: ExprLike) -> Expr:
+    """An index comparison: eq, ne, lt, le, gt, ge."""
+    return Call(op, (expr(a), expr(b)), bool_)
+
+
+def both(a: Expr | None, b: Expr | None) -> Expr | None:
+    """The conjunction of two masks; None is true."""
+    if a is None or b is None:
+        return a if b is None else b
+    return Call("and", (a, b), bool_)

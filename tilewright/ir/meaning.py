@@ -1,0 +1,187 @@
+"""What the ops mean, in NumPy: (attributes, result type, *arrays) -> array. Slow and plain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tilewright.ir.graph import CONSTANTS
+from tilewright.ir.types import TensorType, accumulator, bf16, concrete, f16
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def elementwise(f: Callable[..., Any]) -> Callable[..., np.ndarray]:
+    """A NumPy function applied as it is; 16-bit floats are computed in f32 and rounded once."""
+    def run(attrs: Any, type: TensorType, *arrays: np.ndarray) -> np.ndarray:
+        half = [a.dtype in (f16.numpy, bf16.numpy) for a in arrays]
+        if any(half):
+            arrays = tuple(a.astype(np.float32) if h else a for a, h in zip(arrays, half, strict=True))
+        with np.errstate(all="ignore"):
+            return np.asarray(f(*arrays)).astype(type.dtype.numpy, copy=False)
+    return run
+
+
+def erf(x: np.ndarray) -> np.ndarray:
+    return _erf(x.astype(np.float64)) if x.size else x.astype(np.float64)
+
+
+def shift_left(x: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Shifts by the width or more give 0, as NumPy's do."""
+    return np.left_shift(x, n)
+
+
+def cast(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return x.astype(type.dtype.numpy)
+
+
+def bitcast(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x).view(type.dtype.numpy).reshape(x.shape)
+
+
+def iota(attrs: Any, type: TensorType) -> np.ndarray:
+    shape = concrete(type.shape)
+    counts = np.arange(shape[attrs.axis]).astype(type.dtype.numpy)
+    column = counts.reshape([-1 if i == attrs.axis else 1 for i in range(len(shape))])
+    return np.broadcast_to(column, shape).copy()
+
+
+def full(attrs: Any, type: TensorType) -> np.ndarray:
+    raw = attrs.bits.to_bytes(type.dtype.itemsize, "little")
+    return np.full(concrete(type.shape), np.frombuffer(raw, type.dtype.numpy)[0])
+
+
+def constant(attrs: Any, type: TensorType) -> np.ndarray:
+    return CONSTANTS[attrs.digest].reshape(concrete(type.shape))
+
+
+def reduce(f: Callable[..., Any]) -> Callable[..., np.ndarray]:
+    """A NumPy reduction in the accumulator type."""
+    def run(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
+        wide = x.astype(accumulator(type.dtype).numpy, copy=False)
+        with np.errstate(all="ignore"):
+            return np.asarray(f(wide, axis=attrs.axes)).astype(type.dtype.numpy)
+    return run
+
+
+def total(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
+    return np.sum(x, axis=axis, dtype=x.dtype)
+
+
+def product(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
+    return np.prod(x, axis=axis, dtype=x.dtype)
+
+
+def largest(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
+    return np.max(x, axis=axis, initial=lowest(x.dtype))
+
+
+def smallest(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
+    return np.min(x, axis=axis, initial=highest(x.dtype))
+
+
+def lowest(dtype: np.dtype) -> Any:
+    """The identity of max."""
+    if dtype.kind == "b":
+        return False
+    return np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf
+
+
+def highest(dtype: np.dtype) -> Any:
+    """The identity of min."""
+    if dtype.kind == "b":
+        return True
+    return np.iinfo(dtype).max if dtype.kind in "iu" else np.inf
+
+
+def reshape(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
+    return x.reshape(concrete(attrs.shape))
+
+
+def transpose(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
+    return np.transpose(x, attrs.perm)
+
+
+def broadcast(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
+    shape = [1] * len(attrs.shape)
+    for d, a in zip(x.shape, attrs.axes, strict=True):
+        shape[a] = d
+    return np.broadcast_to(x.reshape(shape), concrete(attrs.shape))
+
+
+def slice_(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
+    return x[tuple(map(slice, attrs.starts, attrs.stops, attrs.steps))]
+
+
+def flip(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
+    return np.flip(x, attrs.axes)
+
+
+def pad(attrs: Any, type: TensorType, x: np.ndarray, value: np.ndarray) -> np.ndarray:
+    result = np.full(concrete(type.shape), value[()])
+    places = tuple(
+        slice(low, low + d + max(0, d - 1) * gap, gap + 1)
+        for low, gap, d in zip(attrs.low, attrs.interior, x.shape, strict=True)
+    )
+    result[places] = x
+    return result
+
+
+def concat(attrs: Any, type: TensorType, *arrays: np.ndarray) -> np.ndarray:
+    return np.concatenate(arrays, attrs.axis)
+
+
+def contract(attrs: Any, type: TensorType, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Einsum in the accumulator type; bool contracts with or and and."""
+    if type.dtype.kind == "b":
+        return np.einsum(x.astype(np.int64), attrs.lhs, y.astype(np.int64), attrs.rhs, attrs.out) > 0
+    wide = accumulator(type.dtype).numpy
+    with np.errstate(all="ignore"):
+        result = np.einsum(x.astype(wide), attrs.lhs, y.astype(wide), attrs.rhs, attrs.out)
+    return np.asarray(result).astype(type.dtype.numpy)
+
+
+def checked(index: np.ndarray, size: int) -> np.ndarray:
+    """Indices counted from the start. Raises ``IndexError`` for one outside."""
+    if index.size and (index.min() < -size or index.max() >= size):
+        raise IndexError(f"index outside an axis of size {size}")
+    wide = index.astype(np.int64)
+    return np.where(wide < 0, wide + size, wide)
+
+
+def take(attrs: Any, type: TensorType, x: np.ndarray, index: np.ndarray) -> np.ndarray:
+    return np.take(x, checked(index, x.shape[attrs.axis]), attrs.axis)
+
+
+def take_along(attrs: Any, type: TensorType, x: np.ndarray, index: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(x, checked(index, x.shape[attrs.axis]), attrs.axis)
+
+
+def take_add(
+    attrs: Any, type: TensorType, x: np.ndarray, index: np.ndarray, values: np.ndarray
+) -> np.ndarray:
+    result = x.copy()
+    np.add.at(result, (slice(None),) * attrs.axis + (checked(index, x.shape[attrs.axis]),), values)
+    return result
+
+
+def take_along_add(
+    attrs: Any, type: TensorType, x: np.ndarray, index: np.ndarray, values: np.ndarray
+) -> np.ndarray:
+    result = x.copy()
+    places = list(np.indices(index.shape))
+    places[attrs.axis] = checked(index, x.shape[attrs.axis])
+    np.add.at(result, tuple(places), values)
+    return result
+
+
+def power(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """NumPy's power; a negative integer exponent gives what truncating 1 / x**-y gives."""
+    if x.dtype.kind == "f":
+        return np.power(x, y)
+    positive = np.power(x, np.maximum(y, 0) if y.dtype.kind == "i" else y)
+    return np.where(y < 0, np.where(np.abs(x) == 1, np.power(x, y & 1), 0), positive)
