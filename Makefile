@@ -1,0 +1,49 @@
+# Everything lives in one virtual environment; a stamp file per set of extras says what is installed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_FLAGS ?= -n 2
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test smoke check lint types bench clean
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+help:            ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(VENV)/.examples            ## train on real digits, show the compiled step, time it
+	$(BIN)/python examples/digits.py
+
+test: $(VENV)/.test            ## run all tests
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+smoke: $(VENV)/.test            ## run the smallest tests, in seconds
+	$(BIN)/python -m pytest -q tests/test_tiny.py
+
+check: lint types test            ## style, types and all tests
+
+lint: $(VENV)/.dev            ## ruff
+	$(BIN)/python -m ruff check .
+
+types: $(VENV)/.dev            ## mypy
+	$(BIN)/python -m mypy
+
+bench: $(VENV)/.base            ## time the workloads against peers (see benchmarks/README.md)
+	$(BIN)/python benchmarks/run.py $(BENCH_FLAGS)
+
+clean:            ## remove the environment and all caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tilewright needs Python 3.10 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+$(VENV)/.base: pyproject.toml | $(VENV)/bin/python
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.examples $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
+	$(INSTALL) --editable '.[$*]'
+	@touch $@
