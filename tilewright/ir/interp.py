@@ -1,0 +1,327 @@
+"""The NumPy interpreter of both languages: the definition of what a graph and a kernel mean.
+
+Slow and plain. A ``vector`` loop runs all its iterations at once, as arrays with one element per
+iteration ("lane"), which the language allows; every other loop runs in Python.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tilewright.errors import CompilerBug, Unsupported
+from tilewright.ir.graph import OPS, Graph, Node
+from tilewright.ir.loops import (
+    Accumulate, Alloc, Barrier, Buffer, Call, Check, Const, Expr, For, If, Kernel, Let, Load,
+    Stmt, Store, Var,
+)
+from tilewright.ir.types import DType, TensorType, accumulator, bool_, concrete, i64
+
+
+def run_graph(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The results of ``graph`` on arrays of its inputs' shapes and dtypes, as fresh arrays.
+
+    Raises ``ValueError`` if the arrays do not fit the inputs, ``IndexError`` for an index outside
+    its axis and ``CompilerBug`` if an op gives something else than its type rule says.
+    """
+    if len(arrays) != len(graph.inputs):
+        raise ValueError(f"{len(arrays)} arrays for {len(graph.inputs)} inputs")
+    values: dict[Node, np.ndarray] = {}
+    for node, array in zip(graph.inputs, arrays, strict=True):
+        if TensorType(node.dtype, array.shape) != node.type or array.dtype != node.dtype.numpy:
+            raise ValueError(
+                f"input {node.attrs.name} is {node.type}, got {array.dtype}{list(array.shape)}"
+            )
+        values[node] = array
+    for node in graph.nodes():
+        if node not in values:
+            values[node] = run_node(node, [values[n] for n in node.inputs])
+    return [np.array(values[n], order="C", copy=True) for n in graph.outputs]
+
+
+def run_node(node: Node, inputs: Sequence[np.ndarray]) -> np.ndarray:
+    """The value of one node. Raises ``CompilerBug`` if it does not have the node's type."""
+    if node.op.name == "input":
+        raise CompilerBug(f"the graph uses {node.attrs.name}, which is not one of its inputs")
+    with np.errstate(all="ignore"):
+        result = np.asarray(node.op.numpy(node.attrs, node.type, *inputs))
+    if result.shape != concrete(node.type.shape) or result.dtype != node.dtype.numpy:
+        raise CompilerBug(
+            f"{node.op.name} gave {result.dtype}{list(result.shape)}, its type is {node.type}"
+        )
+    return result
+
+
+def run_kernel(kernel: Kernel, arrays: Sequence[np.ndarray], threads: int = 1) -> int:
+    """Run ``kernel`` on one C-contiguous array per parameter, in place.
+
+    Returns the code of the first ``Check`` that failed, 0 if none did. Undefined contents
+    (workspaces, fresh buffers) are NaN or 0xAB bytes. Between two barriers the threads of the
+    team run one after another, so that a missing barrier shows.
+    Raises ``CompilerBug`` for an access outside a buffer and for what the language forbids.
+    """
+    memory: dict[str, np.ndarray] = {}
+    if len(arrays) != len(kernel.params):
+        raise ValueError(f"{kernel.name}: {len(arrays)} arrays for {len(kernel.params)} parameters")
+    for buffer, array in zip(kernel.params, arrays, strict=True):
+        if array.dtype != buffer.dtype.numpy or array.size != buffer.size:
+            raise ValueError(
+                f"{kernel.name}: {buffer.name} is {buffer.dtype}[{buffer.size}], "
+                f"got {array.dtype}[{array.size}]"
+            )
+        if not array.flags.c_contiguous:
+            raise ValueError(f"{kernel.name}: the array for {buffer.name} is not contiguous")
+        memory[buffer.name] = array.reshape(-1)
+        if buffer.access == "workspace":
+            memory[buffer.name][:] = poison(buffer.dtype)
+    team = [Thread(kernel.name, dict(memory), tid, threads) for tid in range(threads)]
+    with np.errstate(all="ignore"):
+        for section in sections(kernel.body):
+            for thread in team:
+                thread.run(section)
+    return next((t.failed for t in team if t.failed), 0)
+
+
+def sections(body: Sequence[Stmt]) -> list[list[Stmt]]:
+    """The top level of a kernel, cut at its barriers."""
+    result: list[list[Stmt]] = [[]]
+    for statement in body:
+        if isinstance(statement, Barrier):
+            result.append([])
+        else:
+            result[-1].append(statement)
+    return result
+
+
+def poison(dtype: DType) -> Any:
+    """What undefined memory holds: NaN, bytes 0xAB, True."""
+    if dtype is bool_:
+        return True
+    if dtype.is_float:
+        return np.asarray(np.nan).astype(dtype.numpy)
+    return np.frombuffer(b"\xab" * dtype.itemsize, dtype.numpy)[0]
+
+
+ACCUMULATE: dict[str, np.ufunc] = {
+    "add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum,
+    "and": np.bitwise_and, "or": np.bitwise_or,
+}
+"""The ops that an ``Accumulate`` may have."""
+
+_EXACT: dict[str, Callable[..., Any]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "max": max, "min": min,
+    "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le,
+    "gt": operator.gt, "ge": operator.ge, "and": operator.and_, "or": operator.or_,
+}
+"""Ops on single indices and truths, which are Python numbers here: a hundred times faster."""
+
+
+def wrapped(number: int) -> int:
+    """A Python int as i64 arithmetic leaves it."""
+    return (number + 2**63) % 2**64 - 2**63
+
+
+class Thread:
+    """One thread of the team: its variables, its private buffers and what it runs.
+
+    A value is a Python int or bool, a NumPy scalar or, under a vector loop, an array of one value
+    per lane. A buffer allocated under a vector loop has a second axis, one column per lane.
+    """
+
+    def __init__(self, kernel: str, memory: dict[str, np.ndarray], tid: int, threads: int) -> None:
+        self.kernel, self.memory, self.tid, self.threads = kernel, memory, tid, threads
+        self.variables: dict[str, Any] = {}
+        self.lanes: int | None = None
+        self.failed = 0
+
+    def run(self, body: Sequence[Stmt]) -> None:
+        for statement in body:
+            RUN[type(statement)](self, statement)
+
+    def bug(self, what: str) -> CompilerBug:
+        return CompilerBug(f"kernel {self.kernel}: {what}")
+
+    # --- statements ---------------------------------------------------------------------
+    def run_let(self, s: Let) -> None:
+        self.variables[s.var.name] = self.value(s.value)
+
+    def run_alloc(self, s: Alloc) -> None:
+        shape = s.buffer.size if self.lanes is None else (s.buffer.size, self.lanes)
+        self.memory[s.buffer.name] = np.full(shape, poison(s.buffer.dtype), s.buffer.dtype.numpy)
+
+    def run_check(self, s: Check) -> None:
+        if not self.failed and not np.all(self.value(s.condition)):
+            self.failed = s.code
+
+    def run_if(self, s: If) -> None:
+        self.run(s.body if self.uniform(s.condition, "a condition") else s.orelse)
+
+    def run_barrier(self, s: Barrier) -> None:
+        raise self.bug("a barrier below the top level")
+
+    def run_for(self, s: For) -> None:
+        start, stop = self.uniform(s.start, "a bound"), self.uniform(s.stop, "a bound")
+        steps = range(int(start), int(stop), s.step)
+        if s.kind == "vector":
+            self.run_vector(s, steps)
+            return
+        if s.kind == "parallel":
+            n = len(steps)
+            steps = steps[n * self.tid // self.threads:n * (self.tid + 1) // self.threads]
+        elif s.kind not in ("serial", "unroll"):
+            raise Unsupported(f"the interpreter does not run {s.kind} loops")
+        for i in steps:
+            self.variables[s.var.name] = i
+            self.run(s.body)
+
+    def run_vector(self, s: For, steps: range) -> None:
+        if self.lanes is not None:
+            raise self.bug(f"the vector loop over {s.var.name} is inside a vector loop")
+        if not len(steps):
+            return
+        self.lanes = len(steps)
+        self.variables[s.var.name] = np.array(steps, np.int64)
+        self.run(s.body)
+        self.lanes = None
+
+    def run_store(self, s: Store) -> None:
+        target = self.memory[s.buffer.name]
+        index, mask = self.place(s.buffer, s.index, s.mask)
+        value = self.array(s.value)
+        if self.lanes is None:
+            if mask is None or mask:
+                target[index] = value
+            return
+        if target.ndim == 1 and value.ndim == 0 and index.ndim == 0:
+            if mask is None or np.any(mask):
+                target[index] = value
+            return
+        columns, index, value = self.active(index, value, mask)
+        if target.ndim == 2:
+            target[index, columns] = value
+            return
+        if np.any(np.diff(index) <= 0) and len(np.unique(index)) < len(index):
+            raise self.bug(f"lanes of a vector loop store to the same place of {s.buffer.name}")
+        target[index] = value
+
+    def run_accumulate(self, s: Accumulate) -> None:
+        target = self.memory[s.buffer.name]
+        index, mask = self.place(s.buffer, s.index, s.mask)
+        value = self.array(s.value)
+        wide, narrow = accumulator(s.buffer.dtype).numpy, s.buffer.dtype.numpy
+        combine = ACCUMULATE[s.op]
+        if self.lanes is None:
+            if mask is None or mask:
+                both = combine(target[index].astype(wide), value.astype(wide))
+                target[index] = both.astype(narrow)
+            return
+        scalar_index = index.ndim == 0
+        columns, index, value = self.active(index, value, mask)
+        if not len(index):
+            return
+        value = value.astype(wide)
+        if target.ndim == 2:
+            both = combine(target[index, columns].astype(wide), value)
+            target[index, columns] = both.astype(narrow)
+        elif scalar_index:
+            both = combine(target[index[0]].astype(wide), combine.reduce(value, dtype=wide))
+            target[index[0]] = both.astype(narrow)
+        else:
+            places, inverse = np.unique(index, return_inverse=True)
+            sums = target[places].astype(wide)
+            combine.at(sums, inverse, value)
+            target[places] = sums.astype(narrow)
+
+    def active(
+        self, index: np.ndarray, value: np.ndarray, mask: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lane numbers, indices and values of the lanes in which ``mask`` holds."""
+        columns = self.columns()
+        shape = columns.shape
+        index, value = np.broadcast_to(index, shape), np.broadcast_to(value, shape)
+        if mask is None:
+            return columns, index, value
+        chosen = np.broadcast_to(mask, shape)
+        return columns[chosen], index[chosen], value[chosen]
+
+    def columns(self) -> np.ndarray:
+        """The lanes' columns in a buffer that was allocated under the vector loop."""
+        return np.arange(self.lanes or 0)
+
+    # --- expressions --------------------------------------------------------------------
+    def value(self, e: Expr) -> Any:
+        """A Python int or bool, a NumPy scalar or an array with a value per lane."""
+        if isinstance(e, Const):
+            if e.dtype is i64 or e.dtype is bool_:
+                return int(e.value) if e.dtype is i64 else bool(e.value)
+            return np.asarray(e.value).astype(e.dtype.numpy)[()]
+        if isinstance(e, Var):
+            try:
+                return self.variables[e.name]
+            except KeyError:
+                raise self.bug(f"the variable {e.name} has no value") from None
+        return self.load(e) if isinstance(e, Load) else self.call(e)
+
+    def array(self, e: Expr) -> np.ndarray:
+        """The value of an expression as an array of its element type, with zero or one axis."""
+        return np.asarray(self.value(e), e.dtype.numpy)
+
+    def uniform(self, e: Expr, role: str) -> Any:
+        """The value of an expression that must be the same in all lanes."""
+        value = self.value(e)
+        if isinstance(value, np.ndarray) and value.ndim:
+            if np.any(value != value[0]):
+                raise self.bug(f"{role} differs between the lanes of a vector loop")
+            return value[0]
+        return value
+
+    def call(self, e: Call) -> Any:
+        values = [self.value(a) for a in e.args]
+        if e.op in _EXACT and all(isinstance(v, int) for v in values):
+            result = _EXACT[e.op](*values)
+            return bool(result) if e.dtype is bool_ else wrapped(result)
+        arrays = [np.asarray(v, a.dtype.numpy) for v, a in zip(values, e.args, strict=True)]
+        return OPS[e.op].numpy(None, TensorType(e.dtype, ()), *arrays)[()]
+
+    def load(self, e: Load) -> Any:
+        source = self.memory[e.buffer.name]
+        index, mask = self.place(e.buffer, e.index, e.mask)
+        if mask is None:
+            if source.ndim == 1:
+                return source[index]
+            return source[index, self.columns()]
+        other = np.zeros((), source.dtype) if e.other is None else self.array(e.other)
+        if not np.any(mask):
+            return np.broadcast_to(other, np.broadcast_shapes(index.shape, mask.shape))[()]
+        safe = np.where(mask, index, 0)
+        if source.ndim == 2:
+            found = source[safe, self.columns()]
+        else:
+            found = source[safe]
+        return np.where(mask, found, other)[()]
+
+    def place(
+        self, buffer: Buffer, e: Expr, condition: Expr | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """An access' index and mask. Raises ``CompilerBug`` if it is outside the buffer."""
+        if buffer.name not in self.memory:
+            raise self.bug(f"the buffer {buffer.name} does not exist")
+        index = np.asarray(self.value(e), np.int64)
+        mask = None if condition is None else np.asarray(self.value(condition), np.bool_)
+        outside = (index < 0) | (index >= buffer.size)
+        if mask is not None:
+            outside = outside & mask
+        if np.any(outside):
+            worst = np.broadcast_to(index, outside.shape)[outside].flat[0]
+            raise self.bug(f"{buffer.name}[{worst}] is outside its {buffer.size} elements")
+        return index, mask
+
+
+RUN: dict[type, Callable[[Thread, Any], None]] = {
+    Let: Thread.run_let, Store: Thread.run_store, Accumulate: Thread.run_accumulate,
+    Check: Thread.run_check, Alloc: Thread.run_alloc, Barrier: Thread.run_barrier,
+    If: Thread.run_if, For: Thread.run_for,
+}
