@@ -15,8 +15,22 @@ import numpy as np
 from tilewright.errors import CompilerBug, Unsupported
 from tilewright.ir.graph import OPS, Graph, Node
 from tilewright.ir.loops import (
-    Accumulate, Alloc, Barrier, Buffer, Call, Check, Const, Expr, For, If, Kernel, Let, Load,
-    Stmt, Store, Var,
+    Accumulate,
+    Alloc,
+    Barrier,
+    Buffer,
+    Call,
+    Check,
+    Const,
+    Expr,
+    For,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Stmt,
+    Store,
+    Var,
 )
 from tilewright.ir.types import DType, TensorType, accumulator, bool_, concrete, i64
 
@@ -138,31 +152,39 @@ class Thread:
         self.failed = 0
 
     def run(self, body: Sequence[Stmt]) -> None:
+        """Run statements in order."""
         for statement in body:
             RUN[type(statement)](self, statement)
 
     def bug(self, what: str) -> CompilerBug:
+        """An error that names the kernel."""
         return CompilerBug(f"kernel {self.kernel}: {what}")
 
     # --- statements ---------------------------------------------------------------------
     def run_let(self, s: Let) -> None:
+        """Name a value."""
         self.variables[s.var.name] = self.value(s.value)
 
     def run_alloc(self, s: Alloc) -> None:
+        """A fresh, undefined buffer, with a column per lane under a vector loop."""
         shape = s.buffer.size if self.lanes is None else (s.buffer.size, self.lanes)
         self.memory[s.buffer.name] = np.full(shape, poison(s.buffer.dtype), s.buffer.dtype.numpy)
 
     def run_check(self, s: Check) -> None:
+        """Note the first code whose condition fails in any lane."""
         if not self.failed and not np.all(self.value(s.condition)):
             self.failed = s.code
 
     def run_if(self, s: If) -> None:
+        """Take the branch that the condition, the same in all lanes, selects."""
         self.run(s.body if self.uniform(s.condition, "a condition") else s.orelse)
 
     def run_barrier(self, s: Barrier) -> None:
+        """Barriers of the top level end a section; there are no others."""
         raise self.bug("a barrier below the top level")
 
     def run_for(self, s: For) -> None:
+        """All iterations, or this thread's share of a parallel loop's."""
         start, stop = self.uniform(s.start, "a bound"), self.uniform(s.stop, "a bound")
         steps = range(int(start), int(stop), s.step)
         if s.kind == "vector":
@@ -178,6 +200,7 @@ class Thread:
             self.run(s.body)
 
     def run_vector(self, s: For, steps: range) -> None:
+        """All iterations at once, one per lane."""
         if self.lanes is not None:
             raise self.bug(f"the vector loop over {s.var.name} is inside a vector loop")
         if not len(steps):
@@ -188,6 +211,7 @@ class Thread:
         self.lanes = None
 
     def run_store(self, s: Store) -> None:
+        """Write where the mask holds; two lanes may not write to one place."""
         target = self.memory[s.buffer.name]
         index, mask = self.place(s.buffer, s.index, s.mask)
         value = self.array(s.value)
@@ -208,6 +232,7 @@ class Thread:
         target[index] = value
 
     def run_accumulate(self, s: Accumulate) -> None:
+        """Combine with what is there, over the lanes where they share a place."""
         target = self.memory[s.buffer.name]
         index, mask = self.place(s.buffer, s.index, s.mask)
         value = self.array(s.value)
@@ -279,6 +304,7 @@ class Thread:
         return value
 
     def call(self, e: Call) -> Any:
+        """The op table's meaning, or Python's for single indices and truths."""
         values = [self.value(a) for a in e.args]
         if e.op in _EXACT and all(isinstance(v, int) for v in values):
             result = _EXACT[e.op](*values)
@@ -287,6 +313,7 @@ class Thread:
         return OPS[e.op].numpy(None, TensorType(e.dtype, ()), *arrays)[()]
 
     def load(self, e: Load) -> Any:
+        """Read where the mask holds; ``other`` or zero elsewhere."""
         source = self.memory[e.buffer.name]
         index, mask = self.place(e.buffer, e.index, e.mask)
         if mask is None:

@@ -48,8 +48,19 @@ from typing import TypeAlias
 from tilewright.errors import CompilerBug
 from tilewright.ir.graph import Graph, Node, rebuild_node
 from tilewright.ir.patterns import (
-    Match, OpPattern, Pattern, PatternLike, any_op, as_pattern, build, const, fold, hole, matches,
-    op, orders,
+    Match,
+    OpPattern,
+    Pattern,
+    PatternLike,
+    any_op,
+    as_pattern,
+    build,
+    const,
+    fold,
+    hole,
+    matches,
+    op,
+    orders,
 )
 
 __all__ = [
