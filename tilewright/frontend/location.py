@@ -1,0 +1,52 @@
+"""Where in the user's program we are: the first frame outside tilewright and NumPy."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from types import FrameType
+
+import numpy as np
+
+from tilewright.errors import Location
+
+_OURS = (
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
+    os.path.dirname(os.path.abspath(np.__file__)) + os.sep,
+)
+
+
+@functools.lru_cache(maxsize=4096)
+def is_user_file(file: str) -> bool:
+    """True for a file that is neither ours nor NumPy's (nor made up by the interpreter)."""
+    return not file.startswith(_OURS) and not file.startswith("<frozen")
+
+
+def user_frame() -> FrameType | None:
+    """The innermost frame of the user's code on this thread's stack."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not is_user_file(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+@functools.lru_cache(maxsize=16384)
+def _location(file: str, line: int, function: str) -> Location:
+    return Location(file, line, function)
+
+
+def here() -> Location | None:
+    """The user's file, line and function; ``None`` where no user code is running."""
+    frame = user_frame()
+    if frame is None:
+        return None
+    return _location(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+
+
+def definition(function: object) -> Location | None:
+    """The line where a Python function is defined; ``None`` for builtins and the like."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return None
+    return _location(code.co_filename, code.co_firstlineno, code.co_name)

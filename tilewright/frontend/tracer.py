@@ -1,0 +1,397 @@
+"""The values that record what is done with them, and the traces that they belong to.
+
+A :class:`Trace` is one run of a user function. Traces nest (a gradient inside a jitted function);
+operations of the inner one may read values of the outer one, which then stand in the inner graph as
+nodes that do not depend on the inner graph's inputs. There is one kind of :class:`Tracer`: a graph
+node, the trace it belongs to, and whether it is weakly typed.
+
+What the operations do stands in the tables :data:`FUNCTIONS` and :data:`HOOKS`, which the modules
+of :mod:`tilewright.frontend.api` fill.
+"""
+
+from __future__ import annotations
+
+import dis
+import re
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import numpy as np
+
+from tilewright.errors import Location, TraceError
+from tilewright.frontend.location import here, user_frame
+from tilewright.ir.graph import OPS, InputAttrs, Node
+from tilewright.ir.types import TensorType
+
+Function = Callable[..., Any]
+
+FUNCTIONS: dict[Any, Function] = {}
+"""What a NumPy function does to traced values: NumPy's function -> ours, with its parameters."""
+
+HOOKS: dict[str, Function] = {}
+"""'ufunc': (ufunc, method, inputs, kwargs); 'get': (value, index); 'assign': (target, value)."""
+
+
+class Trace:
+    """One run of a user function on recorded values; ``level`` counts the traces around it."""
+
+    def __init__(self, name: str, level: int) -> None:
+        self.name = re.sub(r"\W+", "_", name).strip("_") or "graph"
+        self.level = level
+        self.alive = True
+        self.inputs: list[Node] = []
+        self.paths: dict[Node, str] = {}
+        self._names: set[str] = set()
+
+    def add_input(self, path: str, type: TensorType, loc: Location | None) -> Node:
+        """A fresh input, made without interning: no node that depends on it is another trace's."""
+        plain = re.sub(r"\W+", "_", path).strip("_") or "x"
+        name, number = plain, 1
+        while name in self._names:
+            name, number = f"{plain}_{number}", number + 1
+        self._names.add(name)
+        node = Node(OPS["input"], (), InputAttrs(name, self.level), type, loc)
+        self.inputs.append(node)
+        self.paths[node] = path
+        return node
+
+
+class _Stack(threading.local):
+    def __init__(self) -> None:
+        self.traces: list[Trace] = []
+
+
+_stack = _Stack()
+
+
+def current() -> Trace | None:
+    """The innermost trace that is running on this thread."""
+    return _stack.traces[-1] if _stack.traces else None
+
+
+@contextmanager
+def running(name: str) -> Iterator[Trace]:
+    """A new innermost trace; it is dead afterwards, and so are the values that belong to it."""
+    trace = Trace(name, len(_stack.traces))
+    _stack.traces.append(trace)
+    try:
+        yield trace
+    finally:
+        _stack.traces.pop()
+        trace.alive = False
+
+
+def refuse(what: str, hint: str, **more: Any) -> NoReturn:
+    """Raise the ``TraceError`` of something that cannot be traced."""
+    raise TraceError(what, loc=here(), hint=hint, **more)
+
+
+def describe(node: Node) -> str:
+    """A value in a message: its type, and which argument it is if it is one."""
+    for trace in reversed(_stack.traces):
+        if node in trace.paths:
+            return f"{node.type} (argument {trace.paths[node]})"
+    return str(node.type)
+
+
+def implements(*numpy_functions: Any, view: bool = False) -> Callable[[Function], Function]:
+    """Enter a function into :data:`FUNCTIONS`; the result of a ``view`` shares its operand's memory."""
+    def enter(function: Function) -> Function:
+        entry = _sharing(function) if view else function
+        for numpy_function in numpy_functions:
+            FUNCTIONS[numpy_function] = entry
+        return function
+    return enter
+
+
+def _sharing(function: Function) -> Function:
+    def run(base: Any, *args: Any, **kwargs: Any) -> Any:
+        result = function(base, *args, **kwargs)
+        if isinstance(base, Tracer):
+            share(base, result)
+        return result
+    return run
+
+
+def share(base: Tracer, result: Any) -> None:
+    """Note that ``result`` (a traced value, or a list of them) is a view of ``base``'s memory."""
+    for view in result if isinstance(result, (list, tuple)) else (result,):
+        if base.memory is None:
+            base.memory = weakref.WeakSet((base,))
+        base.memory.add(view)
+        view.memory = base.memory
+
+
+def call(numpy_function: Any, *args: Any, **kwargs: Any) -> Any:
+    """Our implementation of a NumPy function or ufunc."""
+    if isinstance(numpy_function, np.ufunc):
+        return HOOKS["ufunc"](numpy_function, "__call__", args, kwargs)
+    return FUNCTIONS[numpy_function](*args, **kwargs)
+
+
+class Tracer:
+    """A traced array: it has a shape and a dtype, and every operation on it makes a graph node.
+
+    weak    a Python number, whose type follows its partner's (as in NumPy 2)
+    memory  the traced values that NumPy would let share this one's memory, if there are any
+    """
+
+    __slots__ = ("node", "trace", "weak", "memory", "__weakref__")
+    __array_priority__ = 1000.0
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, node: Node, trace: Trace, weak: bool = False) -> None:
+        self.node, self.trace, self.weak = node, trace, weak
+        self.memory: weakref.WeakSet[Tracer] | None = None
+
+    # --- what is known ------------------------------------------------------------------
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of the axes."""
+        return self.node.type.shape  # type: ignore[return-value]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The NumPy dtype."""
+        return self.node.type.dtype.numpy
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.node.type.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.node.type.size
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return self.node.type.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self.node.type.nbytes
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a 0-d array")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Traced<{self.node.type}>"
+
+    def __format__(self, spec: str) -> str:
+        if spec:
+            refuse(f"a traced value of type {self.node.type} has no digits to format with {spec!r}",
+                   "return it from the jitted function and print it outside")
+        return repr(self)
+
+    # --- what is done with it -------------------------------------------------------------
+    @property
+    def T(self) -> Any:
+        """The array with its axes in reverse order."""
+        return call(np.transpose, self)
+
+    @property
+    def mT(self) -> Any:
+        """The array with its last two axes swapped."""
+        return call(np.matrix_transpose, self)
+
+    @property
+    def real(self) -> Tracer:
+        """The array itself: there are no complex types."""
+        return self
+
+    @property
+    def at(self) -> Any:
+        """``x.at[index].add(v)`` and ``.set(v)``: a copy of x with some places changed."""
+        return HOOKS["at"](self)
+
+    def reshape(self, *shape: Any, order: str = "C") -> Any:
+        """``np.reshape``; the shape as one tuple or as several numbers."""
+        return call(np.reshape, self, shape[0] if len(shape) == 1 else shape, order=order)
+
+    def transpose(self, *axes: Any) -> Any:
+        """``np.transpose``; the axes as one tuple, as several numbers, or none to reverse them."""
+        return call(np.transpose, self, axes[0] if len(axes) == 1 else (axes or None))
+
+    def astype(self, dtype: Any, order: str = "K", casting: str = "unsafe", **_: Any) -> Any:
+        """The array with its elements converted."""
+        return call(np.astype, self, dtype)
+
+    def flatten(self, order: str = "C") -> Any:
+        """A copy with one axis."""
+        return call(np.copy, call(np.ravel, self, order=order))
+
+    def __getitem__(self, index: Any) -> Any:
+        return HOOKS["get"](self, index)
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.shape:
+            refuse("iteration over a traced 0-d array",
+                   "its contents are not known while it is traced; iterate over a Python sequence, "
+                   "or make the argument static with static_argnames")
+        return (self[i] for i in range(self.shape[0]))
+
+    def __copy__(self) -> Any:
+        return call(np.copy, self)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return call(np.copy, self)
+
+    # --- NumPy's protocols ----------------------------------------------------------------
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return HOOKS["ufunc"](ufunc, method, inputs, kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        found = FUNCTIONS.get(function)
+        if found is None:
+            name = f"{function.__module__}.{function.__name__}".replace("numpy.", "np.")
+            refuse(f"the NumPy function {name} cannot be traced",
+                   "write it with functions that can (see docs/operations.md), or call it outside "
+                   "the jitted function and pass the result in")
+        return found(*args, **kwargs)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        if _is_storing():
+            refuse("in-place assignment of a traced value to a NumPy array",
+                   "a traced function cannot change an array in place: build the result with "
+                   "np.where, np.concatenate, np.stack or x.at[index].set(value)",
+                   got=describe(self.node))
+        refuse("a traced value cannot become a NumPy array: its contents are not known yet",
+               "use functions that dispatch (np.stack, np.where, ...) or tw.numpy.asarray",
+               got=describe(self.node))
+
+    # --- what would need the contents -----------------------------------------------------
+    def __bool__(self) -> bool:
+        refuse("the truth of a traced value is not known while it is traced (Python if, while, and, or, not)",
+               "use np.where(condition, a, b) or np.logical_and, or make the argument static with "
+               "static_argnames", got=describe(self.node))
+
+    def __float__(self) -> float:
+        refuse("float() of a traced value: its contents are not known while it is traced",
+               "use x.astype(float), or call float() on the result outside the jitted function",
+               got=describe(self.node))
+
+    def __int__(self) -> int:
+        refuse("int() of a traced value: its contents are not known while it is traced",
+               "use x.astype(int), or make the argument static with static_argnames",
+               got=describe(self.node))
+
+    def __complex__(self) -> complex:
+        refuse("complex() of a traced value: its contents are not known while it is traced",
+               "complex numbers are not supported", got=describe(self.node))
+
+    def __index__(self) -> int:
+        refuse("a traced value cannot be used as a Python index, size or range",
+               "sizes must be known while tracing: use x.shape, or make the argument static with "
+               "static_argnames", got=describe(self.node))
+
+    def item(self, *index: Any) -> Any:
+        """Raises ``TraceError``: the contents are not known."""
+        refuse(".item() of a traced value: its contents are not known while it is traced",
+               "call it on the result outside the jitted function", got=describe(self.node))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        refuse("in-place assignment to a traced array",
+               "use y = x.at[index].set(value) or x.at[index].add(value), or np.where",
+               got=describe(self.node))
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and hasattr(np.ndarray, name):
+            refuse(f"the array method or attribute .{name} cannot be traced",
+                   "write it with functions that can (see docs/operations.md)",
+                   got=describe(self.node))
+        raise AttributeError(f"a traced array has no attribute {name!r}")
+
+
+def _is_storing() -> bool:
+    """True if the user's line is executing an item assignment."""
+    frame = user_frame()
+    if frame is None or frame.f_lasti < 0:
+        return False
+    return dis.opname[frame.f_code.co_code[frame.f_lasti]] == "STORE_SUBSCR"
+
+
+_NUMBERS = (bool, int, float)
+
+
+def _is_weak(value: Any) -> bool:
+    if isinstance(value, Tracer):
+        return value.weak
+    return isinstance(value, _NUMBERS) and not isinstance(value, np.generic)
+
+
+def _binary(ufunc: np.ufunc, left: Any, right: Any) -> Any:
+    result = call(ufunc, left, right)
+    if _is_weak(left) and _is_weak(right):
+        result.weak = True
+    return result
+
+
+def _operand(value: Any) -> bool:
+    return isinstance(value, (Tracer, np.ndarray, np.generic, complex, list, tuple, *_NUMBERS))
+
+
+def _operator(ufunc: np.ufunc) -> tuple[Function, Function, Function]:
+    """The three methods of a binary operator: left, right and in place."""
+    def left(self: Tracer, other: Any) -> Any:
+        return _binary(ufunc, self, other) if _operand(other) else NotImplemented
+
+    def right(self: Tracer, other: Any) -> Any:
+        return _binary(ufunc, other, self) if _operand(other) else NotImplemented
+
+    def in_place(self: Tracer, other: Any) -> Any:
+        if not self.shape or not _operand(other):
+            return NotImplemented
+        return HOOKS["assign"](self, call(ufunc, self, other))
+
+    return left, right, in_place
+
+
+def _unary(ufunc: np.ufunc) -> Function:
+    def run(self: Tracer) -> Any:
+        result = call(ufunc, self)
+        result.weak = self.weak
+        return result
+    return run
+
+
+def _method(function: Any) -> Function:
+    def run(self: Tracer, *args: Any, **kwargs: Any) -> Any:
+        return call(function, self, *args, **kwargs)
+    run.__doc__ = f"``np.{function.__name__}`` of this array."
+    return run
+
+
+for _name, _ufunc in {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide,
+    "floordiv": np.floor_divide, "mod": np.remainder, "pow": np.power, "matmul": np.matmul,
+    "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
+    "lshift": np.left_shift, "rshift": np.right_shift, "divmod": np.divmod,
+}.items():
+    for _prefix, _function in zip(("__", "__r", "__i"), _operator(_ufunc), strict=True):
+        if (_prefix, _name) != ("__i", "divmod"):
+            setattr(Tracer, f"{_prefix}{_name}__", _function)
+for _name, _ufunc in {
+    "lt": np.less, "le": np.less_equal, "eq": np.equal, "ne": np.not_equal,
+    "gt": np.greater, "ge": np.greater_equal,
+}.items():
+    setattr(Tracer, f"__{_name}__", _operator(_ufunc)[0])
+for _name, _ufunc in {
+    "neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert,
+}.items():
+    setattr(Tracer, f"__{_name}__", _unary(_ufunc))
+for _function in (
+    np.sum, np.prod, np.max, np.min, np.mean, np.var, np.std, np.any, np.all, np.argmax, np.argmin,
+    np.ravel, np.squeeze, np.swapaxes, np.dot, np.clip, np.round, np.copy, np.take, np.repeat,
+    np.diagonal, np.trace,
+):
+    setattr(Tracer, _function.__name__, _method(_function))
+Tracer.conj = Tracer.conjugate = _method(np.copy)  # type: ignore[attr-defined]
