@@ -10,10 +10,29 @@ from collections.abc import Callable
 from typing import Any
 
 from tilewright.ir.attrs import (
-    BroadcastAttrs, CastAttrs, ConcatAttrs, ContractAttrs, FlipAttrs, IndexAttrs, PadAttrs,
-    ReduceAttrs, ReshapeAttrs, SliceAttrs, TransposeAttrs,
+    BroadcastAttrs,
+    CastAttrs,
+    ConcatAttrs,
+    ContractAttrs,
+    FlipAttrs,
+    IndexAttrs,
+    PadAttrs,
+    ReduceAttrs,
+    ReshapeAttrs,
+    SliceAttrs,
+    TransposeAttrs,
 )
-from tilewright.ir.types import FLOATS, INTS, DType, TensorType, bool_, concrete, size_of
+from tilewright.ir.types import (
+    FLOATS,
+    INTS,
+    DType,
+    Shape,
+    TensorType,
+    bool_,
+    concrete,
+    size_of,
+    u8,
+)
 
 ALL = (bool_, *INTS, *FLOATS)
 NUMBERS = (*INTS, *FLOATS)
@@ -73,6 +92,18 @@ def infer_bitcast(attrs: CastAttrs, x: TensorType) -> TensorType:
     return x.with_dtype(attrs.dtype)
 
 
+def infer_bitwise_count(attrs: Any, x: TensorType) -> TensorType:
+    same_dtypes("bitwise_count", (x,), INTS)
+    return x.with_dtype(u8)
+
+
+def infer_ldexp(attrs: Any, x: TensorType, n: TensorType) -> TensorType:
+    same_shapes("ldexp", (x, n))
+    same_dtypes("ldexp", (x,), FLOATS)
+    same_dtypes("ldexp", (n,), INTS)
+    return x
+
+
 def infer_reduce(attrs: ReduceAttrs, x: TensorType) -> TensorType:
     check_axes("reduction", attrs.axes, x.rank)
     return x.with_shape(tuple(d for i, d in enumerate(x.shape) if i not in attrs.axes))
@@ -108,7 +139,9 @@ def infer_broadcast(attrs: BroadcastAttrs, x: TensorType) -> TensorType:
 
 def infer_slice(attrs: SliceAttrs, x: TensorType) -> TensorType:
     shape = []
-    for start, stop, step, d in zip(attrs.starts, attrs.stops, attrs.steps, concrete(x.shape), strict=True):
+    for start, stop, step, d in zip(
+        attrs.starts, attrs.stops, attrs.steps, concrete(x.shape), strict=True
+    ):
         if not (0 <= start <= stop <= d and step >= 1):
             raise ValueError(f"slice: {start}:{stop}:{step} is not within an axis of size {d}")
         shape.append(-(-(stop - start) // step))
@@ -124,11 +157,18 @@ def infer_pad(attrs: PadAttrs, x: TensorType, value: TensorType) -> TensorType:
     if value.rank or value.dtype is not x.dtype:
         raise TypeError(f"pad: the value is {value}, not {x.dtype}[]")
     shape = []
-    for low, high, gap, d in zip(attrs.low, attrs.high, attrs.interior, concrete(x.shape), strict=True):
+    for low, high, gap, d in zip(
+        attrs.low, attrs.high, attrs.interior, concrete(x.shape), strict=True
+    ):
         if min(low, high, gap) < 0:
             raise ValueError("pad: a width is negative")
         shape.append(low + d + max(0, d - 1) * gap + high)
     return x.with_shape(tuple(shape))
+
+
+def without(shape: Shape, axis: int) -> Shape:
+    """The sizes off this axis."""
+    return shape[:axis] + shape[axis + 1:]
 
 
 def infer_concat(attrs: ConcatAttrs, *types: TensorType) -> TensorType:
@@ -138,10 +178,9 @@ def infer_concat(attrs: ConcatAttrs, *types: TensorType) -> TensorType:
     first = types[0]
     check_axes("concat", (attrs.axis,), first.rank)
     for t in types:
-        if t.rank != first.rank or any(
-            a != b for i, (a, b) in enumerate(zip(t.shape, first.shape, strict=True)) if i != attrs.axis
-        ):
-            raise ValueError(f"concat: shapes {first.shape} and {t.shape} differ off axis {attrs.axis}")
+        if t.rank != first.rank or without(t.shape, attrs.axis) != without(first.shape, attrs.axis):
+            raise ValueError(
+                f"concat: shapes {first.shape} and {t.shape} differ off axis {attrs.axis}")
     total = sum(concrete(t.shape)[attrs.axis] for t in types)
     return first.with_shape(first.shape[:attrs.axis] + (total,) + first.shape[attrs.axis + 1:])
 
@@ -154,11 +193,13 @@ def infer_contract(attrs: ContractAttrs, x: TensorType, y: TensorType) -> Tensor
             raise ValueError(f"contract: labels {labels} do not name the axes of {t}")
         for label, d in zip(labels, t.shape, strict=True):
             if sizes.setdefault(label, d) != d:
-                raise ValueError(f"contract: label {label} has the sizes {sizes[label]} and {d}")
+                raise ValueError(
+                    f"contract: label {label} has the sizes {sizes[label]} and {d}")
     both = set(attrs.lhs) & set(attrs.rhs)
     alone = (set(attrs.lhs) | set(attrs.rhs)) - both
     if len(set(attrs.out)) != len(attrs.out) or not alone <= set(attrs.out) <= both | alone:
-        raise ValueError(f"contract: result labels {attrs.out} do not follow from {attrs.lhs}, {attrs.rhs}")
+        raise ValueError(
+            f"contract: result labels {attrs.out} do not follow from {attrs.lhs}, {attrs.rhs}")
     return x.with_shape(tuple(sizes[label] for label in attrs.out))
 
 
@@ -175,15 +216,18 @@ def infer_take(attrs: IndexAttrs, x: TensorType, index: TensorType) -> TensorTyp
 
 def infer_take_along(attrs: IndexAttrs, x: TensorType, index: TensorType) -> TensorType:
     check_index("take_along", attrs.axis, x, index)
-    a = attrs.axis
-    if index.rank != x.rank or index.shape[:a] != x.shape[:a] or index.shape[a + 1:] != x.shape[a + 1:]:
-        raise ValueError(f"take_along: index shape {index.shape} does not fit {x.shape} off axis {a}")
+    axis = attrs.axis
+    if index.rank != x.rank or without(index.shape, axis) != without(x.shape, axis):
+        raise ValueError(
+            f"take_along: index shape {index.shape} does not fit {x.shape} off axis {axis}")
     return x.with_shape(index.shape)
 
 
 def infer_scatter(rule: Callable[..., TensorType]) -> Callable[..., TensorType]:
     """The rule of the scatter-add of the gather with this rule: the data's type."""
-    def infer(attrs: IndexAttrs, x: TensorType, index: TensorType, values: TensorType) -> TensorType:
+    def infer(
+        attrs: IndexAttrs, x: TensorType, index: TensorType, values: TensorType
+    ) -> TensorType:
         if values != rule(attrs, x, index):
             raise ValueError(f"scatter-add: values {values} where {rule(attrs, x, index)} is read")
         return x

@@ -17,11 +17,9 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 def elementwise(f: Callable[..., Any]) -> Callable[..., np.ndarray]:
     """A NumPy function applied as it is; 16-bit floats are computed in f32 and rounded once."""
     def run(attrs: Any, type: TensorType, *arrays: np.ndarray) -> np.ndarray:
-        half = [a.dtype in (f16.numpy, bf16.numpy) for a in arrays]
-        if any(half):
-            arrays = tuple(a.astype(np.float32) if h else a for a, h in zip(arrays, half, strict=True))
+        wide = [a.astype(np.float32) if a.dtype in (f16.numpy, bf16.numpy) else a for a in arrays]
         with np.errstate(all="ignore"):
-            return np.asarray(f(*arrays)).astype(type.dtype.numpy, copy=False)
+            return np.asarray(f(*wide)).astype(type.dtype.numpy, copy=False)
     return run
 
 
@@ -29,9 +27,37 @@ def erf(x: np.ndarray) -> np.ndarray:
     return _erf(x.astype(np.float64)) if x.size else x.astype(np.float64)
 
 
-def shift_left(x: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Shifts by the width or more give 0, as NumPy's do."""
-    return np.left_shift(x, n)
+def as_it_is(f: Callable[..., Any]) -> Callable[..., np.ndarray]:
+    """A NumPy function that looks at bits: 16-bit floats are not widened."""
+    def run(attrs: Any, type: TensorType, *arrays: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            return np.asarray(f(*arrays)).astype(type.dtype.numpy, copy=False)
+    return run
+
+
+def popcount(x: np.ndarray) -> np.ndarray:
+    """The ones of the bit pattern; ``np.bitwise_count`` counts those of the absolute value."""
+    return np.bitwise_count(x.view(x.dtype.str.replace("i", "u")))
+
+
+def reciprocal(x: np.ndarray) -> np.ndarray:
+    """1 / x; for integers truncated, and 0 for 0, where NumPy's result depends on the machine."""
+    if x.dtype.kind == "f":
+        return np.reciprocal(x)
+    return np.where(x == 0, 0, np.reciprocal(np.where(x == 0, 1, x)))
+
+
+def rsqrt(x: np.ndarray) -> np.ndarray:
+    return 1 / np.sqrt(x)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def sinc(x: np.ndarray) -> np.ndarray:
+    """``np.sinc``, which turns an infinity into NaN as well, in the type of ``x``."""
+    return np.sinc(x).astype(x.dtype)
 
 
 def cast(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
@@ -138,7 +164,8 @@ def concat(attrs: Any, type: TensorType, *arrays: np.ndarray) -> np.ndarray:
 def contract(attrs: Any, type: TensorType, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Einsum in the accumulator type; bool contracts with or and and."""
     if type.dtype.kind == "b":
-        return np.einsum(x.astype(np.int64), attrs.lhs, y.astype(np.int64), attrs.rhs, attrs.out) > 0
+        counts = x.astype(np.int64), y.astype(np.int64)
+        return np.einsum(counts[0], attrs.lhs, counts[1], attrs.rhs, attrs.out) > 0
     wide = accumulator(type.dtype).numpy
     with np.errstate(all="ignore"):
         result = np.einsum(x.astype(wide), attrs.lhs, y.astype(wide), attrs.rhs, attrs.out)

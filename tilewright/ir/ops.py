@@ -3,19 +3,26 @@
 A row gives the type rule, the NumPy meaning, the derivative or transpose, the domain of its tests
 and, for a composite op, its expansion into primitives. Names, printing, parsing, folding, the
 public functions and the generated tests follow from the row.
+
+An expansion may give its node back: the op is then primitive for that element type. An op without
+a derivative and transpose is differentiated through its expansion.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from tilewright.ir import attrs as a
+from tilewright.ir import derivatives as d
+from tilewright.ir import expansions as e
 from tilewright.ir import infer, meaning
-from tilewright.ir.graph import OPS, ConstAttrs, FullAttrs, InputAttrs, Op
+from tilewright.ir import transposes as t
+from tilewright.ir.graph import OPS, Attrs, ConstAttrs, FullAttrs, InputAttrs, Op, apply
 from tilewright.ir.infer import ALL, BITS, NUMBERS
-from tilewright.ir.types import FLOATS, DType
+from tilewright.ir.types import FLOATS, INTS, DType, f16, f32, f64
 
 
 def register(op: Op) -> Op:
@@ -35,6 +42,24 @@ def elementwise(
     register(Op(name, "elementwise", arity, rule, meaning.elementwise(numpy), types=types, **row))
 
 
+def composite(
+    name: str, arity: int, numpy: Any, types: tuple[DType, ...], expand: Any, **row: Any
+) -> None:
+    """An elementwise row made of other ops; 16-bit floats go through f32."""
+    elementwise(name, arity, numpy, types, expand=e.in_f32(e.of_inputs(expand)), **row)
+
+
+def bitwise(
+    name: str, arity: int, numpy: Any, types: tuple[DType, ...], expand: Any,
+    truth: bool = False, **row: Any,
+) -> None:
+    """An elementwise row that looks at an element as it is, 16-bit floats too."""
+    rule = (infer.truth if truth else infer.like_inputs)(name, types)
+    row.setdefault("ufunc", numpy)
+    register(Op(name, "elementwise", arity, rule, meaning.as_it_is(numpy), types=types,
+                expand=e.of_inputs(expand), **row))
+
+
 # --- sources ----------------------------------------------------------------------------
 register(Op("input", "source", 0, infer.no_inference, meaning.constant, InputAttrs))
 register(Op("full", "source", 0, infer.no_inference, meaning.full, FullAttrs))
@@ -42,26 +67,45 @@ register(Op("const", "source", 0, infer.no_inference, meaning.constant, ConstAtt
 register(Op("iota", "source", 0, infer.no_inference, meaning.iota, a.IotaAttrs))
 
 # --- arithmetic -------------------------------------------------------------------------
-elementwise("add", 2, np.add, ALL)
-elementwise("sub", 2, np.subtract, NUMBERS)
-elementwise("mul", 2, np.multiply, ALL)
-elementwise("div", 2, np.true_divide, FLOATS)
-elementwise("floordiv", 2, np.floor_divide, NUMBERS)
-elementwise("mod", 2, np.remainder, NUMBERS)
-elementwise("pow", 2, meaning.power, NUMBERS, ufunc=np.power, domain=(0.1, 3.0))
-elementwise("neg", 1, np.negative, NUMBERS)
-elementwise("abs", 1, np.absolute, NUMBERS)
-elementwise("max", 2, np.maximum, ALL)
-elementwise("min", 2, np.minimum, ALL)
+elementwise("add", 2, np.add, ALL, derivative=d.add)
+elementwise("sub", 2, np.subtract, NUMBERS, derivative=d.sub)
+elementwise("mul", 2, np.multiply, ALL, derivative=d.mul)
+elementwise("div", 2, np.true_divide, FLOATS, derivative=d.div, domain=(0.3, 3))
+elementwise("floordiv", 2, np.floor_divide, NUMBERS, derivative=d.none, expand=e.floordiv)
+elementwise("mod", 2, np.remainder, NUMBERS, derivative=d.mod, expand=e.mod, domain=(0.3, 3))
+elementwise("pow", 2, meaning.power, NUMBERS, ufunc=np.power, domain=(0.1, 3.0),
+            derivative=d.power, expand=e.power)
+elementwise("neg", 1, np.negative, NUMBERS, derivative=d.neg)
+elementwise("abs", 1, np.absolute, NUMBERS, derivative=d.unary(lambda out, x: e.sign(x)))
+elementwise("max", 2, np.maximum, ALL, derivative=d.chosen("gt"))
+elementwise("min", 2, np.minimum, ALL, derivative=d.chosen("lt"))
+composite("positive", 1, np.positive, NUMBERS, lambda x: x)
+composite("square", 1, np.square, NUMBERS, lambda x: x * x)
+composite("reciprocal", 1, meaning.reciprocal, NUMBERS, e.reciprocal, ufunc=np.reciprocal,
+          domain=(0.3, 3))
+composite("sign", 1, np.sign, NUMBERS, e.sign, derivative=d.none)
+composite("fabs", 1, np.fabs, FLOATS, lambda x: apply("abs", x))
+composite("fmod", 2, np.fmod, NUMBERS, e.fmod, derivative=d.fmod, domain=(0.3, 3))
+composite("fmax", 2, np.fmax, ALL, e.choose_number("max"))
+composite("fmin", 2, np.fmin, ALL, e.choose_number("min"))
+composite("clip", 3, np.clip, NUMBERS, e.clip, ufunc=np.clip)
+composite("nan_to_num", 1, np.nan_to_num, NUMBERS, e.nan_to_num, ufunc=np.nan_to_num)
 
 # --- bits and logic ---------------------------------------------------------------------
 elementwise("and", 2, np.bitwise_and, BITS)
 elementwise("or", 2, np.bitwise_or, BITS)
 elementwise("xor", 2, np.bitwise_xor, BITS)
 elementwise("not", 1, np.invert, BITS)
-elementwise("shl", 2, np.left_shift, infer.INTS)
-elementwise("shr", 2, np.right_shift, infer.INTS)
-elementwise("popcount", 1, np.bitwise_count, infer.INTS, ufunc=None)
+elementwise("shl", 2, np.left_shift, INTS)
+elementwise("shr", 2, np.right_shift, INTS)
+elementwise("popcount", 1, meaning.popcount, INTS)
+register(Op("bitwise_count", "elementwise", 1, infer.infer_bitwise_count,
+            meaning.elementwise(np.bitwise_count), types=INTS, ufunc=np.bitwise_count,
+            expand=e.bitwise_count))
+bitwise("logical_and", 2, np.logical_and, ALL, e.logical("and"), truth=True)
+bitwise("logical_or", 2, np.logical_or, ALL, e.logical("or"), truth=True)
+bitwise("logical_xor", 2, np.logical_xor, ALL, e.logical("xor"), truth=True)
+bitwise("logical_not", 1, np.logical_not, ALL, lambda x: ~e.nonzero(x), truth=True)
 
 # --- comparison and choice --------------------------------------------------------------
 elementwise("eq", 2, np.equal, ALL, truth=True)
@@ -70,46 +114,104 @@ elementwise("lt", 2, np.less, ALL, truth=True)
 elementwise("le", 2, np.less_equal, ALL, truth=True)
 elementwise("gt", 2, np.greater, ALL, truth=True)
 elementwise("ge", 2, np.greater_equal, ALL, truth=True)
-register(Op("where", "elementwise", 3, infer.infer_where, meaning.elementwise(np.where), types=ALL))
-register(Op("cast", "elementwise", 1, infer.infer_cast, meaning.cast, a.CastAttrs, types=ALL))
-register(Op("bitcast", "elementwise", 1, infer.infer_bitcast, meaning.bitcast, a.CastAttrs, types=ALL))
+bitwise("isnan", 1, np.isnan, ALL, e.isnan, truth=True)
+bitwise("isinf", 1, np.isinf, ALL, e.isinf, truth=True)
+bitwise("isfinite", 1, np.isfinite, ALL, e.isfinite, truth=True)
+bitwise("isposinf", 1, np.isposinf, FLOATS, lambda x: apply("eq", x, math.inf), truth=True)
+bitwise("isneginf", 1, np.isneginf, FLOATS, lambda x: apply("eq", x, -math.inf), truth=True)
+bitwise("signbit", 1, np.signbit, FLOATS, e.signbit, truth=True)
+composite("heaviside", 2, np.heaviside, FLOATS, e.heaviside, derivative=d.heaviside)
+register(Op("where", "elementwise", 3, infer.infer_where, meaning.as_it_is(np.where), types=ALL,
+            transpose=t.where_))
+register(Op("cast", "elementwise", 1, infer.infer_cast, meaning.cast, a.CastAttrs, types=ALL,
+            transpose=t.cast_))
+register(Op("bitcast", "elementwise", 1, infer.infer_bitcast, meaning.bitcast, a.CastAttrs,
+            types=ALL, transpose=t.nothing))
 
 # --- rounding and functions -------------------------------------------------------------
-for _name, _numpy, _domain in (
-    ("floor", np.floor, (-3, 3)), ("ceil", np.ceil, (-3, 3)), ("trunc", np.trunc, (-3, 3)),
-    ("rint", np.rint, (-3, 3)), ("sqrt", np.sqrt, (0.1, 3)), ("cbrt", np.cbrt, (0.1, 3)),
-    ("exp", np.exp, (-3, 3)), ("exp2", np.exp2, (-3, 3)), ("expm1", np.expm1, (-3, 3)),
-    ("log", np.log, (0.1, 3)), ("log2", np.log2, (0.1, 3)), ("log10", np.log10, (0.1, 3)),
-    ("log1p", np.log1p, (-0.9, 3)),
-    ("sin", np.sin, (-3, 3)), ("cos", np.cos, (-3, 3)), ("tan", np.tan, (-1.4, 1.4)),
-    ("asin", np.arcsin, (-0.9, 0.9)), ("acos", np.arccos, (-0.9, 0.9)), ("atan", np.arctan, (-3, 3)),
-    ("sinh", np.sinh, (-3, 3)), ("cosh", np.cosh, (-3, 3)), ("tanh", np.tanh, (-3, 3)),
-    ("asinh", np.arcsinh, (-3, 3)), ("acosh", np.arccosh, (1.1, 3)), ("atanh", np.arctanh, (-0.9, 0.9)),
-    ("erf", meaning.erf, (-3, 3)),
+for _name, _numpy, _domain, _derivative in (
+    ("floor", np.floor, (-3, 3), d.none),
+    ("ceil", np.ceil, (-3, 3), d.none),
+    ("trunc", np.trunc, (-3, 3), d.none),
+    ("rint", np.rint, (-3, 3), d.none),
+    ("sqrt", np.sqrt, (0.1, 3), d.sqrt),
+    ("cbrt", np.cbrt, (0.1, 3), d.cbrt),
+    ("exp", np.exp, (-3, 3), d.exp),
+    ("exp2", np.exp2, (-3, 3), d.exp2),
+    ("expm1", np.expm1, (-3, 3), d.expm1),
+    ("log", np.log, (0.1, 3), d.log),
+    ("log2", np.log2, (0.1, 3), d.log2),
+    ("log10", np.log10, (0.1, 3), d.log10),
+    ("log1p", np.log1p, (-0.8, 3), d.log1p),
+    ("sin", np.sin, (-3, 3), d.sin),
+    ("cos", np.cos, (-3, 3), d.cos),
+    ("tan", np.tan, (-1.2, 1.2), d.tan),
+    ("asin", np.arcsin, (-0.9, 0.9), d.asin),
+    ("acos", np.arccos, (-0.9, 0.9), d.acos),
+    ("atan", np.arctan, (-3, 3), d.atan),
+    ("sinh", np.sinh, (-3, 3), d.sinh),
+    ("cosh", np.cosh, (-3, 3), d.cosh),
+    ("tanh", np.tanh, (-3, 3), d.tanh),
+    ("asinh", np.arcsinh, (-3, 3), d.asinh),
+    ("acosh", np.arccosh, (1.2, 3), d.acosh),
+    ("atanh", np.arctanh, (-0.8, 0.8), d.atanh),
+    ("erf", meaning.erf, (-3, 3), d.erf),
 ):
-    elementwise(_name, 1, _numpy, FLOATS, domain=_domain)
-elementwise("atan2", 2, np.arctan2, FLOATS)
-elementwise("copysign", 2, np.copysign, FLOATS)
+    elementwise(_name, 1, _numpy, FLOATS, domain=_domain, derivative=_derivative)
+elementwise("atan2", 2, np.arctan2, FLOATS, derivative=d.atan2, domain=(0.3, 3))
+elementwise("copysign", 2, np.copysign, FLOATS, derivative=d.copysign)
+composite("rsqrt", 1, meaning.rsqrt, FLOATS, lambda x: 1 / apply("sqrt", x),
+          derivative=d.rsqrt, domain=(0.1, 3))
+composite("float_power", 2, np.float_power, (f64,), lambda x, y: apply("pow", x, y),
+          domain=(0.1, 3))
+composite("hypot", 2, np.hypot, FLOATS, e.hypot, derivative=d.hypot, domain=(0.3, 3))
+composite("logaddexp", 2, np.logaddexp, FLOATS, e.logaddexp("exp", e.natural_log1p),
+          derivative=d.logaddexp("exp"))
+composite("logaddexp2", 2, np.logaddexp2, FLOATS, e.logaddexp("exp2", e.binary_log1p),
+          derivative=d.logaddexp("exp2"))
+composite("sigmoid", 1, meaning.sigmoid, FLOATS, e.sigmoid, derivative=d.sigmoid)
+composite("sinc", 1, meaning.sinc, FLOATS, e.sinc, derivative=d.sinc, ufunc=np.sinc)
+composite("degrees", 1, np.degrees, FLOATS, e.scaled(180 / math.pi))
+composite("rad2deg", 1, np.rad2deg, FLOATS, e.scaled(180 / math.pi))
+composite("radians", 1, np.radians, FLOATS, e.scaled(math.pi / 180))
+composite("deg2rad", 1, np.deg2rad, FLOATS, e.scaled(math.pi / 180))
+bitwise("nextafter", 2, np.nextafter, (f16, f32, f64), e.nextafter, derivative=d.first_only)
+bitwise("spacing", 1, np.spacing, (f32, f64), e.spacing, derivative=d.none)
+register(Op("ldexp", "elementwise", 2, infer.infer_ldexp, meaning.elementwise(np.ldexp),
+            types=FLOATS, expand=e.in_f32(e.of_inputs(e.ldexp)), ufunc=np.ldexp,
+            derivative=d.ldexp))
 
 # --- reductions -------------------------------------------------------------------------
-register(Op("sum", "reduce", 1, infer.infer_reduce, meaning.reduce(meaning.total), a.ReduceAttrs, types=NUMBERS))
-register(Op("prod", "reduce", 1, infer.infer_reduce, meaning.reduce(meaning.product), a.ReduceAttrs, types=NUMBERS))
-register(Op("reduce_max", "reduce", 1, infer.infer_reduce, meaning.reduce(meaning.largest), a.ReduceAttrs, types=ALL))
-register(Op("reduce_min", "reduce", 1, infer.infer_reduce, meaning.reduce(meaning.smallest), a.ReduceAttrs, types=ALL))
+_REDUCTIONS: tuple[tuple[str, Any, Any, Any], ...] = (
+    ("sum", meaning.total, NUMBERS, t.sum_),
+    ("prod", meaning.product, NUMBERS, t.product),
+    ("reduce_max", meaning.largest, ALL, t.extreme),
+    ("reduce_min", meaning.smallest, ALL, t.extreme),
+)
+for _name, _total, _types, _transpose in _REDUCTIONS:
+    register(Op(_name, "reduce", 1, infer.infer_reduce, meaning.reduce(_total), a.ReduceAttrs,
+                types=_types, transpose=_transpose))
 
-# --- views ------------------------------------------------------------------------------
-register(Op("reshape", "view", 1, infer.infer_reshape, meaning.reshape, a.ReshapeAttrs))
-register(Op("transpose", "view", 1, infer.infer_transpose, meaning.transpose, a.TransposeAttrs))
-register(Op("broadcast", "view", 1, infer.infer_broadcast, meaning.broadcast, a.BroadcastAttrs))
-register(Op("slice", "view", 1, infer.infer_slice, meaning.slice_, a.SliceAttrs))
-register(Op("flip", "view", 1, infer.infer_flip, meaning.flip, a.FlipAttrs))
-register(Op("pad", "view", 2, infer.infer_pad, meaning.pad, a.PadAttrs))
-register(Op("concat", "view", None, infer.infer_concat, meaning.concat, a.ConcatAttrs))
-
-# --- contraction and indexing -----------------------------------------------------------
-register(Op("contract", "contract", 2, infer.infer_contract, meaning.contract, a.ContractAttrs))
-register(Op("take", "index", 2, infer.infer_take, meaning.take, a.IndexAttrs))
-register(Op("take_along", "index", 2, infer.infer_take_along, meaning.take_along, a.IndexAttrs))
-register(Op("take_add", "index", 3, infer.infer_scatter(infer.infer_take), meaning.take_add, a.IndexAttrs))
+# --- views, contraction, indexing -------------------------------------------------------
+_VIEWS: tuple[tuple[str, int | None, Any, Any, type[Attrs], Any], ...] = (
+    ("reshape", 1, infer.infer_reshape, meaning.reshape, a.ReshapeAttrs, t.reshape_),
+    ("transpose", 1, infer.infer_transpose, meaning.transpose, a.TransposeAttrs, t.transpose_),
+    ("broadcast", 1, infer.infer_broadcast, meaning.broadcast, a.BroadcastAttrs, t.broadcast_),
+    ("slice", 1, infer.infer_slice, meaning.slice_, a.SliceAttrs, t.slice_),
+    ("flip", 1, infer.infer_flip, meaning.flip, a.FlipAttrs, t.flip),
+    ("pad", 2, infer.infer_pad, meaning.pad, a.PadAttrs, t.pad_),
+    ("concat", None, infer.infer_concat, meaning.concat, a.ConcatAttrs, t.concat),
+)
+for _name, _arity, _rule, _meaning, _attrs, _transpose in _VIEWS:
+    register(Op(_name, "view", _arity, _rule, _meaning, _attrs, types=ALL, transpose=_transpose))
+register(Op("contract", "contract", 2, infer.infer_contract, meaning.contract, a.ContractAttrs,
+            types=ALL, transpose=t.contract_))
+register(Op("take", "index", 2, infer.infer_take, meaning.take, a.IndexAttrs,
+            types=ALL, transpose=t.gather("take_add")))
+register(Op("take_along", "index", 2, infer.infer_take_along, meaning.take_along, a.IndexAttrs,
+            types=ALL, transpose=t.gather("take_along_add")))
+register(Op("take_add", "index", 3, infer.infer_scatter(infer.infer_take), meaning.take_add,
+            a.IndexAttrs, types=NUMBERS, transpose=t.scatter("take")))
 register(Op("take_along_add", "index", 3, infer.infer_scatter(infer.infer_take_along),
-            meaning.take_along_add, a.IndexAttrs))
+            meaning.take_along_add, a.IndexAttrs, types=NUMBERS,
+            transpose=t.scatter("take_along")))

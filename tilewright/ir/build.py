@@ -1,0 +1,125 @@
+"""Short builders of nodes, for the expansion, derivative and transpose rows of the op table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tilewright.errors import Location
+from tilewright.ir.attrs import (
+    BroadcastAttrs,
+    CastAttrs,
+    ConcatAttrs,
+    ContractAttrs,
+    PadAttrs,
+    ReduceAttrs,
+    ReshapeAttrs,
+    SliceAttrs,
+    TransposeAttrs,
+)
+from tilewright.ir.graph import Node, Operand, apply, full, make
+from tilewright.ir.types import DType, Shape, bool_
+
+
+def where(condition: Node, x: Operand, y: Operand, like: Node | None = None) -> Node:
+    """``x`` where ``condition`` holds, else ``y``; two plain numbers are typed as ``like`` is."""
+    if like is None:
+        return apply("where", condition, x, y)
+    x = x if isinstance(x, Node) else full(like.type, x)
+    return apply("where", condition, x, y)
+
+
+def cast(x: Node, dtype: DType) -> Node:
+    """``x`` in this element type; itself if it has it."""
+    return x if x.dtype is dtype else make("cast", (x,), CastAttrs(dtype))
+
+
+def bitcast(x: Node, dtype: DType) -> Node:
+    """The bits of ``x`` as this element type of the same size."""
+    return x if x.dtype is dtype else make("bitcast", (x,), CastAttrs(dtype))
+
+
+def truth(x: Node, value: bool) -> Node:
+    """A bool tensor shaped like ``x`` with one value."""
+    return full(x.type.with_dtype(bool_), value)
+
+
+def nan_test(x: Node) -> Node:
+    """True where ``x`` is NaN."""
+    return apply("ne", x, x)
+
+
+def reduce(op: str, x: Node, axes: Iterable[int]) -> Node:
+    """A reduction over these axes; ``x`` itself over none."""
+    ordered = tuple(sorted(axes))
+    return make(op, (x,), ReduceAttrs(ordered)) if ordered else x
+
+
+def reshape(x: Node, shape: Shape) -> Node:
+    """``x`` with another shape of as many elements."""
+    return x if x.shape == tuple(shape) else make("reshape", (x,), ReshapeAttrs(tuple(shape)))
+
+
+def transpose(x: Node, perm: Sequence[int]) -> Node:
+    """``x`` with its axes in the order ``perm``."""
+    if list(perm) == list(range(len(perm))):
+        return x
+    return make("transpose", (x,), TransposeAttrs(tuple(perm)))
+
+
+def broadcast(x: Node, shape: Shape, axes: Sequence[int]) -> Node:
+    """``x`` stretched to ``shape``, its axis i becoming ``axes[i]``."""
+    if x.shape == tuple(shape):
+        return x
+    return make("broadcast", (x,), BroadcastAttrs(tuple(shape), tuple(axes)))
+
+
+def unreduce(x: Node, shape: Shape, axes: Sequence[int]) -> Node:
+    """A result of a reduction over ``axes``, repeated to the operand's ``shape``."""
+    return broadcast(x, shape, [i for i in range(len(shape)) if i not in axes])
+
+
+def part(x: Node, starts: Sequence[int], stops: Sequence[int], steps: Sequence[int]) -> Node:
+    """A slice."""
+    whole = all(s == 0 for s in starts) and all(s == 1 for s in steps)
+    if whole and tuple(stops) == x.shape:
+        return x
+    return make("slice", (x,), SliceAttrs(tuple(starts), tuple(stops), tuple(steps)))
+
+
+def pad(
+    x: Node, low: Sequence[int], high: Sequence[int], interior: Sequence[int], value: Operand = 0
+) -> Node:
+    """``x`` with ``value`` (a scalar node or a number) around and between its elements."""
+    if not (any(low) or any(high) or any(interior)):
+        return x
+    scalar = value if isinstance(value, Node) else full(x.type.with_shape(()), value)
+    return make("pad", (x, scalar), PadAttrs(tuple(low), tuple(high), tuple(interior)))
+
+
+def concat(parts: Sequence[Node], axis: int) -> Node:
+    """Tensors one after another along ``axis``."""
+    return parts[0] if len(parts) == 1 else make("concat", tuple(parts), ConcatAttrs(axis))
+
+
+def contract(
+    x: Node, y: Node, lhs: Sequence[int], rhs: Sequence[int], out: Sequence[int]
+) -> Node:
+    """An einsum of two operands, by labels."""
+    return make("contract", (x, y), ContractAttrs(tuple(lhs), tuple(rhs), tuple(out)))
+
+
+def place(root: Node, below: Iterable[Node], loc: Location | None) -> Node:
+    """``root``, with ``loc`` as the line of all nodes down to ``below`` that have none.
+
+    A node's line is no part of its identity, so it may be filled in after the node is made.
+    """
+    if loc is None:
+        return root
+    stop = {id(n) for n in below}
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if node.loc is None and id(node) not in stop and node.op.kind != "source":
+            object.__setattr__(node, "loc", loc)
+            stack.extend(node.inputs)
+    return root

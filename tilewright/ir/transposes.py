@@ -1,0 +1,176 @@
+"""Cotangents of the inputs from the cotangent of the result, for ops that are not plain functions
+of single elements: (node, cotangent) -> one node per input, None for zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from tilewright.ir.attrs import FlipAttrs, IndexAttrs
+from tilewright.ir.build import (
+    cast,
+    contract,
+    pad,
+    part,
+    reduce,
+    reshape,
+    transpose,
+    unreduce,
+    where,
+)
+from tilewright.ir.graph import Node, apply, full, make
+from tilewright.ir.types import accumulator, bool_, concrete, size_of
+
+Cotangents: TypeAlias = tuple[Node | None, ...]
+
+
+# --- elementwise and linear ---------------------------------------------------------------
+def where_(node: Node, ct: Node) -> Cotangents:
+    condition = node.inputs[0]
+    return None, where(condition, ct, 0), where(condition, 0, ct)
+
+
+def cast_(node: Node, ct: Node) -> Cotangents:
+    """Rounding to another float type counts as the identity; other casts are constant."""
+    x = node.inputs[0]
+    return (cast(ct, x.dtype) if x.dtype.is_float else None,)
+
+
+def nothing(node: Node, ct: Node) -> Cotangents:
+    """Constant in every input."""
+    return (None,) * len(node.inputs)
+
+
+# --- reductions ---------------------------------------------------------------------------
+def sum_(node: Node, ct: Node) -> Cotangents:
+    return (unreduce(ct, node.inputs[0].shape, node.attrs.axes),)
+
+
+def extreme(node: Node, ct: Node) -> Cotangents:
+    """Equal extremes share the cotangent."""
+    x, axes = node.inputs[0], node.attrs.axes
+    hits = apply("eq", x, unreduce(node, x.shape, axes))
+    # Counted in the accumulator type: f16 cannot count beyond 2048.
+    wide = accumulator(x.dtype)
+    count = reduce("sum", cast(hits, wide), axes)
+    share = ct / cast(count, x.dtype) if wide is x.dtype else cast(cast(ct, wide) / count, x.dtype)
+    return (where(hits, unreduce(share, x.shape, axes), 0),)
+
+
+def product(node: Node, ct: Node) -> Cotangents:
+    """Each element's factor is the product of all the others, whether there are zeros or not."""
+    x, axes = node.inputs[0], node.attrs.axes
+    kept = [i for i in range(len(x.shape)) if i not in axes]
+    perm = kept + list(axes)
+    moved = transpose(cast(x, accumulator(x.dtype)), perm)
+    count = size_of(tuple(x.shape[i] for i in axes))
+    rows = reshape(moved, (*(x.shape[i] for i in kept), count))
+    others = running_product(rows, 1) * running_product(rows, -1)
+    back = transpose(reshape(others, moved.shape), [perm.index(i) for i in range(len(perm))])
+    spread = unreduce(cast(ct, back.dtype), x.shape, axes)
+    return (cast(spread * back, x.dtype),)
+
+
+def running_product(rows: Node, direction: int) -> Node:
+    """Along the last axis, the product of all elements before (or after: -1) each one."""
+    result = shifted(rows, direction)
+    step = 1
+    while step < rows.shape[-1]:
+        result = result * shifted(result, direction * step)
+        step *= 2
+    return result
+
+
+def shifted(rows: Node, by: int) -> Node:
+    """Moved along the last axis by ``by`` places, ones moving in."""
+    shape = concrete(rows.shape)
+    rank, size = len(shape), shape[-1]
+    count = min(abs(by), size)
+    first, last = (0, size - count) if by > 0 else (count, size)
+    starts, stops = [0] * rank, list(shape)
+    starts[-1], stops[-1] = first, last
+    low, high = [0] * rank, [0] * rank
+    (low if by > 0 else high)[-1] = count
+    return pad(part(rows, starts, stops, [1] * rank), low, high, [0] * rank, 1)
+
+
+# --- views --------------------------------------------------------------------------------
+def reshape_(node: Node, ct: Node) -> Cotangents:
+    return (reshape(ct, node.inputs[0].shape),)
+
+
+def transpose_(node: Node, ct: Node) -> Cotangents:
+    perm = node.attrs.perm
+    return (transpose(ct, [perm.index(i) for i in range(len(perm))]),)
+
+
+def broadcast_(node: Node, ct: Node) -> Cotangents:
+    x, axes = node.inputs[0], node.attrs.axes
+    stretched = [
+        a for d, a in zip(x.shape, axes, strict=True) if d == 1 and node.shape[a] != 1]
+    new = [a for a in range(len(node.shape)) if a not in axes]
+    return (reshape(reduce("sum", ct, new + stretched), x.shape),)
+
+
+def slice_(node: Node, ct: Node) -> Cotangents:
+    x, attrs = node.inputs[0], node.attrs
+    high = []
+    for start, step, count, size in zip(
+        attrs.starts, attrs.steps, concrete(node.shape), concrete(x.shape), strict=True
+    ):
+        high.append(size - start - count - max(0, count - 1) * (step - 1))
+    return (pad(ct, attrs.starts, high, [step - 1 for step in attrs.steps]),)
+
+
+def flip(node: Node, ct: Node) -> Cotangents:
+    return (make("flip", (ct,), FlipAttrs(node.attrs.axes)),)
+
+
+def pad_(node: Node, ct: Node) -> Cotangents:
+    """The places of ``x`` go to ``x``, the sum of all others to the value."""
+    x, attrs = node.inputs[0], node.attrs
+    steps = [gap + 1 for gap in attrs.interior]
+    stops = [
+        low + (d - 1) * step + 1 if d else low
+        for low, d, step in zip(attrs.low, concrete(x.shape), steps, strict=True)
+    ]
+    inner = part(ct, attrs.low, stops, steps)
+    ours = pad(full(x.type.with_dtype(bool_), True), attrs.low, attrs.high, attrs.interior, False)
+    rest = reduce("sum", where(ours, 0, ct), range(len(node.shape)))
+    return inner, rest
+
+
+def concat(node: Node, ct: Node) -> Cotangents:
+    axis, start, result = node.attrs.axis, 0, []
+    shape = concrete(node.shape)
+    for x in node.inputs:
+        starts, stops = [0] * len(shape), list(shape)
+        starts[axis], stops[axis] = start, start + concrete(x.shape)[axis]
+        start = stops[axis]
+        result.append(part(ct, starts, stops, [1] * len(shape)))
+    return tuple(result)
+
+
+# --- contraction and indexing -------------------------------------------------------------
+def contract_(node: Node, ct: Node) -> Cotangents:
+    """A contraction is linear in each operand; both cotangents are contractions."""
+    x, y = node.inputs
+    lhs, rhs, out = node.attrs.lhs, node.attrs.rhs, node.attrs.out
+    return contract(ct, y, out, rhs, lhs), contract(x, ct, lhs, out, rhs)
+
+
+def gather(scatter: str) -> Callable[[Node, Node], Cotangents]:
+    """The cotangent of the data is scattered to the places that were read."""
+    def transposed(node: Node, ct: Node) -> Cotangents:
+        x, index = node.inputs
+        attrs = IndexAttrs(node.attrs.axis)
+        return make(scatter, (full(x.type, 0), index, ct), attrs), None
+    return transposed
+
+
+def scatter(gather: str) -> Callable[[Node, Node], Cotangents]:
+    """The cotangent of the added values is read from the places that they went to."""
+    def transposed(node: Node, ct: Node) -> Cotangents:
+        return ct, None, make(gather, (ct, node.inputs[1]), IndexAttrs(node.attrs.axis))
+    return transposed
