@@ -54,6 +54,10 @@ def neg(out: Node, x: Node) -> Partials:
     return (full(x.type, -1),)
 
 
+def absolute(out: Node, x: Node) -> Partials:
+    return (where(x > 0, 1, where(x < 0, -1, 0, like=x)),)
+
+
 def mod(out: Node, x: Node, y: Node) -> Partials:
     return one(x), -apply("floordiv", x, y)
 

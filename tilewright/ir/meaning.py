@@ -4,110 +4,116 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from tilewright.ir.graph import CONSTANTS
 from tilewright.ir.types import TensorType, accumulator, bf16, concrete, f16
 
+Array: TypeAlias = "np.ndarray[Any, Any]"
+
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
-def elementwise(f: Callable[..., Any]) -> Callable[..., np.ndarray]:
+def elementwise(f: Callable[..., Any]) -> Callable[..., Array]:
     """A NumPy function applied as it is; 16-bit floats are computed in f32 and rounded once."""
-    def run(attrs: Any, type: TensorType, *arrays: np.ndarray) -> np.ndarray:
+    def run(attrs: Any, type: TensorType, *arrays: Array) -> Array:
         wide = [a.astype(np.float32) if a.dtype in (f16.numpy, bf16.numpy) else a for a in arrays]
         with np.errstate(all="ignore"):
             return np.asarray(f(*wide)).astype(type.dtype.numpy, copy=False)
     return run
 
 
-def erf(x: np.ndarray) -> np.ndarray:
+def erf(x: Array) -> Array:
     return _erf(x.astype(np.float64)) if x.size else x.astype(np.float64)
 
 
-def as_it_is(f: Callable[..., Any]) -> Callable[..., np.ndarray]:
+def as_it_is(f: Callable[..., Any]) -> Callable[..., Array]:
     """A NumPy function that looks at bits: 16-bit floats are not widened."""
-    def run(attrs: Any, type: TensorType, *arrays: np.ndarray) -> np.ndarray:
+    def run(attrs: Any, type: TensorType, *arrays: Array) -> Array:
         with np.errstate(all="ignore"):
             return np.asarray(f(*arrays)).astype(type.dtype.numpy, copy=False)
     return run
 
 
-def popcount(x: np.ndarray) -> np.ndarray:
+def popcount(x: Array) -> Array:
     """The ones of the bit pattern; ``np.bitwise_count`` counts those of the absolute value."""
-    return np.bitwise_count(x.view(x.dtype.str.replace("i", "u")))
+    return np.asarray(np.bitwise_count(x.view(x.dtype.str.replace("i", "u"))))
 
 
-def reciprocal(x: np.ndarray) -> np.ndarray:
+def identity(x: Array) -> Array:
+    return x
+
+
+def reciprocal(x: Array) -> Array:
     """1 / x; for integers truncated, and 0 for 0, where NumPy's result depends on the machine."""
     if x.dtype.kind == "f":
         return np.reciprocal(x)
     return np.where(x == 0, 0, np.reciprocal(np.where(x == 0, 1, x)))
 
 
-def rsqrt(x: np.ndarray) -> np.ndarray:
+def rsqrt(x: Array) -> Array:
     return 1 / np.sqrt(x)
 
 
-def sigmoid(x: np.ndarray) -> np.ndarray:
+def sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
 
-def sinc(x: np.ndarray) -> np.ndarray:
+def sinc(x: Array) -> Array:
     """``np.sinc``, which turns an infinity into NaN as well, in the type of ``x``."""
     return np.sinc(x).astype(x.dtype)
 
 
-def cast(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
+def cast(attrs: Any, type: TensorType, x: Array) -> Array:
     with np.errstate(all="ignore"):
         return x.astype(type.dtype.numpy)
 
 
-def bitcast(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
+def bitcast(attrs: Any, type: TensorType, x: Array) -> Array:
     return np.ascontiguousarray(x).view(type.dtype.numpy).reshape(x.shape)
 
 
-def iota(attrs: Any, type: TensorType) -> np.ndarray:
+def iota(attrs: Any, type: TensorType) -> Array:
     shape = concrete(type.shape)
     counts = np.arange(shape[attrs.axis]).astype(type.dtype.numpy)
     column = counts.reshape([-1 if i == attrs.axis else 1 for i in range(len(shape))])
     return np.broadcast_to(column, shape).copy()
 
 
-def full(attrs: Any, type: TensorType) -> np.ndarray:
+def full(attrs: Any, type: TensorType) -> Array:
     raw = attrs.bits.to_bytes(type.dtype.itemsize, "little")
     return np.full(concrete(type.shape), np.frombuffer(raw, type.dtype.numpy)[0])
 
 
-def constant(attrs: Any, type: TensorType) -> np.ndarray:
+def constant(attrs: Any, type: TensorType) -> Array:
     return CONSTANTS[attrs.digest].reshape(concrete(type.shape))
 
 
-def reduce(f: Callable[..., Any]) -> Callable[..., np.ndarray]:
+def reduce(f: Callable[..., Any]) -> Callable[..., Array]:
     """A NumPy reduction in the accumulator type."""
-    def run(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
+    def run(attrs: Any, type: TensorType, x: Array) -> Array:
         wide = x.astype(accumulator(type.dtype).numpy, copy=False)
         with np.errstate(all="ignore"):
             return np.asarray(f(wide, axis=attrs.axes)).astype(type.dtype.numpy)
     return run
 
 
-def total(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
+def total(x: Array, axis: tuple[int, ...]) -> Array:
     return np.sum(x, axis=axis, dtype=x.dtype)
 
 
-def product(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
-    return np.prod(x, axis=axis, dtype=x.dtype)
+def product(x: Array, axis: tuple[int, ...]) -> Array:
+    return np.asarray(np.prod(x, axis=axis, dtype=x.dtype))
 
 
-def largest(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
-    return np.max(x, axis=axis, initial=lowest(x.dtype))
+def largest(x: Array, axis: tuple[int, ...]) -> Array:
+    return np.asarray(np.max(x, axis=axis, initial=lowest(x.dtype)))
 
 
-def smallest(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
-    return np.min(x, axis=axis, initial=highest(x.dtype))
+def smallest(x: Array, axis: tuple[int, ...]) -> Array:
+    return np.asarray(np.min(x, axis=axis, initial=highest(x.dtype)))
 
 
 def lowest(dtype: np.dtype) -> Any:
@@ -124,30 +130,30 @@ def highest(dtype: np.dtype) -> Any:
     return np.iinfo(dtype).max if dtype.kind in "iu" else np.inf
 
 
-def reshape(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
+def reshape(attrs: Any, type: TensorType, x: Array) -> Array:
     return x.reshape(concrete(attrs.shape))
 
 
-def transpose(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
+def transpose(attrs: Any, type: TensorType, x: Array) -> Array:
     return np.transpose(x, attrs.perm)
 
 
-def broadcast(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
+def broadcast(attrs: Any, type: TensorType, x: Array) -> Array:
     shape = [1] * len(attrs.shape)
     for d, a in zip(x.shape, attrs.axes, strict=True):
         shape[a] = d
     return np.broadcast_to(x.reshape(shape), concrete(attrs.shape))
 
 
-def slice_(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
+def slice_(attrs: Any, type: TensorType, x: Array) -> Array:
     return x[tuple(map(slice, attrs.starts, attrs.stops, attrs.steps))]
 
 
-def flip(attrs: Any, type: TensorType, x: np.ndarray) -> np.ndarray:
+def flip(attrs: Any, type: TensorType, x: Array) -> Array:
     return np.flip(x, attrs.axes)
 
 
-def pad(attrs: Any, type: TensorType, x: np.ndarray, value: np.ndarray) -> np.ndarray:
+def pad(attrs: Any, type: TensorType, x: Array, value: Array) -> Array:
     result = np.full(concrete(type.shape), value[()])
     places = tuple(
         slice(low, low + d + max(0, d - 1) * gap, gap + 1)
@@ -157,22 +163,22 @@ def pad(attrs: Any, type: TensorType, x: np.ndarray, value: np.ndarray) -> np.nd
     return result
 
 
-def concat(attrs: Any, type: TensorType, *arrays: np.ndarray) -> np.ndarray:
+def concat(attrs: Any, type: TensorType, *arrays: Array) -> Array:
     return np.concatenate(arrays, attrs.axis)
 
 
-def contract(attrs: Any, type: TensorType, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def contract(attrs: Any, type: TensorType, x: Array, y: Array) -> Array:
     """Einsum in the accumulator type; bool contracts with or and and."""
     if type.dtype.kind == "b":
         counts = x.astype(np.int64), y.astype(np.int64)
-        return np.einsum(counts[0], attrs.lhs, counts[1], attrs.rhs, attrs.out) > 0
+        return np.asarray(np.einsum(counts[0], attrs.lhs, counts[1], attrs.rhs, attrs.out) > 0)
     wide = accumulator(type.dtype).numpy
     with np.errstate(all="ignore"):
         result = np.einsum(x.astype(wide), attrs.lhs, y.astype(wide), attrs.rhs, attrs.out)
     return np.asarray(result).astype(type.dtype.numpy)
 
 
-def checked(index: np.ndarray, size: int) -> np.ndarray:
+def checked(index: Array, size: int) -> Array:
     """Indices counted from the start. Raises ``IndexError`` for one outside."""
     if index.size and (index.min() < -size or index.max() >= size):
         raise IndexError(f"index outside an axis of size {size}")
@@ -180,25 +186,25 @@ def checked(index: np.ndarray, size: int) -> np.ndarray:
     return np.where(wide < 0, wide + size, wide)
 
 
-def take(attrs: Any, type: TensorType, x: np.ndarray, index: np.ndarray) -> np.ndarray:
+def take(attrs: Any, type: TensorType, x: Array, index: Array) -> Array:
     return np.take(x, checked(index, x.shape[attrs.axis]), attrs.axis)
 
 
-def take_along(attrs: Any, type: TensorType, x: np.ndarray, index: np.ndarray) -> np.ndarray:
+def take_along(attrs: Any, type: TensorType, x: Array, index: Array) -> Array:
     return np.take_along_axis(x, checked(index, x.shape[attrs.axis]), attrs.axis)
 
 
 def take_add(
-    attrs: Any, type: TensorType, x: np.ndarray, index: np.ndarray, values: np.ndarray
-) -> np.ndarray:
+    attrs: Any, type: TensorType, x: Array, index: Array, values: Array
+) -> Array:
     result = x.copy()
     np.add.at(result, (slice(None),) * attrs.axis + (checked(index, x.shape[attrs.axis]),), values)
     return result
 
 
 def take_along_add(
-    attrs: Any, type: TensorType, x: np.ndarray, index: np.ndarray, values: np.ndarray
-) -> np.ndarray:
+    attrs: Any, type: TensorType, x: Array, index: Array, values: Array
+) -> Array:
     result = x.copy()
     places = list(np.indices(index.shape))
     places[attrs.axis] = checked(index, x.shape[attrs.axis])
@@ -206,7 +212,7 @@ def take_along_add(
     return result
 
 
-def power(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def power(x: Array, y: Array) -> Array:
     """NumPy's power; a negative integer exponent gives what truncating 1 / x**-y gives."""
     if x.dtype.kind == "f":
         return np.power(x, y)

@@ -76,10 +76,11 @@ elementwise("mod", 2, np.remainder, NUMBERS, derivative=d.mod, expand=e.mod, dom
 elementwise("pow", 2, meaning.power, NUMBERS, ufunc=np.power, domain=(0.1, 3.0),
             derivative=d.power, expand=e.power)
 elementwise("neg", 1, np.negative, NUMBERS, derivative=d.neg)
-elementwise("abs", 1, np.absolute, NUMBERS, derivative=d.unary(lambda out, x: e.sign(x)))
+elementwise("abs", 1, np.absolute, NUMBERS, derivative=d.absolute)
 elementwise("max", 2, np.maximum, ALL, derivative=d.chosen("gt"))
 elementwise("min", 2, np.minimum, ALL, derivative=d.chosen("lt"))
-composite("positive", 1, np.positive, NUMBERS, lambda x: x)
+bitwise("positive", 1, np.positive, NUMBERS, lambda x: x)
+bitwise("stop_gradient", 1, meaning.identity, ALL, lambda x: x, derivative=d.none, ufunc=None)
 composite("square", 1, np.square, NUMBERS, lambda x: x * x)
 composite("reciprocal", 1, meaning.reciprocal, NUMBERS, e.reciprocal, ufunc=np.reciprocal,
           domain=(0.3, 3))
