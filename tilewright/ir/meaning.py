@@ -88,7 +88,9 @@ def full(attrs: Any, type: TensorType) -> Array:
 
 
 def constant(attrs: Any, type: TensorType) -> Array:
-    return CONSTANTS[attrs.digest].reshape(concrete(type.shape))
+    # Arrays of different types may have the same bytes, and so the same digest.
+    data = CONSTANTS[attrs.digest].reshape(-1).view(type.dtype.numpy)
+    return data.reshape(concrete(type.shape))
 
 
 def reduce(f: Callable[..., Any]) -> Callable[..., Array]:

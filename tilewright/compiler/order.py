@@ -1,0 +1,99 @@
+"""Which launches must wait for earlier ones, and which buffers may share memory."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A launch touches bytes ``start`` to ``stop`` of a piece of memory."""
+
+    space: Hashable
+    start: int
+    stop: int
+    writes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one launch touches; ``inner`` if the whole team meets inside its kernel."""
+
+    accesses: tuple[Access, ...]
+    inner: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A buffer's bytes and the epochs, first and last, in which it is touched."""
+
+    nbytes: int
+    first: int
+    last: int
+
+
+def barriers(steps: Sequence[Step]) -> list[bool]:
+    """Per launch: must the team meet before it?
+
+    It must if the launch touches bytes that a launch since the last meeting wrote, or writes bytes
+    that one of them read. A kernel with a barrier inside is a meeting too, but only for the
+    launches before it: what the kernel itself touches stays in flight.
+    """
+    result = []
+    in_flight: dict[Hashable, list[Access]] = {}
+    for step in steps:
+        wait = any(
+            (a.writes or b.writes) and a.start < b.stop and b.start < a.stop
+            for a in step.accesses for b in in_flight.get(a.space, ())
+        )
+        result.append(wait)
+        if wait or step.inner:
+            in_flight = {}
+        for access in step.accesses:
+            in_flight.setdefault(access.space, []).append(access)
+    return result
+
+
+def epochs(steps: Sequence[Step]) -> list[tuple[int, int]]:
+    """Per launch: how many times the team has met when it begins, and when it ends."""
+    result = []
+    now = 0
+    for step, wait in zip(steps, barriers(steps), strict=True):
+        now += wait
+        result.append((now, now + step.inner))
+        now += step.inner
+    return result
+
+
+def place(intervals: Sequence[Interval]) -> tuple[list[int], int]:
+    """A byte offset for each interval, and the total; those alive in a common epoch never overlap.
+
+    The largest are placed first, each in the smallest gap that holds it, at multiples of 64 bytes.
+    """
+    offsets = [0] * len(intervals)
+    placed = np.zeros((len(intervals), 4), np.int64)  # first and last epoch, first and last byte
+    order = sorted(range(len(intervals)), key=lambda i: (-intervals[i].nbytes, intervals[i].first, i))
+    for count, i in enumerate(order):
+        interval = intervals[i]
+        size = -(-interval.nbytes // ALIGNMENT) * ALIGNMENT
+        before = placed[:count]
+        together = before[(before[:, 0] <= interval.last) & (before[:, 1] >= interval.first)]
+        offsets[i] = best_gap(sorted(map(tuple, together[:, 2:].tolist())), size)
+        placed[count] = interval.first, interval.last, offsets[i], offsets[i] + size
+    return offsets, int(placed[:, 3].max(initial=0))
+
+
+def best_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
+    """The start of the smallest gap between ``taken`` (start, stop) blocks, sorted, that fits."""
+    best, best_size, end = -1, -1, 0
+    for start, stop in taken:
+        gap = start - end
+        if gap >= size and (best < 0 or gap < best_size):
+            best, best_size = end, gap
+        end = max(end, stop)
+    return end if best < 0 else best

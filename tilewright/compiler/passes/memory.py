@@ -1,0 +1,304 @@
+"""Every buffer has a place: results in their own slots, the rest in one arena that is reused.
+
+    kernels: softmax(x, y), pointwise(y, z);   results: z
+    plan:    softmax(input 0, arena 0), barrier, pointwise(arena 0, output 0);   arena: 4096 bytes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+from tilewright.compiler.kernels import canonical, has_barrier, rename
+from tilewright.compiler.lowered import LoweredKernel, Workspace
+from tilewright.compiler.order import Access, Interval, Step, barriers, epochs, place
+from tilewright.compiler.plan import CheckInfo, Launch, Plan, Slot
+from tilewright.compiler.target import Target
+from tilewright.ir import loops
+from tilewright.ir.graph import Graph, Node
+from tilewright.ir.interp import run_node
+from tilewright.ir.loops import Buffer, Const, For, Kernel, Store, Var
+from tilewright.ir.types import DType, TensorType
+
+COPY_BLOCK = 4096
+"""Elements that one iteration of a copy's parallel loop moves."""
+
+
+@dataclass(frozen=True, eq=False)
+class Copy:
+    """A result that is another value's copy, because that value is a result, or not ours, already."""
+
+    type: TensorType
+
+
+Home: TypeAlias = "Node | Workspace | Copy"
+
+
+def memory(
+    graph: Graph, kernels: Sequence[LoweredKernel], target: Target, donated: Iterable[int] = ()
+) -> Plan:
+    """The plan that runs ``kernels``, in this order, for ``graph``.
+
+    ``donated`` are the numbers of the inputs whose memory results of the same type may take over.
+    Raises ``ValueError`` if a value is read or returned that no kernel wrote.
+    """
+    program = _Program(graph, target, [_launch(k, k.args) for k in kernels])
+    program.resolve_arguments()
+    program.give_results_homes()
+    program.measure()
+    program.donate(tuple(donated))
+    program.update_in_place()
+    program.place_in_arena()
+    return program.plan()
+
+
+@dataclass(eq=False)
+class _Launch:
+    """A kernel on its buffers, and which of its (written, read) parameters share their memory."""
+
+    lowered: LoweredKernel
+    args: list[Home]
+    shared: dict[int, int] = field(default_factory=dict)
+
+    def writes(self, i: int) -> bool:
+        return self.lowered.kernel.params[i].access != "in"
+
+    def step(self) -> Step:
+        """What the launch touches before anything shares memory."""
+        accesses = tuple(Access(id(home), 0, 1, self.writes(i)) for i, home in enumerate(self.args))
+        return Step(accesses, has_barrier(self.lowered.kernel))
+
+
+def _launch(lowered: LoweredKernel, args: Iterable[Home]) -> _Launch:
+    return _Launch(lowered, list(args))
+
+
+@dataclass(eq=False)
+class _Program:
+    """The plan in the making. ``homes`` of ``uses`` and ``slots`` are compared by identity."""
+
+    graph: Graph
+    target: Target
+    launches: list[_Launch]
+    slots: dict[Home, Slot] = field(default_factory=dict)
+    uses: dict[Home, list[int]] = field(default_factory=dict)
+    written: dict[Home, int] = field(default_factory=dict)
+    when: list[tuple[int, int]] = field(default_factory=list)
+    results: list[Home] = field(default_factory=list)
+    donated: list[int | None] = field(default_factory=list)
+    outputs: list[TensorType] = field(default_factory=list)
+    constants: list[np.ndarray] = field(default_factory=list)
+    merged: dict[Home, Home] = field(default_factory=dict)
+    arena: int = 0
+
+    def resolve_arguments(self) -> None:
+        """A reshape that no kernel writes is the value that it reshapes; sources get their slots."""
+        for i, node in enumerate(self.graph.inputs):
+            self.slots[node] = Slot("input", i)
+        for number, launch in enumerate(self.launches):
+            for i, home in enumerate(launch.args):
+                if launch.writes(i):
+                    self.written.setdefault(home, number)
+        for number, launch in enumerate(self.launches):
+            launch.args = [self.source(home) for home in launch.args]
+            for i, home in enumerate(launch.args):
+                known = home in self.slots or self.written.get(home, number + 1) <= number
+                if not known and isinstance(home, Node) and home.type.size:
+                    name = launch.lowered.kernel.name
+                    raise ValueError(f"{name} reads parameter {i}, {home}, which no kernel wrote")
+
+    def source(self, home: Home) -> Home:
+        """The value in whose buffer ``home`` lives, before results and memory are shared."""
+        while isinstance(home, Node) and home.op.name == "reshape" and home not in self.written:
+            home = home.inputs[0]
+        if isinstance(home, Node) and home.op.name == "const" and home not in self.slots:
+            self.slots[home] = Slot("constant", len(self.constants))
+            self.constants.append(run_node(home, []))
+        return home
+
+    def give_results_homes(self) -> None:
+        """Each result gets a buffer of its own; inputs and constants are copied by whoever runs."""
+        for node in self.graph.outputs:
+            home = self.source(node)
+            ours = home not in self.slots
+            if ours and home not in self.written and node.type.size:
+                raise ValueError(f"no kernel wrote the result {node}")
+            if (home in self.results and ours) or (not ours and home is not node):
+                copy = Copy(node.type)
+                self.launches.append(self.copy(home, copy))
+                home = copy
+            self.results.append(home)
+
+    def copy(self, home: Home, copy: Copy) -> _Launch:
+        kernel = copy_kernel(copy.type, self.target)
+        self.written[copy] = len(self.launches)
+        bytes_moved = 2 * copy.type.nbytes
+        return _launch(LoweredKernel(kernel, (), bytes=bytes_moved), (home, copy))
+
+    def measure(self) -> None:
+        """When each buffer is used: the launches, and between which meetings of the team these run."""
+        for number, launch in enumerate(self.launches):
+            for home in launch.args:
+                self.uses.setdefault(home, []).append(number)
+        self.when = epochs([launch.step() for launch in self.launches])
+
+    def donate(self, donated: tuple[int, ...]) -> None:
+        """Results take over the memory of donated inputs that nothing reads after their first write."""
+        self.donated = [None] * len(self.results)
+        free = dict.fromkeys(donated)
+        for r, home in enumerate(self.results):
+            slot = self.slots.get(home)
+            if slot is not None and slot.kind == "input":
+                if slot.index in free:
+                    self.donated[r] = slot.index
+                free.pop(slot.index, None)
+        for in_place in (True, False):
+            for r, home in enumerate(self.results):
+                if self.donated[r] is None and home in self.written and home not in self.slots:
+                    self.take_over(r, home, list(free), in_place)
+                    if (taken := self.donated[r]) is not None:
+                        del free[taken]
+        for r, home in enumerate(self.results):
+            if home not in self.slots:
+                self.slots[home] = Slot("output", len(self.outputs))
+                self.outputs.append(self.graph.outputs[r].type)
+
+    def take_over(self, r: int, home: Home, free: list[int], in_place: bool) -> None:
+        """Let result ``r`` live in one of the ``free`` inputs, if one has its type and is done with."""
+        first = self.written[home]
+        for k in free:
+            node = self.graph.inputs[k]
+            last = max(self.uses.get(node, [-1]))
+            if node.type != self.graph.outputs[r].type or last > first:
+                continue
+            if (last == first) != in_place or (in_place and not self.share(first, home, node)):
+                continue
+            self.slots[home] = Slot("input", k)
+            self.donated[r] = k
+            return
+
+    def share(self, number: int, written: Home, read: Home) -> bool:
+        """Let a launch update ``read`` in place to ``written``; False if its kernel cannot do that."""
+        launch = self.launches[number]
+        params = launch.lowered.kernel.params
+        for out, source in launch.lowered.inplace:
+            same = (params[out].dtype, params[out].size) == (params[source].dtype, params[source].size)
+            unused = out not in launch.shared and source not in launch.shared.values()
+            unused = unused and sum(home is read or home is written for home in launch.args) == 2
+            if launch.args[out] is written and launch.args[source] is read and same and unused:
+                launch.shared[out] = source
+                return True
+        return False
+
+    def update_in_place(self) -> None:
+        """Values of the arena take over the memory of one that their kernel reads last."""
+        for number, launch in enumerate(self.launches):
+            for out, source in launch.lowered.inplace:
+                written, read = launch.args[out], launch.args[source]
+                if written in self.slots or read in self.slots or read in self.merged:
+                    continue
+                begins, _ = self.when[number]
+                earlier = [u for u in self.uses[read] if u != number]
+                if max(self.uses[read]) != number or self.uses[written][0] != number:
+                    continue
+                # Sharing with a launch that may still be running would cost a meeting.
+                if all(self.when[u][1] < begins for u in earlier) and self.share(number, written, read):
+                    self.merged[read] = written
+
+    def place_in_arena(self) -> None:
+        """Offsets for all that has no slot yet; buffers in use at the same time stay apart."""
+        members: dict[Home, list[Home]] = {}
+        for home in self.uses:
+            if home not in self.slots:
+                root = home
+                while root in self.merged:
+                    root = self.merged[root]
+                members.setdefault(root, []).append(home)
+        intervals = []
+        for group in members.values():
+            numbers = [u for home in group for u in self.uses[home]]
+            first = min(self.when[u][0] for u in numbers)
+            last = max(self.when[u][1] for u in numbers)
+            intervals.append(Interval(max(_nbytes(home) for home in group), first, last))
+        offsets, self.arena = place(intervals)
+        for group, offset in zip(members.values(), offsets, strict=True):
+            self.slots.update((home, Slot("arena", offset)) for home in group)
+
+    def plan(self) -> Plan:
+        """The finished plan; equal kernels become one object."""
+        codes: dict[CheckInfo, int] = {}
+        kernels: dict[str, Kernel] = {}
+        launches, steps = [], []
+        for launch in self.launches:
+            kernel, args = _finish(launch, codes)
+            kernel = kernels.setdefault(kernel.name, kernel)
+            slots = tuple(self.slots[home] for home in args)
+            touched = zip(kernel.params, args, slots, strict=True)
+            steps.append(Step(tuple(_access(*t) for t in touched), has_barrier(kernel)))
+            launches.append((kernel, slots, launch.lowered))
+        waits = barriers(steps)
+        return Plan(
+            inputs=tuple(n.type for n in self.graph.inputs), outputs=tuple(self.outputs),
+            results=tuple(self.slots[home] for home in self.results),
+            constants=tuple(self.constants),
+            launches=tuple(
+                Launch(kernel, slots, wait, lowered.flops, lowered.bytes)
+                for (kernel, slots, lowered), wait in zip(launches, waits, strict=True)
+            ),
+            arena=self.arena, donated=tuple(self.donated),
+            checks={code: info for info, code in codes.items()},
+            values={slot: home for home, slot in self.slots.items() if isinstance(home, Node)},
+        )
+
+
+def _nbytes(home: Home) -> int:
+    return home.nbytes if isinstance(home, Workspace) else home.type.nbytes
+
+
+def _access(param: Buffer, home: Home, slot: Slot) -> Access:
+    if slot.kind == "arena":
+        return Access("arena", slot.index, slot.index + _nbytes(home), param.access != "in")
+    return Access(slot, 0, 1, param.access != "in")
+
+
+def _finish(launch: _Launch, codes: dict[CheckInfo, int]) -> tuple[Kernel, list[Home]]:
+    """The kernel with the plan's check codes and one parameter for each pair that shares memory."""
+    lowered = launch.lowered
+    renumbered = {}
+    for code, info in lowered.checks.items():
+        renumbered[code] = codes.setdefault(info, len(codes) + 1)
+    params = lowered.kernel.params
+    buffers = {}
+    for out, source in launch.shared.items():
+        both = Buffer(params[out].name, params[out].dtype, params[out].size, access="inout")
+        buffers[params[out]] = buffers[params[source]] = both
+    kernel = canonical(rename(lowered.kernel, buffers, renumbered))
+    read = set(launch.shared.values())
+    # The merged parameter stands where the first of its two stood, as dict.fromkeys keeps it.
+    order: dict[Buffer, Home] = {}
+    for i, (param, home) in enumerate(zip(params, launch.args, strict=True)):
+        place_of = buffers.get(param, param)
+        if i not in read:
+            order[place_of] = home
+        else:
+            order.setdefault(place_of, home)
+    return kernel, [order[param] for param in kernel.params]
+
+
+def copy_kernel(type: TensorType, target: Target) -> Kernel:
+    """A kernel that copies a value."""
+    return _copy_kernel(type.dtype, type.size, target.lanes(type.dtype.itemsize))
+
+
+def _copy_kernel(dtype: DType, size: int, lanes: int) -> Kernel:
+    source = Buffer("source", dtype, size, access="in")
+    result = Buffer("result", dtype, size, access="out")
+    block, i = Var("block"), Var("i")
+    start = loops.mul(block, COPY_BLOCK)
+    stop = loops.minimum(loops.add(start, COPY_BLOCK), size)
+    move = For(i, start, stop, (Store(result, i, source[i]),), "vector", width=lanes)
+    blocks = Const(-(-size // COPY_BLOCK))
+    return Kernel("copy", (source, result), (For(block, Const(0), blocks, (move,), "parallel"),))

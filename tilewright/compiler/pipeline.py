@@ -1,0 +1,123 @@
+"""The compiler's table of contents: which passes run, in which order. No logic but run, time, record.
+
+A graph goes through ``GRAPH``, is cut into groups (``fuse``), written as kernels (``lower``) and
+given memory (``memory``).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tilewright import config
+from tilewright.compiler.cost import Cost, cost
+from tilewright.compiler.lowered import LoweredKernel
+from tilewright.compiler.passes.expand import expand
+from tilewright.compiler.passes.fold import fold
+from tilewright.compiler.passes.fuse import fuse
+from tilewright.compiler.passes.memory import memory
+from tilewright.compiler.passes.simplify import simplify
+from tilewright.compiler.plan import Plan
+from tilewright.compiler.schedules import lower
+from tilewright.compiler.stage import Stage
+from tilewright.compiler.target import Target
+from tilewright.compiler.text import show_groups, show_kernels, show_plan
+from tilewright.ir.graph import Graph
+from tilewright.ir.loops import Kernel
+from tilewright.ir.text import show
+from tilewright.ir.verify import verify
+
+GRAPH = (
+    simplify,  # before expand: laws of composite ops, such as integer powers
+    expand,
+    fold,
+    simplify,  # what expand and fold left
+)
+KERNELS = (fuse, lower, memory)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled function, short of machine code, and how it came about."""
+
+    graph: Graph
+    optimized: Graph
+    kernels: tuple[LoweredKernel, ...]
+    plan: Plan
+    stages: tuple[Stage, ...]
+
+    def cost(self) -> Cost:
+        """Operations, bytes and memory, per launch."""
+        return cost(self.plan, self.kernels)
+
+
+@dataclass
+class _Recorder:
+    """Runs steps and notes them, as the switches ``debug`` and ``verify`` ask."""
+
+    stages: list[Stage] = field(default_factory=list)
+    debug: int = field(default_factory=lambda: int(config.get("debug")))
+
+    def run(
+        self, name: str, step: Callable[[], T], text: Callable[[T], str], before: object = None
+    ) -> T:
+        """The result of a step; ``before`` is what it started from, if that can stay the same."""
+        start = time.perf_counter()
+        result = step()
+        milliseconds = (time.perf_counter() - start) * 1e3
+        stage = Stage(name, milliseconds, result != before, lambda: text(result))
+        self.stages.append(stage)
+        if self.debug >= 2:
+            print(stage, file=sys.stderr)
+        if self.debug >= 3 and stage.changed:
+            print(stage.text(), file=sys.stderr)
+        return result
+
+    def check(self, item: Graph | Kernel) -> None:
+        """Verify what a pass left behind, if that is wanted."""
+        if config.get("verify") or self.debug >= 4:
+            verify(item)
+
+
+def compile_graph(graph: Graph, target: Target, donated: tuple[int, ...] = ()) -> Compiled:
+    """Compile a graph for a target. ``donated`` inputs may be overwritten with results.
+
+    Raises whatever a pass raises: ``UserError`` for a program that cannot be compiled, anything
+    else for a mistake of the compiler.
+    """
+    recorder = _Recorder()
+    recorder.check(graph)
+    optimized = graph
+    recorder.run("graph", lambda: graph, show)
+    for transform in GRAPH:
+        before = optimized
+        optimized = recorder.run(
+            transform.__name__, lambda t=transform, g=before: t(g, target), show, before)
+        recorder.check(optimized)
+    groups = recorder.run("fuse", lambda: fuse(optimized, target), show_groups)
+    kernels = recorder.run(
+        "lower", lambda: tuple(k for group in groups for k in lower(group, target)), show_kernels)
+    for kernel in kernels:
+        recorder.check(kernel.kernel)
+    plan = recorder.run("memory", lambda: memory(optimized, kernels, target, donated), show_plan)
+    compiled = Compiled(graph, optimized, kernels, plan, tuple(recorder.stages))
+    if recorder.debug >= 1:
+        print(summary(compiled), file=sys.stderr)
+    return compiled
+
+
+def summary(compiled: Compiled) -> str:
+    """One line: the function, how much there is of what, and the time."""
+    plan = compiled.plan
+    distinct = len({launch.kernel.name for launch in plan.launches})
+    milliseconds = sum(stage.milliseconds for stage in compiled.stages)
+    return (
+        f"tilewright: {compiled.graph.name}: {len(compiled.graph.nodes())} nodes, "
+        f"{len(plan.launches)} launches of {distinct} kernels, arena {plan.arena} bytes, "
+        f"{milliseconds:.1f} ms"
+    )

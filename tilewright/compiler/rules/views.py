@@ -1,0 +1,264 @@
+"""Laws of views and sources: views compose and cancel, views of constants are constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tilewright.compiler.rules.law import all_full, law, number, sample
+from tilewright.ir.attrs import (
+    BroadcastAttrs, ConcatAttrs, FlipAttrs, IotaAttrs, PadAttrs, ReshapeAttrs, SliceAttrs,
+    TransposeAttrs,
+)
+from tilewright.ir.build import broadcast, concat, contract, pad, part, reduce, reshape, transpose
+from tilewright.ir.graph import Node, full, make
+from tilewright.ir.rewrite import Match, Rules, any_op, hole, op, rule
+from tilewright.ir.types import TensorType, i32
+
+x, y = hole("x"), hole("y")
+
+
+def embedding(small: Sequence[object], large: Sequence[object]) -> list[int] | None:
+    """Where the axes of ``small`` stand in ``large``, if that only adds axes of size 1 to it."""
+    places = []
+    at = 0
+    for axis, size in enumerate(large):
+        if at < len(small) and small[at] == size:
+            places.append(axis)
+            at += 1
+        elif size != 1:
+            return None
+    return places if at == len(small) else None
+
+
+# --- reshape and transpose ------------------------------------------------------------------
+def moves_units(m: Match) -> bool:
+    """Whether a transpose leaves the order of all axes but those of size 1."""
+    shape = m["x"].shape
+    wide = [p for p in m.attrs["p"].perm if shape[p] != 1]
+    return wide == sorted(wide)
+
+
+def transposed_broadcast(m: Match) -> Node | None:
+    """transpose(broadcast(x)) as a broadcast of x, transposed first if need be."""
+    perm, axes = m.attrs["p"].perm, m.attrs["b"].axes
+    places = [perm.index(a) for a in axes]
+    order = sorted(range(len(places)), key=places.__getitem__)
+    return broadcast(transpose(m["x"], order), m.root.shape, [places[i] for i in order])
+
+
+RESHAPES = Rules(
+    rule("reshape-same", op("reshape", x, attrs="a"), x,
+         when=lambda m: m["x"].shape == m.attrs["a"].shape,
+         examples=lambda: [make("reshape", (sample(2, 3),), ReshapeAttrs((2, 3)))]),
+    rule("reshape-reshape", op("reshape", op("reshape", x, attrs="a"), attrs="b"),
+         op("reshape", x, attrs="b"),
+         examples=lambda: [reshape(reshape(sample(2, 3), (6,)), (3, 2))]),
+    rule("transpose-same", op("transpose", x, attrs="p"), x,
+         when=lambda m: m.attrs["p"].perm == tuple(range(m["x"].type.rank)),
+         examples=lambda: [make("transpose", (sample(2, 3),), TransposeAttrs((0, 1)))]),
+    law("transpose-transpose", op("transpose", op("transpose", x, attrs="p"), attrs="q"),
+        lambda m: transpose(m["x"], [m.attrs["p"].perm[i] for i in m.attrs["q"].perm]),
+        examples=lambda: [transpose(transpose(sample(2, 3, 4), (1, 2, 0)), (0, 2, 1)),
+                          transpose(transpose(sample(2, 3), (1, 0)), (1, 0))]),
+    law("transpose-units", op("transpose", x, attrs="p"), lambda m: reshape(m["x"], m.root.shape),
+        when=moves_units, examples=lambda: [transpose(sample(2, 1, 3), (1, 0, 2))]),
+    law("transpose-broadcast", op("transpose", op("broadcast", x, attrs="b"), attrs="p"),
+        transposed_broadcast,
+        examples=lambda: [transpose(broadcast(sample(3), (2, 3), (1,)), (1, 0)),
+                          transpose(broadcast(sample(2, 3), (2, 4, 3), (0, 2)), (2, 1, 0))]),
+)
+
+
+# --- broadcast ------------------------------------------------------------------------------
+def broadcast_of_reshape(m: Match) -> Node | None:
+    """broadcast(reshape(x)) as a broadcast of x, where the reshape only adds axes of size 1."""
+    inner = m["x"].shape
+    places = embedding(inner, m["r"].shape)
+    if places is None or len(inner) >= len(m["r"].shape):
+        return None
+    return broadcast(m["x"], m.root.shape, [m.attrs["b"].axes[p] for p in places])
+
+
+BROADCASTS = Rules(
+    law("broadcast-units", op("broadcast", x, attrs="b"), lambda m: reshape(m["x"], m.root.shape),
+        when=lambda m: m["x"].type.size == m.root.type.size,
+        examples=lambda: [broadcast(sample(3), (1, 3, 1), (1,)),
+                          make("broadcast", (sample(3),), BroadcastAttrs((3,), (0,)))]),
+    law("broadcast-broadcast", op("broadcast", op("broadcast", x, attrs="a"), attrs="b"),
+        lambda m: broadcast(m["x"], m.root.shape, [m.attrs["b"].axes[i] for i in m.attrs["a"].axes]),
+        examples=lambda: [broadcast(broadcast(sample(3), (2, 3), (1,)), (2, 4, 3), (0, 2))]),
+    law("broadcast-reshape", op("broadcast", op("reshape", x, attrs="r", bind="r"), attrs="b"),
+        broadcast_of_reshape,
+        examples=lambda: [broadcast(reshape(sample(3), (3, 1)), (3, 4), (0, 1)),
+                          broadcast(reshape(sample(1), (1, 1)), (3, 4), (0, 1))]),
+)
+
+
+# --- slice, flip, pad, concat ---------------------------------------------------------------
+def composed_slices(m: Match) -> Node:
+    """A slice of a slice as one slice."""
+    a, b = m.attrs["a"], m.attrs["b"]
+    starts = [s + t * step for s, step, t in zip(a.starts, a.steps, b.starts, strict=True)]
+    steps = [s * t for s, t in zip(a.steps, b.steps, strict=True)]
+    stops = [
+        start + (size - 1) * step + 1 if size else start
+        for start, step, size in zip(starts, steps, m.root.shape, strict=True)
+    ]
+    return part(m["x"], starts, stops, steps)
+
+
+def slice_of_pad(m: Match) -> Node | None:
+    """A slice that reads nothing but the padded tensor, as a slice of that."""
+    a, b, shape = m.attrs["a"], m.attrs["b"], m["x"].shape
+    if any(a.interior) or m.root.type.size == 0:
+        return None
+    starts = [s - low for s, low in zip(b.starts, a.low, strict=True)]
+    last = [
+        start + (size - 1) * step
+        for start, size, step in zip(starts, m.root.shape, b.steps, strict=True)
+    ]
+    if min(starts, default=0) < 0 or any(p >= d for p, d in zip(last, shape, strict=True)):
+        return None
+    return part(m["x"], starts, [p + 1 for p in last], b.steps)
+
+
+def slice_of_concat(m: Match) -> Node | None:
+    """A slice that reads nothing but one part, as a slice of that."""
+    axis = m["c"].attrs.axis
+    starts, stops, steps = (list(v) for v in (m.attrs["b"].starts, m.attrs["b"].stops,
+                                              m.attrs["b"].steps))
+    if m.root.type.size == 0:
+        return None
+    last = starts[axis] + (m.root.shape[axis] - 1) * steps[axis]
+    offset = 0
+    for piece in m["c"].inputs:
+        size = piece.shape[axis]
+        if offset <= starts[axis] and last < offset + size:
+            starts[axis] -= offset
+            stops[axis] = last - offset + 1
+            return part(piece, starts, stops, steps)
+        offset += size
+    return None
+
+
+def flattened(m: Match) -> Node | None:
+    """A concat without empty parts, and with the parts of parts along the same axis as its own."""
+    axis = m.root.attrs.axis
+    parts: list[Node] = []
+    for piece in m.root.inputs:
+        inner = piece.op.name == "concat" and piece.attrs.axis == axis
+        parts.extend(piece.inputs if inner else (piece,))
+    parts = [p for p in parts if p.shape[axis] != 0]
+    if not parts or tuple(parts) == m.root.inputs and len(parts) > 1:
+        return None
+    return concat(parts, axis)
+
+
+def flips(m: Match) -> Node:
+    """A flip of a flip: the axes that only one of them turns round."""
+    axes = tuple(sorted(set(m.attrs["a"].axes) ^ set(m.attrs["b"].axes)))
+    return make("flip", (m["x"],), FlipAttrs(axes)) if axes else m["x"]
+
+
+def flipped(*axes: int) -> Node:
+    """An example: a flip."""
+    return make("flip", (sample(2, 3, 4),), FlipAttrs(axes))
+
+
+def joined(*shapes: tuple[int, ...], axis: int = 0) -> Node:
+    """An example: a concat of inputs."""
+    parts = tuple(sample(*s, name=f"x{i}") for i, s in enumerate(shapes))
+    return make("concat", parts, ConcatAttrs(axis))
+
+
+PARTS = Rules(
+    rule("slice-whole", op("slice", x, attrs="a"), x,
+         when=lambda m: m["x"].shape == m.root.shape and set(m.attrs["a"].steps) <= {1},
+         examples=lambda: [make("slice", (sample(4),), SliceAttrs((0,), (4,), (1,)))]),
+    law("slice-slice", op("slice", op("slice", x, attrs="a"), attrs="b"), composed_slices,
+        examples=lambda: [part(part(sample(9, 9), (1, 0), (8, 9), (2, 1)), (1, 2), (4, 9), (2, 3))]),
+    law("slice-pad", op("slice", op("pad", x, y, attrs="a"), attrs="b"), slice_of_pad,
+        examples=lambda: [part(pad(sample(4), (2,), (3,), (0,)), (2,), (6,), (1,)),
+                          part(pad(sample(4), (2,), (3,), (0,)), (3,), (6,), (2,)),
+                          part(pad(sample(4), (2,), (3,), (0,)), (1,), (6,), (1,))]),
+    law("slice-concat", op("slice", op("concat", ..., bind="c"), attrs="b"), slice_of_concat,
+        examples=lambda: [part(joined((2, 3), (4, 3)), (2, 0), (6, 3), (1, 1)),
+                          part(joined((2, 3), (4, 3)), (3, 1), (6, 3), (2, 1))]),
+    law("concat-flat", op("concat", ...), flattened,
+        examples=lambda: [joined((2, 3)), joined((2, 3), (0, 3)),
+                          concat([joined((2, 3), (1, 3)), sample(4, 3, name="y")], 0)]),
+    rule("flip-none", op("flip", x, attrs="a"), x,
+         when=lambda m: all(m["x"].shape[axis] == 1 for axis in m.attrs["a"].axes),
+         examples=lambda: [flipped(), make("flip", (sample(1, 3),), FlipAttrs((0,)))]),
+    law("flip-flip", op("flip", op("flip", x, attrs="a"), attrs="b"), flips,
+        examples=lambda: [make("flip", (flipped(0, 2),), FlipAttrs((0, 1))),
+                          make("flip", (flipped(0),), FlipAttrs((0,)))]),
+    rule("pad-none", op("pad", x, y, attrs="a"), x,
+         when=lambda m: m["x"].shape == m.root.shape,
+         examples=lambda: [make("pad", (sample(4), number(0.0)), PadAttrs((0,), (0,), (0,)))]),
+)
+
+
+# --- views of constants and counts ----------------------------------------------------------
+def refilled(m: Match) -> Node:
+    """A constant of the root's shape."""
+    return make("full", (), m.root.inputs[0].attrs, m.root.loc, m.root.type)
+
+
+def recounted(m: Match) -> Node | None:
+    """A view of iota as an iota, where the view keeps the counted axis whole."""
+    node, counts = m.root, m["x"]
+    axis = counts.attrs.axis
+    if counts.shape[axis] == 1:
+        return full(node.type, 0)
+    if node.op.name == "transpose":
+        place = node.attrs.perm.index(axis)
+    elif node.op.name == "broadcast":
+        place = node.attrs.axes[axis]
+    elif node.op.name == "slice":
+        if node.shape[axis] != counts.shape[axis]:
+            return None
+        place = axis
+    else:
+        wide = [d for d in node.shape if d != 1]
+        if wide != [d for d in counts.shape if d != 1]:
+            return None
+        number_of_wide = sum(counts.shape[i] != 1 for i in range(axis))
+        place = [i for i, d in enumerate(node.shape) if d != 1][number_of_wide]
+    return make("iota", (), IotaAttrs(place), type=node.type)
+
+
+def iota(*shape: int, axis: int = 0) -> Node:
+    """An example: counts."""
+    return make("iota", (), IotaAttrs(axis), type=TensorType(i32, shape))
+
+
+def empties() -> list[Node]:
+    """Nodes without elements."""
+    return [sample(0, 3) + sample(0, 3, name="y"), transpose(sample(0, 3), (1, 0)),
+            reduce("sum", sample(3, 0, 2), (0,)),
+            contract(sample(0, 3), sample(3, 2, name="y"), (0, 1), (1, 2), (0, 2))]
+
+
+def views_of(node: Node) -> list[Node]:
+    """A node of shape (2, 3), reshaped, transposed, broadcast, sliced and flipped."""
+    return [reshape(node, (3, 2)), transpose(node, (1, 0)), broadcast(node, (2, 4, 3), (0, 2)),
+            part(node, (0, 1), (2, 3), (1, 1)), make("flip", (node,), FlipAttrs((1,)))]
+
+
+SOURCES = Rules(
+    *(law(f"empty-{kind}", any_op(kind), lambda m: full(m.root.type, 0),
+          when=lambda m: m.root.type.size == 0, examples=empties)
+      for kind in ("elementwise", "view", "reduce", "contract")),
+    *(law(f"{name}-full", op(name, ...), refilled, when=lambda m: all_full(m.root.inputs),
+          examples=lambda: [*views_of(number(2.5, 2, 3)),
+                            concat([number(1.0, 2), number(1.0, 3)], 0),
+                            pad(number(1.0, 3), (1,), (2,), (0,), number(1.0))])
+      for name in ("reshape", "transpose", "broadcast", "slice", "flip", "concat", "pad")),
+    *(law(f"{name}-iota", op(name, op("iota", bind="x")), recounted,
+          examples=lambda: [*views_of(iota(2, 3)), *views_of(iota(2, 3, axis=1)),
+                            reshape(iota(2, 3), (2, 1, 3)), broadcast(iota(1, 3), (2, 3), (0, 1))])
+      for name in ("reshape", "transpose", "broadcast", "slice")),
+)
+
+VIEWS = SOURCES + RESHAPES + BROADCASTS + PARTS
