@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 PYTEST_FLAGS ?= -n 2
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test smoke check lint types bench clean
+.PHONY: help demo test smoke check lint types bench bench-peers clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
 help:            ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(VENV)/.examples            ## train on real digits, show the compiled step, time it
 	$(BIN)/python examples/digits.py
@@ -31,6 +31,12 @@ types: $(VENV)/.dev            ## mypy
 
 bench: $(VENV)/.base            ## time the workloads against peers (see benchmarks/README.md)
 	$(BIN)/python benchmarks/run.py $(BENCH_FLAGS)
+
+bench-peers:            ## create environments with JAX and PyTorch for make bench
+	for peer in jax torch; do \
+	  $(PYTHON) -m venv .venv-bench/$$peer && \
+	  .venv-bench/$$peer/bin/python -m pip install --quiet --upgrade numpy $$peer || exit 1; \
+	done
 
 clean:            ## remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -98,9 +98,9 @@ def load(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     )
     mean, spread = train.mean(axis=0), train.std(axis=0)
     spread[spread == 0] = 1
-    # Some border pixels are nearly always empty: clipped, a rare dot there stays an ordinary value.
-    train, test = (np.clip((x - mean) / spread, -2.5, 2.5).astype(np.float32) for x in (train, test))
-    return train, test, train_y, test_y
+    # Some border pixels are nearly always empty: clipped, a rare dot there is an ordinary value.
+    train, test = (np.clip((x - mean) / spread, -2.5, 2.5) for x in (train, test))
+    return train.astype(np.float32), test.astype(np.float32), train_y, test_y
 
 
 def start(seed: int) -> tuple[Layers, Layers]:
@@ -126,7 +126,7 @@ def batches(
 
 
 def train(epochs: int, seed: int, quiet: bool) -> float:
-    """Train and report the accuracy on the test images after each epoch; the last one is returned."""
+    """Train, report the test accuracy after each epoch, and return the last one."""
     train_x, test_x, train_y, test_y = load(seed)
     layers, speeds = start(seed)
     random = np.random.default_rng(seed)
@@ -148,7 +148,7 @@ def times(
     loops: dict[str, Callable[..., Any]], arguments: tuple[Any, ...], rounds: int = 20,
     steps: int = 20,
 ) -> dict[str, float]:
-    """Microseconds per step of each loop, every round running all of them: the best round counts."""
+    """Microseconds per step of each loop in its best round; every round runs all of them."""
     best = dict.fromkeys(loops, float("inf"))
     for _ in range(rounds):
         for name, one_step in loops.items():
@@ -179,8 +179,9 @@ def main() -> int:
         print(lowered.as_text("loops"))
     took = times({"tilewright": step, "numpy": numpy_step}, arguments)
     print(f"\ntest accuracy   {accuracy:.2%} after {options.epochs} epochs (goal {GOAL:.0%})")
-    print(f"time per step   {took['tilewright']:.0f} us with tilewright, {took['numpy']:.0f} us with "
-          f"plain NumPy: {took['numpy'] / took['tilewright']:.1f} times as fast")
+    ours, plain = took["tilewright"], took["numpy"]
+    print(f"time per step   {ours:.0f} us with tilewright, {plain:.0f} us with plain NumPy: "
+          f"{plain / ours:.1f} times as fast")
     return 0 if accuracy >= GOAL else 1
 
 
