@@ -65,6 +65,10 @@ class CompilerBug(TilewrightError):
     """tilewright is at fault. The message names the reproducer that was written."""
 
 
+class VerifyError(CompilerBug):
+    """A graph or kernel breaks its language's rules. The message is its text, the errors marked."""
+
+
 def layout(
     what: str, expected: object, got: object, loc: Location | None, hint: str | None
 ) -> str:
