@@ -273,8 +273,7 @@ def power(node: Node) -> Node:
     if exponent == 0.5:
         root = apply("sqrt", x) + 0
         return where(apply("eq", x, -math.inf), math.inf, root)
-    product = product_of(x, abs(int(exponent)))
-    return product if exponent >= 0 else 1 / product
+    return product_of(x if exponent >= 0 else 1 / x, abs(int(exponent)))
 
 
 def product_of(x: Node, exponent: int) -> Node:
@@ -355,7 +354,9 @@ def sigmoid(x: Node) -> Node:
 
 
 def sinc(x: Node) -> Node:
-    """sin(pi x) / (pi x), 1 at zero."""
+    """sin(pi x) / (pi x), 1 at zero; in f64, as rounding pi x would move the zeros."""
+    if x.dtype is f32:
+        return cast(sinc(cast(x, f64)), f32)
     angle = x * math.pi
     zero = apply("eq", angle, 0)
     safe = where(zero, 1, angle)

@@ -22,7 +22,7 @@ from tilewright.ir import infer, meaning
 from tilewright.ir import transposes as t
 from tilewright.ir.graph import OPS, Attrs, ConstAttrs, FullAttrs, InputAttrs, Op, apply
 from tilewright.ir.infer import ALL, BITS, NUMBERS
-from tilewright.ir.types import FLOATS, INTS, DType, f16, f32, f64
+from tilewright.ir.types import FLOATS, INTS, DType, f32, f64
 
 
 def register(op: Op) -> Op:
@@ -71,8 +71,8 @@ elementwise("add", 2, np.add, ALL, derivative=d.add)
 elementwise("sub", 2, np.subtract, NUMBERS, derivative=d.sub)
 elementwise("mul", 2, np.multiply, ALL, derivative=d.mul)
 elementwise("div", 2, np.true_divide, FLOATS, derivative=d.div, domain=(0.3, 3))
-elementwise("floordiv", 2, np.floor_divide, NUMBERS, derivative=d.none, expand=e.floordiv)
-elementwise("mod", 2, np.remainder, NUMBERS, derivative=d.mod, expand=e.mod, domain=(0.3, 3))
+elementwise("floordiv", 2, np.floor_divide, NUMBERS, derivative=d.none, expand=e.in_f32(e.floordiv))
+elementwise("mod", 2, np.remainder, NUMBERS, derivative=d.mod, expand=e.in_f32(e.mod), domain=(0.3, 3))
 elementwise("pow", 2, meaning.power, NUMBERS, ufunc=np.power, domain=(0.1, 3.0),
             derivative=d.power, expand=e.power)
 elementwise("neg", 1, np.negative, NUMBERS, derivative=d.neg)
@@ -176,7 +176,7 @@ composite("degrees", 1, np.degrees, FLOATS, e.scaled(180 / math.pi))
 composite("rad2deg", 1, np.rad2deg, FLOATS, e.scaled(180 / math.pi))
 composite("radians", 1, np.radians, FLOATS, e.scaled(math.pi / 180))
 composite("deg2rad", 1, np.deg2rad, FLOATS, e.scaled(math.pi / 180))
-bitwise("nextafter", 2, np.nextafter, (f16, f32, f64), e.nextafter, derivative=d.first_only)
+bitwise("nextafter", 2, np.nextafter, (f32, f64), e.nextafter, derivative=d.first_only)
 bitwise("spacing", 1, np.spacing, (f32, f64), e.spacing, derivative=d.none)
 register(Op("ldexp", "elementwise", 2, infer.infer_ldexp, meaning.elementwise(np.ldexp),
             types=FLOATS, expand=e.in_f32(e.of_inputs(e.ldexp)), ufunc=np.ldexp,

@@ -1,0 +1,74 @@
+"""Every elementwise row, every element type, special values: what it is made of is what it means."""
+
+import numpy as np
+import pytest
+from op_harness import (
+    STRUCTURED,
+    ULPS,
+    complaint,
+    elementwise_rows,
+    expanded,
+    graph_of,
+    interpreted,
+    reference,
+    special_inputs,
+    structured_inputs,
+)
+
+from tilewright.ir.expansions import expand_all
+from tilewright.ir.graph import OPS, Graph, full, input_node, make
+from tilewright.ir.types import DTYPES, TensorType, f64
+
+PARTLY_PRIMITIVE = {"pow", "mod", "floordiv"}
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
+def test_expansion_means_the_same(dtype):
+    wrong = []
+    for op in elementwise_rows(dtype):
+        if op.expand is None:
+            continue
+        arrays = special_inputs(op, dtype)
+        graph = graph_of(op, None, arrays)
+        want = reference(op, None, arrays, interpreted(graph, arrays)[0])
+        got = expanded(graph, arrays)[0]
+        wrong.append(complaint(op, dtype, arrays, got, want, ULPS.get(op.name, 0)))
+    assert not any(wrong), "\n".join(filter(None, wrong))
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
+def test_expansion_leaves_primitives(dtype):
+    for op in elementwise_rows(dtype):
+        graph = graph_of(op, None, special_inputs(op, dtype))
+        left = {n.op.name for n in expand_all(graph).nodes() if n.op.expand is not None}
+        assert left <= PARTLY_PRIMITIVE, op.name
+        if not dtype.is_float:
+            assert "pow" not in left
+        else:
+            assert not left & {"mod", "floordiv"} or op.name == "ldexp", op.name
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 3, 4, 5, -1, -2, -3, 0.5, 1.5])
+@pytest.mark.parametrize("name", ["f16", "f32", "f64", "i8", "i64", "u16"])
+def test_constant_exponents(name, exponent):
+    dtype = DTYPES[name]
+    if not dtype.is_float and (exponent != int(exponent) or dtype.kind == "u" and exponent < 0):
+        pytest.skip("no such exponent")
+    x = special_inputs(OPS["square"], dtype)[0]
+    node = input_node("x", TensorType(dtype, x.shape))
+    graph = Graph((node,), (make("pow", [node, full(node.type, exponent)]),))
+    powers = np.full(x.shape, exponent, x.dtype)
+    want = reference(OPS["pow"], None, [x, powers], interpreted(graph, [x])[0])
+    assert not complaint(OPS["pow"], dtype, [x], expanded(graph, [x])[0], want, 2)
+
+
+@pytest.mark.parametrize("name", STRUCTURED)
+def test_structured_rows_have_their_declared_type(name):
+    op = OPS[name]
+    for attrs, shapes in STRUCTURED[name]:
+        if op.kind == "source":
+            continue
+        arrays = structured_inputs(op, attrs, shapes, f64)
+        graph = graph_of(op, attrs, arrays)
+        result = interpreted(graph, arrays)[0]
+        assert result.shape == graph.outputs[0].shape
