@@ -1,8 +1,8 @@
 """What the composite elementwise ops are made of, and the walk that takes a graph apart.
 
 An expansion is a function (node) -> node. It builds its result from any other ops, which are taken
-apart in turn, and gives back the node itself where the op is primitive for that element type
-(``pow`` on floats is, on integers it is not).
+apart in turn, and gives back the node itself where the op is primitive for that element type:
+``mod`` and ``floordiv`` are on integers and are not on floats.
 """
 
 from __future__ import annotations
@@ -261,12 +261,10 @@ def floordiv(node: Node) -> Node:
 
 # --- powers, roots, logarithms ------------------------------------------------------------
 def power(node: Node) -> Node:
-    """Small constant exponents become products; integers square repeatedly; else primitive."""
+    """Small constant exponents of floats become products; else primitive."""
     x, y = node.inputs
     exponent = full_value(y) if y.op.name == "full" else None
-    if not x.dtype.is_float:
-        return int_power(x, y) if exponent is None else int_power_by(x, int(exponent))
-    if exponent is None or exponent not in (0, 1, 2, 3, 4, -1, -2, 0.5):
+    if not x.dtype.is_float or exponent is None or exponent not in (0, 1, 2, 3, 4, -1, -2, 0.5):
         return node
     if x.dtype in (f16, bf16):
         return cast(make("pow", (cast(x, f32), cast(y, f32))), x.dtype)
@@ -287,30 +285,6 @@ def product_of(x: Node, exponent: int) -> Node:
         if exponent:
             square = square * square
     return full(x.type, 1) if result is None else result
-
-
-def int_power_by(x: Node, exponent: int) -> Node:
-    """An integer to a constant power; a negative one truncates 1 / x**n."""
-    if exponent >= 0:
-        return product_of(x, exponent)
-    unit = apply("eq", apply("abs", x), 1)
-    return where(unit, x if exponent & 1 else 1, 0, like=x)
-
-
-def int_power(x: Node, y: Node) -> Node:
-    """Integers to integer powers, modulo 2**bits: one squaring per bit of the exponent."""
-    bits = x.dtype.bits - (x.dtype.kind == "i")
-    result = where(apply("and", y, 1) > 0, x, 1)
-    square = x
-    for bit in range(1, bits):
-        square = square * square
-        chosen = apply("ne", apply("and", y, 1 << bit), 0)
-        result = where(chosen, result * square, result)
-    if x.dtype.kind == "u":
-        return result
-    unit = apply("eq", apply("abs", x), 1)
-    inverse = where(unit, where(apply("eq", apply("and", y, 1), 0), 1, x), 0)
-    return where(y < 0, inverse, result)
 
 
 def hypot(x: Node, y: Node) -> Node:
@@ -366,9 +340,7 @@ def sinc(x: Node) -> Node:
 # --- bits ---------------------------------------------------------------------------------
 def bitwise_count(node: Node) -> Node:
     """The ones of the absolute value, as u8."""
-    x = node.inputs[0]
-    size = apply("abs", x) if x.dtype.kind == "i" else x
-    return cast(apply("popcount", size), node.dtype)
+    return cast(apply("popcount", node.inputs[0]), node.dtype)
 
 
 def ldexp(x: Node, n: Node) -> Node:

@@ -37,11 +37,6 @@ def as_it_is(f: Callable[..., Any]) -> Callable[..., Array]:
     return run
 
 
-def popcount(x: Array) -> Array:
-    """The ones of the bit pattern; ``np.bitwise_count`` counts those of the absolute value."""
-    return np.asarray(np.bitwise_count(x.view(x.dtype.str.replace("i", "u"))))
-
-
 def identity(x: Array) -> Array:
     return x
 

@@ -99,7 +99,7 @@ elementwise("xor", 2, np.bitwise_xor, BITS)
 elementwise("not", 1, np.invert, BITS)
 elementwise("shl", 2, np.left_shift, INTS)
 elementwise("shr", 2, np.right_shift, INTS)
-elementwise("popcount", 1, meaning.popcount, INTS)
+elementwise("popcount", 1, np.bitwise_count, INTS, ufunc=None)
 register(Op("bitwise_count", "elementwise", 1, infer.infer_bitwise_count,
             meaning.elementwise(np.bitwise_count), types=INTS, ufunc=np.bitwise_count,
             expand=e.bitwise_count))
