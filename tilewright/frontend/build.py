@@ -31,7 +31,7 @@ def emit(
 
 def wrap(node: Node, *operands: Any, weak: bool = False) -> Tracer:
     """The traced value of a node: it belongs to the innermost trace among its operands'."""
-    traces = [x.trace for x in operands if isinstance(x, Tracer)]
+    traces = [x.scope for x in operands if isinstance(x, Tracer)]
     trace = max(traces, key=lambda t: t.level) if traces else current()
     if trace is None:
         raise TraceError("a traced value is needed while nothing is traced", loc=here())
@@ -68,7 +68,7 @@ def as_node(value: Any, what: str = "a value") -> Node:
 
 def check_alive(value: Tracer) -> None:
     """Raise ``TraceError`` if the trace of this value has ended."""
-    trace: Trace = value.trace
+    trace: Trace = value.scope
     if not trace.alive:
         path = trace.paths.get(value.node)
         raise TraceError(

@@ -120,8 +120,8 @@ def share(base: Tracer, result: Any) -> None:
     """Note that ``result`` (a traced value, or a list of them) is a view of ``base``'s memory."""
     for view in result if isinstance(result, (list, tuple)) else (result,):
         if base.memory is None:
-            base.memory = weakref.WeakSet((base,))
-        base.memory.add(view)
+            base.memory = [weakref.ref(base)]
+        base.memory.append(weakref.ref(view))
         view.memory = base.memory
 
 
@@ -135,17 +135,18 @@ def call(numpy_function: Any, *args: Any, **kwargs: Any) -> Any:
 class Tracer:
     """A traced array: it has a shape and a dtype, and every operation on it makes a graph node.
 
+    scope   the trace that it belongs to
     weak    a Python number, whose type follows its partner's (as in NumPy 2)
     memory  the traced values that NumPy would let share this one's memory, if there are any
     """
 
-    __slots__ = ("node", "trace", "weak", "memory", "__weakref__")
+    __slots__ = ("node", "scope", "weak", "memory", "__weakref__")
     __array_priority__ = 1000.0
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, node: Node, trace: Trace, weak: bool = False) -> None:
-        self.node, self.trace, self.weak = node, trace, weak
-        self.memory: weakref.WeakSet[Tracer] | None = None
+        self.node, self.scope, self.weak = node, trace, weak
+        self.memory: list[weakref.ref[Tracer]] | None = None
 
     # --- what is known ------------------------------------------------------------------
     @property

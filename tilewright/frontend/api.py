@@ -1,0 +1,34 @@
+"""All that NumPy dispatches on traced values. Importing this module fills the tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tilewright.frontend import contraction, elementwise, indexing, moves, reductions, shapes
+from tilewright.frontend.elementwise import ROWS, SPECIAL, erf
+from tilewright.frontend.indexing import scatter_add
+from tilewright.frontend.tracer import FUNCTIONS
+
+__all__ = ["MODULES", "erf", "scatter_add", "traceable"]
+
+MODULES = (elementwise, reductions, shapes, moves, indexing, contraction)
+"""The modules that hold the implementations, in the order of the documentation."""
+
+
+def traceable() -> dict[str, Any]:
+    """Every NumPy function and ufunc that can be traced, by its name in NumPy ('linalg.norm')."""
+    found: dict[str, Any] = {}
+    for function in (*FUNCTIONS, *ROWS, *SPECIAL):
+        module = getattr(function, "__module__", "numpy") or "numpy"
+        prefix = "linalg." if "linalg" in module else ""
+        found[prefix + function.__name__] = function
+    return {name: found[name] for name in sorted(found) if _lives(name, found[name])}
+
+
+def _lives(name: str, function: Any) -> bool:
+    holder: Any = np
+    for part in name.split("."):
+        holder = getattr(holder, part, None)
+    return holder is function
