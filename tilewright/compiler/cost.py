@@ -1,4 +1,4 @@
-"""The cost model: floating point operations and bytes of nodes, and the table of a compiled function.
+"""The cost model: operations and bytes of nodes, and the table of a compiled function.
 
 Units: flops are counted as the op table counts them (a multiplication and an addition are two,
 an exponential is what its row says); bytes are of global memory, each operand read once and each
@@ -30,7 +30,7 @@ class KernelCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a compiled function does: per launch and in sum; ``arena`` is its peak scratch memory."""
+    """What a compiled function does, per launch and in sum; ``arena`` is all scratch memory."""
 
     kernels: tuple[KernelCost, ...]
     flops: int

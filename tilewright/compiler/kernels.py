@@ -7,7 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from tilewright.ir.loops import (
-    Accumulate, Alloc, Barrier, Buffer, Call, Check, Expr, For, If, Kernel, Let, Load, Stmt, Store,
+    Accumulate,
+    Alloc,
+    Barrier,
+    Buffer,
+    Call,
+    Check,
+    Expr,
+    For,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Stmt,
+    Store,
 )
 
 
@@ -30,7 +43,7 @@ def has_barrier(kernel: Kernel) -> bool:
 def rename(
     kernel: Kernel, buffers: Mapping[Buffer, Buffer], codes: Mapping[int, int]
 ) -> Kernel:
-    """The kernel on other buffers and with other check codes; parameters that become equal merge."""
+    """The kernel on other buffers and with other check codes; equal parameters become one."""
     if not buffers and not codes:
         return kernel
     renamer = _Renamer(buffers, codes)

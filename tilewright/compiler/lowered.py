@@ -28,8 +28,8 @@ Argument: TypeAlias = "Node | Workspace"
 class LoweredKernel:
     """A kernel and the values that its parameters hold.
 
-    args     in the order of ``kernel.params``: the Node whose value lives in that buffer, in row-major
-             order, or a :class:`Workspace`
+    args     in the order of ``kernel.params``: the Node whose value lives in that buffer, in
+             row-major order, or a :class:`Workspace`
     flops    floating point operations of one run
     bytes    bytes of global memory that one run reads and writes at least
     checks   what the codes of the kernel's ``Check`` statements mean; codes count from 1 in every

@@ -77,7 +77,7 @@ def place(intervals: Sequence[Interval]) -> tuple[list[int], int]:
     """
     offsets = [0] * len(intervals)
     placed = np.zeros((len(intervals), 4), np.int64)  # first and last epoch, first and last byte
-    order = sorted(range(len(intervals)), key=lambda i: (-intervals[i].nbytes, intervals[i].first, i))
+    order = sorted(range(len(intervals)), key=lambda i: (-intervals[i].nbytes, i))
     for count, i in enumerate(order):
         interval = intervals[i]
         size = -(-interval.nbytes // ALIGNMENT) * ALIGNMENT

@@ -1,4 +1,6 @@
-"""The compiler's table of contents: which passes run, in which order. No logic but run, time, record.
+"""The compiler's table of contents: which passes run, in which order.
+
+There is no logic here but run, time, verify, record.
 
 A graph goes through ``GRAPH``, is cut into groups (``fuse``), written as kernels (``lower``) and
 given memory (``memory``).

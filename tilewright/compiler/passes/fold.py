@@ -13,7 +13,13 @@ import numpy as np
 from tilewright.compiler.cost import node_flops
 from tilewright.compiler.target import Target
 from tilewright.ir.graph import (
-    CONSTANTS, ConstAttrs, FullAttrs, Graph, Node, make, substitute,
+    CONSTANTS,
+    ConstAttrs,
+    FullAttrs,
+    Graph,
+    Node,
+    make,
+    substitute,
 )
 from tilewright.ir.interp import run_node
 
@@ -72,7 +78,8 @@ def constant(value: np.ndarray, node: Node) -> Node:
     data = np.array(value, order="C", copy=True)
     raw = data.tobytes()
     if data.size and raw == raw[:data.itemsize] * data.size:
-        return make("full", (), FullAttrs(int.from_bytes(raw[:data.itemsize], "little")), node.loc, node.type)
+        bits = int.from_bytes(raw[:data.itemsize], "little")
+        return make("full", (), FullAttrs(bits), node.loc, node.type)
     digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
     data.setflags(write=False)
     CONSTANTS.setdefault(digest, data)

@@ -29,7 +29,7 @@ COPY_BLOCK = 4096
 
 @dataclass(frozen=True, eq=False)
 class Copy:
-    """A result that is another value's copy, because that value is a result, or not ours, already."""
+    """A result that copies a value, because that is a result, or not ours, already."""
 
     type: TensorType
 
@@ -68,7 +68,9 @@ class _Launch:
 
     def step(self) -> Step:
         """What the launch touches before anything shares memory."""
-        accesses = tuple(Access(id(home), 0, 1, self.writes(i)) for i, home in enumerate(self.args))
+        accesses = tuple(
+            Access(id(home), 0, 1, self.writes(i)) for i, home in enumerate(self.args)
+        )
         return Step(accesses, has_barrier(self.lowered.kernel))
 
 
@@ -95,7 +97,7 @@ class _Program:
     arena: int = 0
 
     def resolve_arguments(self) -> None:
-        """A reshape that no kernel writes is the value that it reshapes; sources get their slots."""
+        """A reshape that no kernel writes is what it reshapes; inputs and constants get slots."""
         for i, node in enumerate(self.graph.inputs):
             self.slots[node] = Slot("input", i)
         for number, launch in enumerate(self.launches):
@@ -139,14 +141,14 @@ class _Program:
         return _launch(LoweredKernel(kernel, (), bytes=bytes_moved), (home, copy))
 
     def measure(self) -> None:
-        """When each buffer is used: the launches, and between which meetings of the team these run."""
+        """When each buffer is used: in which launches, and between which meetings of the team."""
         for number, launch in enumerate(self.launches):
             for home in launch.args:
                 self.uses.setdefault(home, []).append(number)
         self.when = epochs([launch.step() for launch in self.launches])
 
     def donate(self, donated: tuple[int, ...]) -> None:
-        """Results take over the memory of donated inputs that nothing reads after their first write."""
+        """Results take over the memory of donated inputs that nothing reads any more."""
         self.donated = [None] * len(self.results)
         free = dict.fromkeys(donated)
         for r, home in enumerate(self.results):
@@ -167,7 +169,7 @@ class _Program:
                 self.outputs.append(self.graph.outputs[r].type)
 
     def take_over(self, r: int, home: Home, free: list[int], in_place: bool) -> None:
-        """Let result ``r`` live in one of the ``free`` inputs, if one has its type and is done with."""
+        """Let result ``r`` live in one of the ``free`` inputs that has its type and is done with."""
         first = self.written[home]
         for k in free:
             node = self.graph.inputs[k]
@@ -181,14 +183,16 @@ class _Program:
             return
 
     def share(self, number: int, written: Home, read: Home) -> bool:
-        """Let a launch update ``read`` in place to ``written``; False if its kernel cannot do that."""
+        """Let a launch update ``read`` in place to ``written``; False if it cannot."""
         launch = self.launches[number]
         params = launch.lowered.kernel.params
         for out, source in launch.lowered.inplace:
-            same = (params[out].dtype, params[out].size) == (params[source].dtype, params[source].size)
-            unused = out not in launch.shared and source not in launch.shared.values()
-            unused = unused and sum(home is read or home is written for home in launch.args) == 2
-            if launch.args[out] is written and launch.args[source] is read and same and unused:
+            same = (params[out].dtype, params[out].size) == (
+                params[source].dtype, params[source].size)
+            alone = sum(home is read or home is written for home in launch.args) == 2
+            free = out not in launch.shared and source not in launch.shared.values()
+            pair = launch.args[out] is written and launch.args[source] is read
+            if pair and same and alone and free:
                 launch.shared[out] = source
                 return True
         return False
@@ -205,7 +209,9 @@ class _Program:
                 if max(self.uses[read]) != number or self.uses[written][0] != number:
                     continue
                 # Sharing with a launch that may still be running would cost a meeting.
-                if all(self.when[u][1] < begins for u in earlier) and self.share(number, written, read):
+                if any(self.when[u][1] >= begins for u in earlier):
+                    continue
+                if self.share(number, written, read):
                     self.merged[read] = written
 
     def place_in_arena(self) -> None:

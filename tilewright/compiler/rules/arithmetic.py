@@ -14,7 +14,19 @@ from tilewright.ir.build import cast
 from tilewright.ir.graph import Node, apply, full, full_value, make
 from tilewright.ir.rewrite import Match, Rules, any_op, const, fold, hole, op, rule
 from tilewright.ir.types import (
-    FLOATS, INTS, DType, bf16, bool_, f16, f32, f64, i8, i32, i64, u8, u16,
+    FLOATS,
+    INTS,
+    DType,
+    bf16,
+    bool_,
+    f16,
+    f32,
+    f64,
+    i8,
+    i32,
+    i64,
+    u8,
+    u16,
 )
 
 x, y, z = hole("x"), hole("y"), hole("z")
@@ -24,6 +36,7 @@ p, q = hole("p", (bool_,)), hole("q", (bool_,))
 c, d = const("c"), const("d")
 i, j = const("i", INTS), const("j", INTS)
 UNSIGNED = tuple(t for t in INTS if t.kind == "u")
+SIGNED = (*FLOATS, *(t for t in INTS if t.kind == "i"))
 # A chain of products must end on the type's own rounding, which the 16-bit floats have per step.
 WIDE = (*INTS, f32, f64)
 MANTISSA = {f16: 11, bf16: 8, f32: 24, f64: 53}
@@ -89,7 +102,7 @@ CONSTANTS = Rules(
         when=lambda m: m.root.inputs[0] is m["c"] and m["x"].op.name != "full"),
     law("const-right-mul", op("mul", c, x), lambda m: m["x"] * m["c"],
         when=lambda m: m.root.inputs[0] is m["c"] and m["x"].op.name != "full"),
-    law("sub-const", op("sub", x, c), lambda m: m["x"] + (-m["c"])),
+    rule("sub-const", op("sub", x, c), x + (-c)),
 )
 
 SUMS = Rules(
@@ -98,7 +111,7 @@ SUMS = Rules(
     rule("sub-self", n - n, 0),
     rule("zero-sub", 0 - n, -n),
     rule("minus-zero-sub", op("sub", -0.0, r), -r),
-    rule("neg-neg", -(-x), x),
+    rule("neg-neg", op("neg", -x), x),
     rule("neg-sub", -(n - k), k - n),
     rule("add-neg", x + (-y), x - y),
     rule("sub-neg", x - (-y), x + y),
@@ -212,7 +225,7 @@ CASTS = Rules(
          examples=lambda: [make("bitcast", (make("bitcast", (sample(5),), CastAttrs(i32)),),
                                 CastAttrs(f32))]),
     rule("abs-abs", op("abs", op("abs", x)), op("abs", x)),
-    rule("abs-neg", op("abs", -x), op("abs", x)),
+    rule("abs-neg", op("abs", -hole("x", SIGNED)), op("abs", hole("x", SIGNED))),
     rule("abs-unsigned", op("abs", hole("n", UNSIGNED)), n),
 )
 

@@ -7,7 +7,7 @@ from tilewright.ir.attrs import ContractAttrs, ReduceAttrs
 from tilewright.ir.build import broadcast, contract, reduce, reshape, transpose
 from tilewright.ir.graph import Node, full, full_value, make
 from tilewright.ir.meaning import highest, lowest
-from tilewright.ir.rewrite import Match, Rules, any_op, hole, op, rule
+from tilewright.ir.rewrite import Match, Rules, any_op, hole, op
 from tilewright.ir.types import bool_, f16, i32
 
 x, y = hole("x"), hole("y")
@@ -138,11 +138,13 @@ def permuted(labels: tuple[int, ...], perm: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def absorb_left(m: Match) -> Node:
+    """A contraction whose left operand is a transpose."""
     lhs, rhs, out = labels_of(m)
     return contract(m["t"].inputs[0], m["y"], permuted(lhs, m["t"].attrs.perm), rhs, out)
 
 
 def absorb_right(m: Match) -> Node:
+    """A contraction whose right operand is a transpose."""
     lhs, rhs, out = labels_of(m)
     return contract(m["x"], m["t"].inputs[0], lhs, permuted(rhs, m["t"].attrs.perm), out)
 

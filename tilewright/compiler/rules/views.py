@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 from tilewright.compiler.rules.law import all_full, law, number, sample
 from tilewright.ir.attrs import (
-    BroadcastAttrs, ConcatAttrs, FlipAttrs, IotaAttrs, PadAttrs, ReshapeAttrs, SliceAttrs,
+    BroadcastAttrs,
+    ConcatAttrs,
+    FlipAttrs,
+    IotaAttrs,
+    PadAttrs,
+    ReshapeAttrs,
+    SliceAttrs,
     TransposeAttrs,
 )
 from tilewright.ir.build import broadcast, concat, contract, pad, part, reduce, reshape, transpose
@@ -85,7 +91,8 @@ BROADCASTS = Rules(
         examples=lambda: [broadcast(sample(3), (1, 3, 1), (1,)),
                           make("broadcast", (sample(3),), BroadcastAttrs((3,), (0,)))]),
     law("broadcast-broadcast", op("broadcast", op("broadcast", x, attrs="a"), attrs="b"),
-        lambda m: broadcast(m["x"], m.root.shape, [m.attrs["b"].axes[i] for i in m.attrs["a"].axes]),
+        lambda m: broadcast(
+            m["x"], m.root.shape, [m.attrs["b"].axes[i] for i in m.attrs["a"].axes]),
         examples=lambda: [broadcast(broadcast(sample(3), (2, 3), (1,)), (2, 4, 3), (0, 2))]),
     law("broadcast-reshape", op("broadcast", op("reshape", x, attrs="r", bind="r"), attrs="b"),
         broadcast_of_reshape,
@@ -176,7 +183,8 @@ PARTS = Rules(
          when=lambda m: m["x"].shape == m.root.shape and set(m.attrs["a"].steps) <= {1},
          examples=lambda: [make("slice", (sample(4),), SliceAttrs((0,), (4,), (1,)))]),
     law("slice-slice", op("slice", op("slice", x, attrs="a"), attrs="b"), composed_slices,
-        examples=lambda: [part(part(sample(9, 9), (1, 0), (8, 9), (2, 1)), (1, 2), (4, 9), (2, 3))]),
+        examples=lambda: [
+            part(part(sample(9, 9), (1, 0), (8, 9), (2, 1)), (1, 2), (4, 9), (2, 3))]),
     law("slice-pad", op("slice", op("pad", x, y, attrs="a"), attrs="b"), slice_of_pad,
         examples=lambda: [part(pad(sample(4), (2,), (3,), (0,)), (2,), (6,), (1,)),
                           part(pad(sample(4), (2,), (3,), (0,)), (3,), (6,), (2,)),

@@ -1,0 +1,113 @@
+"""The NumPy interpreter of plans: what the kernels, the memory and the barriers mean together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from tilewright.compiler.order import ALIGNMENT
+from tilewright.compiler.plan import Launch, Plan, Slot
+from tilewright.ir.interp import Thread, poison, sections
+from tilewright.ir.loops import Stmt
+from tilewright.ir.types import TensorType, concrete, dtype_of
+
+
+class PlanCheckError(IndexError):
+    """A ``Check`` of a kernel failed; ``code`` is the plan's number for it."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        super().__init__(f"check {code} failed")
+
+
+def run_plan(
+    plan: Plan, arrays: Sequence[np.ndarray], threads: int = 1, backwards: bool = False
+) -> list[np.ndarray]:
+    """The results of a plan on arrays of its inputs' types, which stay as they are.
+
+    Between two barriers each thread of the team runs all that it has to before the next one
+    starts, the last one first if ``backwards``: what lacks a barrier gives wrong results. Memory
+    without defined contents is NaN or the like. Raises :class:`PlanCheckError` for a failed check.
+    """
+    memory = _Memory(plan, arrays)
+    failed = 0
+    for segment in _segments(plan.launches, memory):
+        order = range(threads)
+        for tid in reversed(order) if backwards else order:
+            for launch, views, section in segment:
+                thread = Thread(launch.kernel.name, dict(views), tid, threads)
+                with np.errstate(all="ignore"):
+                    thread.run(section)
+                failed = failed or thread.failed
+    if failed:
+        raise PlanCheckError(failed)
+    return memory.results()
+
+
+class _Memory:
+    """The arrays behind the slots of a plan."""
+
+    def __init__(self, plan: Plan, arrays: Sequence[np.ndarray]) -> None:
+        for type, array in zip(plan.inputs, arrays, strict=True):
+            if TensorType(dtype_of(array), array.shape) != type:
+                raise ValueError(f"expected {type}, got {array.dtype}{list(array.shape)}")
+        self.plan = plan
+        self.arena = np.full(plan.arena, 0xAB, np.uint8)
+        self.arrays = {
+            "input": [np.array(a, order="C", copy=True).reshape(-1) for a in arrays],
+            "output": [np.full(t.size, poison(t.dtype), t.dtype.numpy) for t in plan.outputs],
+            "constant": [np.array(a, copy=True).reshape(-1) for a in plan.constants],
+        }
+
+    def views(self, launch: Launch) -> dict[str, np.ndarray]:
+        """The arrays of a launch's parameters by their names."""
+        result = {}
+        for param, slot in zip(launch.kernel.params, launch.args, strict=True):
+            numpy, nbytes = param.dtype.numpy, param.size * param.dtype.itemsize
+            if slot.kind != "arena":
+                view = self.arrays[slot.kind][slot.index]
+                if view.nbytes != nbytes and view.size:
+                    raise ValueError(f"{launch.kernel.name}: {param.name} on {view.nbytes} bytes")
+                result[param.name] = view.view(numpy)
+                continue
+            if slot.index % ALIGNMENT or slot.index + nbytes > max(len(self.arena), nbytes):
+                raise ValueError(f"{launch.kernel.name}: {param.name} is outside the arena")
+            result[param.name] = self.arena[slot.index:slot.index + nbytes].view(numpy)
+            if param.access == "workspace":
+                result[param.name][:] = poison(param.dtype)
+        return result
+
+    def results(self) -> list[np.ndarray]:
+        """Copies of the results, as the runtime gives them out."""
+        types = [self.type_of(slot) for slot in self.plan.results]
+        return [
+            np.array(self.arrays[slot.kind][slot.index], copy=True).reshape(concrete(type.shape))
+            for slot, type in zip(self.plan.results, types, strict=True)
+        ]
+
+    def type_of(self, slot: Slot) -> TensorType:
+        if slot.kind == "output":
+            return self.plan.outputs[slot.index]
+        if slot.kind == "input":
+            return self.plan.inputs[slot.index]
+        array = self.plan.constants[slot.index]
+        return TensorType(dtype_of(array), array.shape)
+
+
+def _segments(
+    launches: Sequence[Launch], memory: _Memory
+) -> Iterator[list[tuple[Launch, dict[str, np.ndarray], list[Stmt]]]]:
+    """What a thread runs between one meeting of the team and the next."""
+    segment: list[tuple[Launch, dict[str, np.ndarray], list[Stmt]]] = []
+    for launch in launches:
+        if launch.barrier:
+            yield segment
+            segment = []
+        first, *others = sections(launch.kernel.body)
+        views = memory.views(launch)
+        segment.append((launch, views, first))
+        for section in others:
+            yield segment
+            segment = [(launch, views, section)]
+    yield segment
