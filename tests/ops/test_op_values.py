@@ -1,4 +1,4 @@
-"""Every elementwise row, every element type, special values: what it is made of is what it means."""
+"""Every elementwise row and element type, special values: its expansion is what it means."""
 
 import numpy as np
 import pytest

@@ -53,7 +53,8 @@ def extreme(node: Node, ct: Node) -> Cotangents:
     hits = apply("eq", x, unreduce(node, x.shape, axes))
     # Counted in the accumulator type: f16 cannot count beyond 2048.
     wide = accumulator(x.dtype)
-    count = reduce("sum", cast(hits, wide), axes)
+    # An axis of size 0, and one with NaN, has no hit.
+    count = apply("max", reduce("sum", cast(hits, wide), axes), 1)
     share = ct / cast(count, x.dtype) if wide is x.dtype else cast(cast(ct, wide) / count, x.dtype)
     return (where(hits, unreduce(share, x.shape, axes), 0),)
 
