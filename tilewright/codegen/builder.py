@@ -68,7 +68,7 @@ class Builder:
     """Collects instructions of one function and the declarations they need."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.lines: list[Any] = []
         self.declarations: set[str] = set()
         self._next = 0
 
@@ -127,8 +127,10 @@ class Builder:
         """``fptrunc``, ``sitofp``, ``zext``, ``bitcast`` ... to an element type, same lanes."""
         return self.define(dtype, a.lanes, f"{opcode} {a.typed} to {llvm_type(dtype, a.lanes)}")
 
-    def intrinsic(self, name: str, *args: Value, result: DType | None = None) -> Value:
-        """``llvm.<name>.<suffix>`` overloaded on the type of the first argument."""
+    def intrinsic(
+        self, name: str, *args: Value, result: DType | None = None, flags: str = ""
+    ) -> Value:
+        """``llvm.<name>.<suffix>`` overloaded on the type of the first argument; ``flags`` as in "nsz "."""
         first = args[0]
         dtype = result or first.dtype
         symbol = f"llvm.{name}.{mangle(first.dtype, first.lanes)}"
@@ -136,7 +138,8 @@ class Builder:
         returned = llvm_type(dtype, first.lanes)
         self.declarations.add(f"declare {returned} @{symbol}({types})")
         return self.define(
-            dtype, first.lanes, f"call {returned} @{symbol}({', '.join(a.typed for a in args)})"
+            dtype, first.lanes,
+            f"call {flags}{returned} @{symbol}({', '.join(a.typed for a in args)})",
         )
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:

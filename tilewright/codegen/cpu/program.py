@@ -1,0 +1,142 @@
+"""A plan as one native function that a team of threads runs together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from tilewright.codegen.builder import Builder, Value
+from tilewright.codegen.cpu.support import barrier
+from tilewright.codegen.emit import Emitted, emit_kernel
+from tilewright.codegen.vecmath import MATH
+from tilewright.compiler.plan import Plan, Slot
+from tilewright.compiler.target import Target
+from tilewright.ir.loops import Kernel
+
+if TYPE_CHECKING:
+    from tilewright.codegen.llvm import Code
+
+ENTRY = "tw_program"
+
+
+@dataclass
+class NativeProgram:
+    """Machine code of a plan.
+
+    address    of ``void tw_program(ptr table, i64 tid, i64 nthreads, ptr scratch, ptr team)``; the
+               table holds the pointers of inputs, outputs, constants and the arena, in this order
+    scratch    bytes of private memory per thread, 64-byte aligned
+    llvm_text  the module with the entry and all of the plan's kernels
+    The caller sets the status word of the team block to 0 before a run; a failed check leaves its
+    code there.
+    """
+
+    address: int
+    scratch: int
+    llvm_text: str
+    target: Target
+    code: tuple[Code, ...] = field(repr=False, default=())
+
+    def asm_text(self) -> str:
+        """The assembly of the whole program."""
+        from tilewright.codegen import llvm
+
+        return llvm.assembly(self.llvm_text, self.target)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel in memory."""
+
+    emitted: Emitted
+    code: Code
+
+
+_emitted: dict[tuple[Kernel, Target], Emitted] = {}
+_compiled: dict[tuple[str, Target], Compiled] = {}
+"""Kernels that this process has emitted, and compiled by name; equal kernels share their code."""
+
+
+def functions() -> dict[str, Callable[..., Value]]:
+    """The vector functions by op name."""
+    return MATH
+
+
+def emitted(kernel: Kernel, target: Target) -> Emitted:
+    """A kernel's text; what differs only in its name is emitted once."""
+    key = (replace(kernel, name="", loc=None), target)
+    found = _emitted.get(key)
+    if found is None:
+        found = _emitted[key] = emit_kernel(kernel, target, functions())
+    return found
+
+
+def module_text(kernels: list[Emitted], rest: str, target: Target, more: set[str]) -> str:
+    """A module with these kernels, the barrier and ``rest``."""
+    text, declarations = barrier(target.triple)
+    declarations = declarations.union(more, *(k.declarations for k in kernels))
+    lines = [*sorted(declarations), "", text, *(k.text for k in kernels), rest, "!0 = !{i32 1}", ""]
+    return "\n".join(lines)
+
+
+def build(plan: Plan, target: Target) -> NativeProgram:
+    """Machine code of a plan for this process' machine.
+
+    Kernels that no earlier plan had are compiled in one module with the entry; the entry calls the
+    others by address. Raises ``Unsupported`` for an op without code.
+    """
+    from tilewright.codegen import llvm
+
+    kernels = {e.name: e for e in (emitted(launch.kernel, target) for launch in plan.launches)}
+    fresh = [e for name, e in kernels.items() if (name, target) not in _compiled]
+    known = {
+        name: found for name in kernels if (found := _compiled.get((name, target))) is not None
+    }
+    addresses = {name: found.code.address(name) for name, found in known.items()}
+    code = llvm.Code(module_text(fresh, entry(plan, target, addresses), target, set()), target)
+    for e in fresh:
+        _compiled[(e.name, target)] = Compiled(e, code)
+    whole = module_text(list(kernels.values()), entry(plan, target, {}), target, set())
+    scratch = max((e.scratch for e in kernels.values()), default=0)
+    keep = (code, *(found.code for found in known.values()))
+    return NativeProgram(code.address(ENTRY), scratch, whole, target, keep)
+
+
+def entry(plan: Plan, target: Target, addresses: dict[str, int]) -> str:
+    """The text of ``tw_program``. Kernels in ``addresses`` are called there, the others by name."""
+    b = Builder()
+    b.write(f"define void @{ENTRY}(ptr %table, i64 %tid, i64 %nthreads, ptr %scratch, ptr %team) nounwind {{")
+    b.label("entry")
+    bases: dict[int, str] = {}
+    for launch in plan.launches:
+        if launch.barrier:
+            b.write("  call void @tw_barrier(ptr %team, i64 %nthreads)")
+        places = [f"ptr {pointer(b, plan, slot, bases)}" for slot in launch.args]
+        name = emitted(launch.kernel, target).name
+        callee = f"inttoptr (i64 {addresses[name]} to ptr)" if name in addresses else f"@{name}"
+        passed = ", ".join([*places, "i64 %tid", "i64 %nthreads", "ptr %scratch", "ptr %team"])
+        b.write(f"  call void {callee}({passed})")
+    b.write("  ret void")
+    b.write("}")
+    return "\n".join(b.lines) + "\n"
+
+
+def pointer(b: Builder, plan: Plan, slot: Slot, bases: dict[int, str]) -> str:
+    """The name of a slot's pointer; every word of the table is loaded once."""
+    before = {
+        "input": 0, "output": len(plan.inputs), "constant": len(plan.inputs) + len(plan.outputs),
+        "arena": len(plan.inputs) + len(plan.outputs) + len(plan.constants),
+    }[slot.kind]
+    word = before if slot.kind == "arena" else before + slot.index
+    base = bases.get(word)
+    if base is None:
+        place, base = b.fresh("t"), b.fresh("t")
+        b.write(f"  {place} = getelementptr ptr, ptr %table, i64 {word}")
+        b.write(f"  {base} = load ptr, ptr {place}, align 8")
+        bases[word] = base
+    if slot.kind != "arena" or slot.index == 0:
+        return base
+    name = b.fresh("t")
+    b.write(f"  {name} = getelementptr i8, ptr {base}, i64 {slot.index}")
+    return name

@@ -1,0 +1,362 @@
+"""Loads and stores: scalar, contiguous, reversed, gathered; masked or not; and register buffers."""
+
+from __future__ import annotations
+
+from tilewright.codegen.builder import Value, llvm_type, mangle
+from tilewright.codegen.convert import carrier, from_memory, memory, to_memory
+from tilewright.codegen.emit_core import Core, Val, ramp
+from tilewright.codegen.emit_index import Affine
+from tilewright.codegen.emit_slots import Key
+from tilewright.errors import CompilerBug
+from tilewright.ir.loops import Buffer, Const, Load
+from tilewright.ir.types import DType, bool_, i32, i64
+
+
+class Memory(Core):
+    """Everything that has to do with buffers."""
+
+    # --- addresses ----------------------------------------------------------------------
+    def address(self, buffer: Buffer, index: Affine) -> str:
+        """The place of a uniform index. What is constant in a loop is added outside of it."""
+        element = llvm_type(memory(buffer.dtype))
+        place = self.pointers[buffer.name]
+        depths = self.b.depths
+        by_depth = sorted(index.terms, key=lambda t: depths.get(t[0], 0))
+        for name, coefficient in by_depth:
+            step = self.scaled(name, coefficient)
+            place = self.offset(place, element, step.name)
+        if not index.const:
+            return place
+        # A displacement costs nothing in an address, but a register if it is computed far away.
+        key = ("at", place, element, index.const)
+        memo = self.b.regions[self.b.place].memo
+        found = memo.get(key)
+        if found is None:
+            found = memo[key] = self.b.pointer(f"getelementptr {element}, ptr {place}, i64 {index.const}")
+        return found  # type: ignore[no-any-return]
+
+    def offset(self, place: str, element: str, by: str) -> str:
+        return self.b.pure(  # type: ignore[no-any-return]
+            ("at", place, element, by), (place, by),
+            lambda: self.b.pointer(f"getelementptr {element}, ptr {place}, i64 {by}"), cheap=True,
+        )
+
+    def addresses(self, buffer: Buffer, index: Affine | Val, copy: int) -> Value:
+        """A vector of places, as the operand of a gather or scatter (the type is not a DType's)."""
+        section = self.require_section()
+        width = section.width
+        element = llvm_type(memory(buffer.dtype))
+        if isinstance(index, Affine):
+            place = self.address(buffer, index.uniform().shift(index.lane * width * copy))
+            offsets = Value(ramp(width, index.lane), i64, width)
+        else:
+            place = self.pointers[buffer.name]
+            offsets = self.copies(index)[copy]
+            if buffer.size * buffer.dtype.itemsize < 2 ** 31:
+                # Indices of 32 bits are gathered twice as many at once.
+                offsets = self.b.convert("sext", self.b.convert("trunc", offsets, i32), i64)
+        name = self.b.pointer(f"getelementptr {element}, ptr {place}, {offsets.typed}")
+        return Value(name, i64, width)
+
+    # --- loads --------------------------------------------------------------------------
+    def load(self, e: Load) -> Val:
+        """``buffer[index]`` where the mask holds, else ``other``."""
+        if e.buffer.space == "register":
+            return self.load_register(e)
+        mask = self.value(e.mask) if e.mask is not None else None
+        if isinstance(mask, Value) and mask.name in ("true", "false"):
+            if mask.name == "false":
+                return self.other_value(e)
+            mask = None
+        index = self.linear(e.index)
+        other = self.other_value(e) if mask is not None else None
+        varying = isinstance(index, tuple) or (isinstance(index, Affine) and index.lane != 0)
+        if isinstance(index, Value):
+            raise CompilerBug("a uniform index that is not affine")
+        if not varying and not isinstance(mask, tuple) and not isinstance(other, tuple):
+            if not isinstance(index, Affine):
+                raise CompilerBug("a varying index outside of a vector loop")
+            return self.load_scalar(e.buffer, index, mask, other)
+        section = self.require_section()
+        masks = self.copies(mask) if mask is not None else (None,) * section.copies
+        others = self.copies(other) if other is not None else (None,) * section.copies
+        return tuple(
+            self.load_copy(e.buffer, index, copy, masks[copy], others[copy])
+            for copy in range(section.copies)
+        )
+
+    def other_value(self, e: Load) -> Val:
+        if e.other is not None:
+            return self.value(e.other)
+        return self.b.const(carrier(e.dtype), 0)
+
+    def load_scalar(
+        self, buffer: Buffer, index: Affine, mask: Value | None = None, other: Value | None = None
+    ) -> Value:
+        """One element. Where a mask is off, zeros of our own are read instead."""
+        if mask is None:
+            return self.read_at(buffer, index, 1)
+        place = self.address(buffer, index)
+        self.zeros = True
+        safe = self.b.pointer(f"select {mask.typed}, ptr {place}, ptr @tw_zeros")
+        value = self.read(buffer, safe, 1)
+        return value if other is None else self.b.select(mask, value, other)
+
+    def read_at(self, buffer: Buffer, index: Affine, lanes: int) -> Value:
+        """A plain load at a uniform index; what only is read is loaded once, before the loops
+        that do not change the index.
+        """
+        if buffer.space != "global" or buffer.access != "in":
+            return self.read(buffer, self.address(buffer, index), lanes)
+        base = self.pointers[buffer.name]
+        return self.b.pure(  # type: ignore[no-any-return]
+            ("load", base, index, lanes), (base, *(name for name, _ in index.terms)),
+            lambda: self.read(buffer, self.address(buffer, index), lanes), reads=True,
+        )
+
+    def read(self, buffer: Buffer, place: str, lanes: int) -> Value:
+        """A plain load of a scalar or a contiguous vector, in the carrier type."""
+        kind = memory(buffer.dtype)
+        raw = self.b.define(
+            kind, lanes, f"load {llvm_type(kind, lanes)}, ptr {place}, align {kind.itemsize}"
+        )
+        return from_memory(self.b, raw, buffer.dtype, self.machine)
+
+    def load_copy(
+        self, buffer: Buffer, index: Affine | Val, copy: int, mask: Value | None, other: Value | None
+    ) -> Value:
+        """The vector of one copy of the section."""
+        section = self.require_section()
+        width, active = section.width, section.masks[copy]
+        mask = self.conjunction(mask, active)
+        if isinstance(index, Affine) and index.lane == 0:
+            return self.load_spread(buffer, index, mask, other)
+        if isinstance(index, Affine) and abs(index.lane) == 1:
+            return self.load_contiguous(buffer, index, copy, mask, other)
+        where = self.addresses(buffer, index, copy)
+        if mask is None:
+            mask = Value("true" if width == 1 else "splat (i1 true)", bool_, width)
+        return self.masked_read(buffer, "gather", f"v{width}p0", f"<{width} x ptr> {where.name}", mask, other)
+
+    def load_spread(
+        self, buffer: Buffer, index: Affine, mask: Value | None, other: Value | None
+    ) -> Value:
+        """One element for all lanes, read only if a lane wants it."""
+        width = self.require_section().width
+        if mask is None:
+            return self.spread(self.load_scalar(buffer, index), width)
+        one = self.spread(self.load_scalar(buffer, index, self.any_lane(mask)), width)
+        return one if other is None else self.b.select(mask, one, other)
+
+    def load_contiguous(
+        self, buffer: Buffer, index: Affine, copy: int, mask: Value | None, other: Value | None
+    ) -> Value:
+        width = self.require_section().width
+        first = index.uniform().shift(index.lane * width * copy - (width - 1 if index.lane < 0 else 0))
+        if mask is None:
+            value = self.read_at(buffer, first, width)
+            return self.reverse(value) if index.lane < 0 else value
+        place = self.address(buffer, first)
+        if width == 1:
+            self.zeros = True
+            place = self.b.pointer(f"select {mask.typed}, ptr {place}, ptr @tw_zeros")
+            value = self.read(buffer, place, 1)
+            return value if other is None else self.b.select(mask, value, other)
+        if index.lane < 0:
+            mask, other = self.reverse(mask), None if other is None else self.reverse(other)
+        value = self.masked_read(buffer, "load", "p0", f"ptr {place}", mask, other)
+        return self.reverse(value) if index.lane < 0 else value
+
+    def masked_read(
+        self, buffer: Buffer, what: str, suffix: str, where: str, mask: Value, other: Value | None
+    ) -> Value:
+        """A masked load or gather; lanes that are off hold ``other``, or zero."""
+        kind, width = memory(buffer.dtype), mask.lanes
+        if width == 1:
+            return self.gather_one(buffer, where, mask, other)
+        vector = llvm_type(kind, width)
+        symbol = f"llvm.masked.{what}.{mangle(kind, width)}.{suffix}"
+        pointers = f"<{width} x ptr>" if what == "gather" else "ptr"
+        self.b.declarations.add(f"declare {vector} @{symbol}({pointers}, i32, <{width} x i1>, {vector})")
+        direct = other is not None and kind is carrier(buffer.dtype)
+        rest = other.name if direct and other is not None else "zeroinitializer"
+        raw = self.b.define(
+            kind, width,
+            f"call {vector} @{symbol}({where}, i32 {kind.itemsize}, {mask.typed}, {vector} {rest})",
+        )
+        value = from_memory(self.b, raw, buffer.dtype, self.machine)
+        return value if other is None or direct else self.b.select(mask, value, other)
+
+    def gather_one(self, buffer: Buffer, where: str, mask: Value, other: Value | None) -> Value:
+        """A gather of a single lane; ``where`` is written as a vector of one."""
+        place = where.rsplit(" ", 1)[1]
+        if mask.name != "true":
+            self.zeros = True
+            place = self.b.pointer(f"select {mask.typed}, ptr {place}, ptr @tw_zeros")
+        value = self.read(buffer, place, 1)
+        return value if other is None else self.b.select(mask, value, other)
+
+    # --- stores -------------------------------------------------------------------------
+    def store_scalar(self, buffer: Buffer, index: Affine, value: Value) -> None:
+        place = self.address(buffer, index)
+        raw = to_memory(self.b, value, buffer.dtype, self.machine)
+        self.b.write(f"  store {raw.typed}, ptr {place}, align {raw.dtype.itemsize}")
+
+    def store_copy(
+        self, buffer: Buffer, index: Affine | Val, copy: int, value: Value, mask: Value | None,
+        streaming: bool = False,
+    ) -> None:
+        """The vector of one copy into contiguous, reversed or scattered places."""
+        section = self.require_section()
+        width = section.width
+        mask = self.conjunction(mask, section.masks[copy])
+        contiguous = isinstance(index, Affine) and abs(index.lane) == 1
+        if isinstance(index, Affine) and index.lane == 0:
+            raise CompilerBug(f"all lanes of a vector loop store to one place of {buffer.name}")
+        if contiguous and isinstance(index, Affine):
+            back = index.lane < 0
+            first = index.uniform().shift(index.lane * width * copy - (width - 1 if back else 0))
+            where = f"ptr {self.address(buffer, first)}"
+            if back:
+                value, mask = self.reverse(value), None if mask is None else self.reverse(mask)
+        else:
+            where = f"<{width} x ptr> {self.addresses(buffer, index, copy).name}"
+        raw = to_memory(self.b, value, buffer.dtype, self.machine)
+        if width == 1:
+            self.store_one(raw, where.rsplit(" ", 1)[1], mask)
+        elif contiguous and mask is None:
+            size = raw.dtype.itemsize
+            tail = f"{min(64, size * width)}, !nontemporal !0" if streaming else f"{size}"
+            self.b.write(f"  store {raw.typed}, {where}, align {tail}")
+        else:
+            self.masked_write(raw, where, mask, "store" if contiguous else "scatter")
+
+    def store_one(self, raw: Value, place: str, mask: Value | None) -> None:
+        """A single lane; where its mask is off, a place of our own takes the value."""
+        if mask is not None:
+            place = self.b.pointer(f"select {mask.typed}, ptr {place}, ptr {self.dump()}")
+        self.b.write(f"  store {raw.typed}, ptr {place}, align {raw.dtype.itemsize}")
+
+    def dump(self) -> str:
+        """A place on the stack for values that nobody wants."""
+        if "%dump" not in self.b.allocas:
+            self.b.allocas["%dump"] = "  %dump = alloca i64, align 8"
+        return "%dump"
+
+    def masked_write(self, raw: Value, where: str, mask: Value | None, what: str) -> None:
+        width = raw.lanes
+        if mask is None:
+            mask = Value("splat (i1 true)", bool_, width)
+        suffix, pointers = ("p0", "ptr") if what == "store" else (f"v{width}p0", f"<{width} x ptr>")
+        symbol = f"llvm.masked.{what}.{mangle(raw.dtype, width)}.{suffix}"
+        self.b.declarations.add(f"declare void @{symbol}({raw.type}, {pointers}, i32, <{width} x i1>)")
+        self.b.write(f"  call void @{symbol}({raw.typed}, {where}, i32 {raw.dtype.itemsize}, {mask.typed})")
+
+    # --- lanes --------------------------------------------------------------------------
+    def conjunction(self, a: Value | None, c: Value | None) -> Value | None:
+        if a is None or c is None:
+            return a if c is None else c
+        names = (a.name, c.name)
+        return self.b.pure(("and", *names), names, lambda: self.b.binary("and", a, c))  # type: ignore[no-any-return]
+
+    def reverse(self, v: Value) -> Value:
+        if v.lanes == 1:
+            return v
+        order = ", ".join(f"i32 {lane}" for lane in reversed(range(v.lanes)))
+        return self.b.define(
+            v.dtype, v.lanes, f"shufflevector {v.typed}, {v.type} poison, <{v.lanes} x i32> <{order}>"
+        )
+
+    def any_lane(self, mask: Value) -> Value:
+        """Whether some lane of a bool vector is on."""
+        if mask.lanes == 1:
+            return mask
+        bits = self.b.pointer(f"bitcast {mask.typed} to i{mask.lanes}")
+        return self.b.define(bool_, 1, f"icmp ne i{mask.lanes} {bits}, 0")
+
+    # --- register buffers ---------------------------------------------------------------
+    def slot(self, buffer: Buffer, index: Affine | Val) -> tuple[int, bool]:
+        """The constant part of a register index, and whether the lane is added to it."""
+        if not isinstance(index, Affine) or index.terms or index.lane not in (0, 1):
+            raise CompilerBug(f"the index of register buffer {buffer.name} is not constant: {index}")
+        if not 0 <= index.const < buffer.size:
+            raise CompilerBug(f"register buffer {buffer.name} of {buffer.size} has no {index.const}")
+        return index.const, bool(index.lane)
+
+    def load_register(self, e: Load) -> Val:
+        element, across = self.slot(e.buffer, self.linear(e.index))
+        name, section = e.buffer.name, self.section
+        if e.mask is not None:
+            raise CompilerBug(f"a masked load of register buffer {name}")
+        if across:
+            width = self.require_section().width
+            return tuple(
+                self.vector_slot(e.buffer, element + copy * width, width)
+                for copy in range(self.require_section().copies)
+            )
+        if section is not None and self.slots.get((name, element, 0)) is not None:
+            return tuple(self.known((name, element, copy)) for copy in range(section.copies))
+        whole = self.slots.layout.get(name, {}).get(element, (element, 1))
+        if whole[1] > 1:
+            vector = self.known((name, whole[0], "v"))
+            return self.b.define(
+                vector.dtype, 1, f"extractelement {vector.typed}, i64 {element - whole[0]}"
+            )
+        return self.known((name, element, None))
+
+    def vector_slot(self, buffer: Buffer, element: int, width: int) -> Value:
+        """``width`` elements: a slot of its own, or gathered from single ones."""
+        layout = self.slots.layout.get(buffer.name, {})
+        if width == 1 or layout.get(element, (element, width)) == (element, width):
+            return self.known((buffer.name, element, "v" if width > 1 else None))
+        dtype = carrier(buffer.dtype)
+        vector = Value("poison", dtype, width)
+        for lane in range(width):
+            one = self.load_register(Load(buffer, Const(element + lane)))
+            if not isinstance(one, Value):
+                raise CompilerBug(f"register buffer {buffer.name} differs between lanes")
+            vector = self.b.define(dtype, width, f"insertelement {vector.typed}, {one.typed}, i64 {lane}")
+        return vector
+
+    def known(self, key: Key) -> Value:
+        found = self.slots.get(key)
+        if found is None:
+            raise CompilerBug(f"register buffer {key[0]}[{key[1]}] is read before it is written")
+        return found
+
+    def store_register(self, buffer: Buffer, index: Affine | Val, value: Val) -> None:
+        element, across = self.slot(buffer, index)
+        section = self.section
+        if section is None:
+            if isinstance(value, tuple):
+                raise CompilerBug("a varying value outside of a vector loop")
+            self.slots.claim(buffer.name, element, 1)
+            self.slots.set((buffer.name, element, None), value)
+            return
+        for copy, part in enumerate(self.copies(value)):
+            if across and section.width > 1:
+                self.slots.claim(buffer.name, element + copy * section.width, section.width)
+                self.slots.set((buffer.name, element + copy * section.width, "v"), part)
+            elif across:
+                self.slots.set((buffer.name, element + copy, None), part)
+            else:
+                section.local.add(buffer.name)
+                self.slots.set((buffer.name, element, copy), part)
+
+
+def identity(op: str, dtype: DType) -> float | int | bool:
+    """What an accumulation with ``op`` starts from."""
+    if op in ("add", "or"):
+        return 0
+    if op == "mul":
+        return 1
+    if op == "and":
+        return True if dtype is bool_ else -1
+    low = op == "max"
+    if dtype is bool_:
+        return not low
+    if dtype.is_float:
+        return float("-inf") if low else float("inf")
+    signed = dtype.kind == "i"
+    least, greatest = (-2 ** (dtype.bits - 1), 2 ** (dtype.bits - 1) - 1) if signed else (0, 2 ** dtype.bits - 1)
+    return least if low else greatest
