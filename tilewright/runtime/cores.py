@@ -1,0 +1,68 @@
+"""How many threads this process may sensibly run at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def available_cores(root: Path = Path("/")) -> int:
+    """Cores that this process may use: its affinity mask, and on Linux the limits of its control group.
+
+    Two hardware threads of one core count once, for they share its vector units. ``root`` is where
+    ``proc`` and ``sys`` are found.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        numbers = sorted(os.sched_getaffinity(0))
+    else:
+        numbers = list(range(os.cpu_count() or 1))
+    count = len({_core_of(root, number) for number in numbers})
+    if sys.platform == "linux":
+        for quota in _quotas(root):
+            count = min(count, max(1, -int(-quota // 1)))
+    return max(1, count)
+
+
+def _core_of(root: Path, number: int) -> str:
+    """A name that the hardware threads of one core share."""
+    siblings = root / f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list"
+    return _read(siblings) or str(number)
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Processors that each control group around this process allows."""
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            for group in _upwards(root / "sys/fs/cgroup", path):
+                quota, _, period = _read(group / "cpu.max").partition(" ")
+                yield from _quota(quota, period)
+        elif "cpu" in controllers.split(","):
+            for group in _upwards(root / "sys/fs/cgroup" / controllers, path):
+                yield from _quota(_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us"))
+
+
+def _upwards(base: Path, path: str) -> Iterator[Path]:
+    """The control group's folder and those above it, down to ``base``.
+
+    Inside a container the path may not exist under ``base``, which is the container's own group then.
+    """
+    folder = base / path.strip("/")
+    while folder != base and base in folder.parents:
+        yield folder
+        folder = folder.parent
+    yield base
+
+
+def _quota(quota: str, period: str) -> Iterator[float]:
+    if quota.isdigit() and period.isdigit() and int(period) > 0:
+        yield int(quota) / int(period)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

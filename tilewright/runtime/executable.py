@@ -1,0 +1,155 @@
+"""A compiled function that runs on NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from tilewright.compiler.plan import Plan
+from tilewright.errors import CompilerBug, DTypeError, OutOfBounds, ShapeError
+from tilewright.ir.types import TensorType, concrete
+from tilewright.runtime.dispatch import fast_call
+from tilewright.runtime.pool import address_of, pool
+from tilewright.runtime.results import Layout, lay_out
+from tilewright.runtime.spec import Arguments, Leaf, List, Tree
+from tilewright.runtime.support import support, words
+from tilewright.runtime.threads import team, threads_now
+from tilewright.runtime.work import Work, estimate
+
+
+class Native(Protocol):
+    """Machine code of a program: the address of ``tw_program``, bytes of scratch per thread."""
+
+    @property
+    def address(self) -> int: ...  # noqa: D102
+
+    @property
+    def scratch(self) -> int: ...  # noqa: D102
+
+
+class Executable:
+    """Machine code with the plan that it follows; call it with a list of arrays.
+
+    Safe to call from several Python threads at once. An input that is not C-contiguous, aligned and in
+    native byte order is copied first. A donated input's memory becomes a result: the array that was
+    given must not be used afterwards, and may be the very array that is returned.
+    """
+
+    def __init__(self, plan: Plan, native: Native) -> None:
+        self.plan, self.native = plan, native
+        self.layout: Layout = lay_out(plan)
+        self.work: Work = estimate(plan)
+        self.arena, self.stride = (-(-n // 64) * 64 for n in (plan.arena, native.scratch))
+        self.constants = [_aligned(c) for c in plan.constants]
+        inputs, results = range(len(plan.inputs)), range(len(plan.results))
+        self._call = fast_call(
+            self, Arguments(tuple(Leaf(i) for i in inputs)), List(tuple(Leaf(i) for i in results)),
+            self._call_slowly,
+        )
+
+    def __call__(self, arrays: Sequence[Any]) -> list[np.ndarray]:
+        """The results for one array per input of the plan.
+
+        Raises ``ShapeError`` or ``DTypeError`` for an array of another type than planned, and
+        ``OutOfBounds`` when an index is outside its axis.
+        """
+        result: list[np.ndarray] = self._call(*arrays)
+        return result
+
+    def _call_slowly(self, *arrays: Any) -> list[np.ndarray]:
+        if len(arrays) != len(self.plan.inputs):
+            raise TypeError(f"expected {len(self.plan.inputs)} arrays, got {len(arrays)}")
+        prepared = [
+            prepare(a, t, i) for i, (a, t) in enumerate(zip(arrays, self.plan.inputs, strict=True))
+        ]
+        self._separate(prepared)
+        return self._run(prepared)
+
+    def _separate(self, arrays: list[np.ndarray]) -> None:
+        """Copy each donated input that cannot be written or shares memory with another input."""
+        taken: list[tuple[int, int, int]] = sorted(
+            (address_of(a), address_of(a) + a.nbytes, i) for i, a in enumerate(arrays)
+        )
+        end, last = 0, -1
+        shared: set[int] = set()
+        for start, stop, i in taken:
+            if start < end:
+                shared |= {i, last}
+            if stop > end:
+                end, last = stop, i
+        for i in self.layout.donated:
+            if i in shared or not arrays[i].flags.writeable:
+                arrays[i] = arrays[i].copy()
+
+    def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Run on arrays that are in order, without the native call."""
+        layout, memory = self.layout, pool()
+        fresh = [memory.array(f.shape, f.dtype) for f in layout.fresh]
+        table = words(layout.entries)
+        for i, array in enumerate((*arrays, *fresh[:len(self.plan.outputs)], *self.constants)):
+            table[i] = address_of(array)
+        threads = 1
+        if self.work.mode == 2:
+            threads = max(1, min(threads_now(), self.work.most_threads))
+        space = memory.take(self.arena + threads * self.stride)
+        try:
+            table[layout.arena] = space
+            run = support().run if self.work.mode else support().run_here
+            status = run(
+                team().address, self.native.address, table.ctypes.data, threads,
+                space + self.arena, self.stride,
+            )
+        finally:
+            memory.give(space)
+        if status:
+            self.fail(status)
+        made = [*arrays, *fresh[:len(self.plan.outputs)], *self.constants]
+        for copy, (_, source, _) in zip(fresh[len(self.plan.outputs):], layout.copies, strict=True):
+            copy[...] = made[source].reshape(copy.shape)
+        return [(fresh if s.kind == "fresh" else arrays)[s.index] for s in layout.sources]
+
+    def fail(self, code: int) -> None:
+        """Raise what an error code of the program stands for."""
+        check = self.plan.checks.get(code)
+        if check is None:
+            raise CompilerBug(f"the program reported the error {code}, which the plan does not know")
+        raise OutOfBounds(check.message, loc=check.loc)
+
+
+def make_fast_call(
+    executable: Executable, in_spec: Arguments, out_spec: Tree, slow: Callable[..., Any]
+) -> Callable[..., Any]:
+    """A callable that runs the executable on arguments that look like ``in_spec``.
+
+    It returns a tree like ``out_spec``, and what ``slow`` returns for the same arguments if these do
+    not match. Returns ``slow`` itself where native calls are not possible: in an interpreter whose
+    objects look different, or for leaves whose element type has no native form.
+    """
+    return fast_call(executable, in_spec, out_spec, slow)
+
+
+def prepare(value: Any, type: TensorType, index: int) -> np.ndarray:
+    """An array of this type, C-contiguous, aligned and in native byte order; a copy where necessary.
+
+    Raises ``DTypeError`` or ``ShapeError`` if it is of another type.
+    """
+    array = np.asarray(value)
+    expected = type.dtype.numpy
+    if array.dtype != expected and array.dtype.newbyteorder("=") != expected:
+        raise DTypeError(f"input {index} has the wrong dtype", expected=expected, got=array.dtype)
+    if array.shape != concrete(type.shape):
+        raise ShapeError(f"input {index} has the wrong shape", expected=type.shape, got=array.shape)
+    flags = array.flags
+    if array.dtype.isnative and flags.c_contiguous and flags.aligned:
+        return array
+    return np.array(array, dtype=expected, order="C", copy=True, subok=False)
+
+
+def _aligned(constant: np.ndarray) -> np.ndarray:
+    """A copy of a constant in aligned memory of its own."""
+    room = words(-(-constant.nbytes // 8))
+    array = room.view(np.uint8)[:constant.nbytes].view(constant.dtype).reshape(constant.shape)
+    array[...] = constant
+    return array

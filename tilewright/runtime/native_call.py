@@ -1,0 +1,632 @@
+"""The machine code of one call: match the arguments, make the results, run, build the result tree.
+
+``tw_call`` is the C function of a CPython builtin, the same for every compiled function: what is
+special to one stands in a block of words that the builtin's ``self``, a NumPy array, holds. So a new
+signature costs no compilation, and a warm call enters no Python frame.
+"""
+
+from __future__ import annotations
+
+from tilewright.runtime.native_team import TEAM
+
+POOLED_FROM = 1024
+"""Bytes from which a result's memory comes from our pool; NumPy keeps small blocks at hand itself."""
+
+CALL = {name: i for i, name in enumerate((
+    "API", "TEAM", "POOL", "SLOW", "FAIL", "THREADS_NOW", "POSITIONAL", "KEYWORDS", "NAMES",
+    "NODES", "TREE", "CODE", "TEMPLATE", "ENTRIES", "INPUTS", "RESULTS", "RESULT", "COPIES",
+    "COPY", "ARENA", "ARENA_BYTES", "STRIDE", "MODE", "MOST", "ORDER", "RANGES", "BYTES",
+    "LEAVES_AT", "NUMBERS_AT", "OBJECTS_AT", "HELD_AT",
+))}
+"""Words that describe a compiled call.
+
+SLOW         called with the same arguments when they do not match
+FAIL         called with the program's error code
+THREADS_NOW  returns the number of threads in force
+POSITIONAL, KEYWORDS, NAMES   how many arguments of each sort, and the names' strings
+NODES, TREE  the signature (``native_match``) and the result tree (``TREES``)
+TEMPLATE     the program's table, ENTRIES long, with the constants filled in
+RESULT       descriptions of RESULTS new arrays: table entry, bytes, descr, rank, shape
+COPY         COPIES triples (to, from, bytes) of table entries to copy after the run
+ARENA        the table entry of the arena, of ARENA_BYTES; STRIDE: bytes of scratch per thread
+MODE         0: run here with the interpreter lock held; 1: here without it; 2: on up to MOST threads
+ORDER        permutation of the inputs, for the overlap test; 0 where nothing is donated
+RANGES       per input 2 * bytes + (1 if donated)
+BYTES        size of the frame; ..._AT: words of it where its parts start
+"""
+
+TREES = {name: i for i, name in enumerate((
+    "result", "input", "tuple", "list", "dict", "object", "build",
+))}
+"""Kinds of nodes of a result tree: kind, number, address, then the children.
+
+result   the new array of this number; input: the argument of the input of this number
+tuple, list   length; dict: length, 0, then key and node per entry
+object   0, a Python object that is part of every result
+build    length, a callable that is given the tuple of the children
+"""
+
+RESULT = {"ENTRY": 0, "SPAN": 1, "OF": 2, "DIMENSIONS": 3, "LENGTHS": 4}
+MOVE = {"TO": 0, "FROM": 1, "COUNT": 2}
+
+PLACES = {**CALL, **RESULT, **MOVE, "THREADS": TEAM["THREADS"]}
+
+_PREPARE = """
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+
+; Whether the arguments are those that were compiled for.
+define internal i1 @match_all(ptr %call, ptr %frame, ptr %args, i64 %nargs, ptr %names) {
+entry:
+  %api = word ptr %call API
+  %positional = word i64 %call POSITIONAL
+  %as_many = icmp eq i64 %nargs, %positional
+  br i1 %as_many, label %named, label %no
+named:
+  %keywords = word i64 %call KEYWORDS
+  %plain = icmp eq ptr %names, null
+  br i1 %plain, label %counted, label %count
+count:
+  %given = word i64 %names SIZE
+  br label %counted
+counted:
+  %n = phi i64 [ 0, %named ], [ %given, %count ]
+  %fits = icmp eq i64 %n, %keywords
+  br i1 %fits, label %compare, label %no
+compare:
+  %expected = word ptr %call NAMES
+  %offset = word i64 %api TUPLE_ITEMS
+  br label %check
+check:
+  %i = phi i64 [ 0, %compare ], [ %i1, %name ]
+  %more = icmp ult i64 %i, %n
+  br i1 %more, label %name, label %walk
+name:
+  %first = at %names %offset
+  %a = word ptr %first %i
+  %b = word ptr %expected %i
+  %i1 = add i64 %i, 1
+  %same = icmp eq ptr %a, %b
+  br i1 %same, label %check, label %no
+walk:
+  %total = add i64 %positional, %n
+  br label %next
+next:
+  %k = phi i64 [ 0, %walk ], [ %k1, %arg ]
+  %left = icmp ult i64 %k, %total
+  br i1 %left, label %arg, label %yes
+arg:
+  %obj = word ptr %args %k
+  %k1 = add i64 %k, 1
+  %good = call i1 @match(ptr %frame, ptr %obj)
+  br i1 %good, label %next, label %no
+yes:
+  ret i1 true
+no:
+  ret i1 false
+}
+
+; Whether no donated input shares memory with another input. Sorts the inputs by address, starting
+; from the order of the last call, which is mostly the right one already.
+define internal i1 @separate(ptr %call, ptr %table) {
+entry:
+  %order = word ptr %call ORDER
+  %ranges = word ptr %call RANGES
+  %n = word i64 %call INPUTS
+  br label %outer
+outer:
+  %i = phi i64 [ 0, %entry ], [ %i1, %placed ]
+  %everything = phi i64 [ 0, %entry ], [ %all1, %placed ]
+  %i1 = add i64 %i, 1
+  %more = icmp ult i64 %i, %n
+  br i1 %more, label %take, label %sweep
+take:
+  %moving = word i64 %order %i
+  %start = word i64 %table %moving
+  %all1 = add i64 %everything, 0
+  br label %inner
+inner:
+  %j = phi i64 [ %i, %take ], [ %j1, %shift ]
+  %first = icmp eq i64 %j, 0
+  br i1 %first, label %placed, label %look
+look:
+  %j1 = sub i64 %j, 1
+  %before = word i64 %order %j1
+  %address = word i64 %table %before
+  %sorted = icmp ule i64 %address, %start
+  br i1 %sorted, label %placed, label %shift
+shift:
+  put i64 %before %order %j
+  br label %inner
+placed:
+  put i64 %moving %order %j
+  br label %outer
+sweep:
+  %k = phi i64 [ 0, %outer ], [ %k1, %fine ]
+  %end_any = phi i64 [ 0, %outer ], [ %any1, %fine ]
+  %end_donated = phi i64 [ 0, %outer ], [ %donated1, %fine ]
+  %left = icmp ult i64 %k, %n
+  br i1 %left, label %range, label %yes
+range:
+  %k1 = add i64 %k, 1
+  %input = word i64 %order %k
+  %from = word i64 %table %input
+  %packed = word i64 %ranges %input
+  %bytes = lshr i64 %packed, 1
+  %flag = trunc i64 %packed to i1
+  %to = add i64 %from, %bytes
+  %clash1 = icmp ult i64 %from, %end_donated
+  %over = icmp ult i64 %from, %end_any
+  %clash2 = and i1 %over, %flag
+  %clash = or i1 %clash1, %clash2
+  br i1 %clash, label %no, label %fine
+fine:
+  %farther = icmp ugt i64 %to, %end_any
+  %any1 = select i1 %farther, i64 %to, i64 %end_any
+  %beyond = icmp ugt i64 %to, %end_donated
+  %extend = and i1 %beyond, %flag
+  %donated1 = select i1 %extend, i64 %to, i64 %end_donated
+  br label %sweep
+yes:
+  ret i1 true
+no:
+  ret i1 false
+}
+
+; Makes the result array that %about describes; puts its memory into the table. Null on failure.
+define internal ptr @make(ptr %call, ptr %frame, ptr %about) {
+entry:
+  %api = word ptr %call API
+  %bytes = word i64 %about SPAN
+  %descr = word ptr %about OF
+  %nd = word i32 %about DIMENSIONS
+  %dims = at %about LENGTHS
+  %type = word ptr %api NDARRAY
+  %pooled = icmp uge i64 %bytes, $POOLED_FROM
+  br i1 %pooled, label %large, label %small
+small:
+  capi void %api Py_IncRef(ptr %descr)
+  %own = capi ptr %api PyArray_NewFromDescr(ptr %type, ptr %descr, i32 %nd, ptr %dims, ptr null, ptr null, i32 0, ptr null)
+  br label %made
+large:
+  %pool = word ptr %call POOL
+  %memory = call ptr @tw_take(ptr %pool, i64 %bytes)
+  %none = icmp eq ptr %memory, null
+  br i1 %none, label %full, label %wrap
+full:
+  %r = capi ptr %api PyErr_NoMemory()
+  ret ptr null
+wrap:
+  %owner = capi ptr %api PyCapsule_New(ptr %memory, ptr null, ptr @tw_give_capsule)
+  %unowned = icmp eq ptr %owner, null
+  br i1 %unowned, label %lost, label %array
+lost:
+  call void @tw_give(ptr %memory)
+  ret ptr null
+array:
+  capi void %api Py_IncRef(ptr %descr)
+  %view = capi ptr %api PyArray_NewFromDescr(ptr %type, ptr %descr, i32 %nd, ptr %dims, ptr null, ptr %memory, i32 1281, ptr null)
+  %failed = icmp eq ptr %view, null
+  br i1 %failed, label %drop, label %based
+drop:
+  capi void %api Py_DecRef(ptr %owner)
+  ret ptr null
+based:
+  %e = capi i32 %api PyArray_SetBaseObject(ptr %view, ptr %owner)
+  br label %made
+made:
+  %result = phi ptr [ %own, %small ], [ %view, %based ]
+  %null = icmp eq ptr %result, null
+  br i1 %null, label %fail, label %enter
+enter:
+  %entry_index = word i64 %about ENTRY
+  %table = word ptr %frame TABLE
+  %data = word ptr %result DATA
+  put ptr %data %table %entry_index
+  ret ptr %result
+fail:
+  ret ptr null
+}
+
+define internal i1 @make_all(ptr %call, ptr %frame) {
+entry:
+  %n = word i64 %call RESULTS
+  %objects = word ptr %frame OBJECTS
+  %first = word ptr %call RESULT
+  br label %check
+check:
+  %i = phi i64 [ 0, %entry ], [ %i1, %keep ]
+  %about = phi ptr [ %first, %entry ], [ %next, %keep ]
+  %more = icmp ult i64 %i, %n
+  br i1 %more, label %one, label %yes
+one:
+  %array = call ptr @make(ptr %call, ptr %frame, ptr %about)
+  %none = icmp eq ptr %array, null
+  br i1 %none, label %no, label %keep
+keep:
+  put ptr %array %objects %i
+  %i1 = add i64 %i, 1
+  put i64 %i1 %frame MADE
+  %rank = word i64 %about DIMENSIONS
+  %length = add i64 %rank, 4
+  %next = at %about %length
+  br label %check
+yes:
+  ret i1 true
+no:
+  ret i1 false
+}
+
+; Gives back everything that the call owns but the result.
+define internal void @release(ptr %api, ptr %frame) {
+entry:
+  %objects = word ptr %frame OBJECTS
+  %made = word i64 %frame MADE
+  %held = word ptr %frame HELD
+  %holds = word i64 %frame HOLDS
+  call void @drop_all(ptr %api, ptr %objects, i64 %made)
+  call void @drop_all(ptr %api, ptr %held, i64 %holds)
+  call void @tw_give(ptr %frame)
+  ret void
+}
+
+define internal void @drop_all(ptr %api, ptr %objects, i64 %n) {
+entry:
+  br label %check
+check:
+  %i = phi i64 [ 0, %entry ], [ %i1, %drop ]
+  %more = icmp ult i64 %i, %n
+  br i1 %more, label %drop, label %end
+drop:
+  %obj = word ptr %objects %i
+  capi void %api Py_DecRef(ptr %obj)
+  %i1 = add i64 %i, 1
+  br label %check
+end:
+  ret void
+}
+"""
+
+_RUN = """
+; The number of threads to run on: 1, or what is in force up to the most that are useful; 0: failed.
+define internal i64 @threads(ptr %call) {
+entry:
+  %mode = word i64 %call MODE
+  %team = word ptr %call TEAM
+  %several = icmp eq i64 %mode, 2
+  br i1 %several, label %look, label %one
+one:
+  ret i64 1
+look:
+  %known = word i64 %team THREADS
+  %unknown = icmp eq i64 %known, 0
+  br i1 %unknown, label %ask, label %limit
+ask:
+  %api = word ptr %call API
+  %function = word ptr %call THREADS_NOW
+  %answer = capi ptr %api PyObject_CallNoArgs(ptr %function)
+  %none = icmp eq ptr %answer, null
+  br i1 %none, label %fail, label %read
+read:
+  %number = capi i64 %api PyLong_AsLongLong(ptr %answer)
+  capi void %api Py_DecRef(ptr %answer)
+  br label %limit
+limit:
+  %now = phi i64 [ %known, %look ], [ %number, %read ]
+  %most = word i64 %call MOST
+  %n = call i64 @llvm.umin.i64(i64 %now, i64 %most)
+  ret i64 %n
+fail:
+  ret i64 0
+}
+
+; Runs the program on a filled table; its status, or -1 with a Python error set.
+define internal i64 @execute(ptr %call, ptr %frame) {
+entry:
+  %api = word ptr %call API
+  %team = word ptr %call TEAM
+  %pool = word ptr %call POOL
+  %table = word ptr %frame TABLE
+  %code = word ptr %call CODE
+  %stride = word i64 %call STRIDE
+  %arena_bytes = word i64 %call ARENA_BYTES
+  %n = call i64 @threads(ptr %call)
+  %unknown = icmp eq i64 %n, 0
+  br i1 %unknown, label %fail, label %size
+size:
+  %scratch_bytes = mul i64 %stride, %n
+  %need = add i64 %arena_bytes, %scratch_bytes
+  %some = icmp ne i64 %need, 0
+  br i1 %some, label %take, label %ready
+take:
+  %memory = call ptr @tw_take(ptr %pool, i64 %need)
+  %none = icmp eq ptr %memory, null
+  br i1 %none, label %full, label %fill
+full:
+  %e = capi ptr %api PyErr_NoMemory()
+  br label %fail
+fill:
+  %arena = word i64 %call ARENA
+  put ptr %memory %table %arena
+  br label %ready
+ready:
+  %space = phi ptr [ null, %size ], [ %memory, %fill ]
+  %scratch = getelementptr i8, ptr %space, i64 %arena_bytes
+  %mode = word i64 %call MODE
+  %hold = icmp eq i64 %mode, 0
+  br i1 %hold, label %here, label %away
+here:
+  %status1 = call i64 @alone(ptr %code, ptr %table, ptr %scratch)
+  br label %ran
+away:
+  %thread = capi ptr %api PyEval_SaveThread()
+  %status2 = call i64 @tw_run(ptr %team, ptr %code, ptr %table, i64 %n, ptr %scratch, i64 %stride)
+  capi void %api PyEval_RestoreThread(ptr %thread)
+  br label %ran
+ran:
+  %status = phi i64 [ %status1, %here ], [ %status2, %away ]
+  br i1 %some, label %give, label %end
+give:
+  call void @tw_give(ptr %space)
+  br label %end
+end:
+  ret i64 %status
+fail:
+  ret i64 -1
+}
+
+; Results that are copies of inputs, constants or other results.
+define internal void @copy_all(ptr %call, ptr %table) {
+entry:
+  %n = word i64 %call COPIES
+  %first = word ptr %call COPY
+  br label %check
+check:
+  %i = phi i64 [ 0, %entry ], [ %i1, %copy ]
+  %about = phi ptr [ %first, %entry ], [ %next, %copy ]
+  %more = icmp ult i64 %i, %n
+  br i1 %more, label %copy, label %end
+copy:
+  %to = word i64 %about TO
+  %from = word i64 %about FROM
+  %bytes = word i64 %about COUNT
+  %target = word ptr %table %to
+  %source = word ptr %table %from
+  call void @llvm.memcpy.p0.p0.i64(ptr %target, ptr %source, i64 %bytes, i1 false)
+  %i1 = add i64 %i, 1
+  %next = at %about 3
+  br label %check
+end:
+  ret void
+}
+"""
+
+_BUILD = """
+; The children of a tuple, list or dict that was made empty; false with an error set.
+define internal i1 @build_items(ptr %frame, ptr %items, i64 %n) {
+entry:
+  br label %check
+check:
+  %i = phi i64 [ 0, %entry ], [ %i1, %keep ]
+  %more = icmp ult i64 %i, %n
+  br i1 %more, label %item, label %yes
+item:
+  %child = call ptr @build(ptr %frame)
+  %none = icmp eq ptr %child, null
+  br i1 %none, label %no, label %keep
+keep:
+  put ptr %child %items %i
+  %i1 = add i64 %i, 1
+  br label %check
+yes:
+  ret i1 true
+no:
+  ret i1 false
+}
+
+define internal i1 @build_entries(ptr %frame, ptr %dict, i64 %n) {
+entry:
+  %api = word ptr %frame FUNCTIONS
+  br label %check
+check:
+  %i = phi i64 [ 0, %entry ], [ %i1, %enter ]
+  %more = icmp ult i64 %i, %n
+  br i1 %more, label %item, label %yes
+item:
+  %cursor = word ptr %frame CURSOR
+  %key = word ptr %cursor 0
+  %after = at %cursor 1
+  put ptr %after %frame CURSOR
+  %child = call ptr @build(ptr %frame)
+  %none = icmp eq ptr %child, null
+  br i1 %none, label %no, label %enter
+enter:
+  %error = capi i32 %api PyDict_SetItem(ptr %dict, ptr %key, ptr %child)
+  capi void %api Py_DecRef(ptr %child)
+  %i1 = add i64 %i, 1
+  %good = icmp eq i32 %error, 0
+  br i1 %good, label %check, label %no
+yes:
+  ret i1 true
+no:
+  ret i1 false
+}
+
+; A new reference to what the next node of the result tree says; null with an error set.
+define internal ptr @build(ptr %frame) {
+entry:
+  %api = word ptr %frame FUNCTIONS
+  %node = word ptr %frame CURSOR
+  %kind = word i64 %node KIND
+  %n = word i64 %node NUMBER
+  %address = word ptr %node EXPECTED
+  %rest = at %node REST
+  put ptr %rest %frame CURSOR
+  %offset = word i64 %api TUPLE_ITEMS
+  switch i64 %kind, label %tuple [
+    i64 $result, label %result
+    i64 $input, label %input
+    i64 $object, label %constant
+    i64 $list, label %list
+    i64 $dict, label %dict
+  ]
+result:
+  %objects = word ptr %frame OBJECTS
+  %array = word ptr %objects %n
+  br label %share
+input:
+  %leaves = word ptr %frame LEAVES
+  %argument = word ptr %leaves %n
+  br label %share
+constant:
+  br label %share
+share:
+  %shared = phi ptr [ %array, %result ], [ %argument, %input ], [ %address, %constant ]
+  capi void %api Py_IncRef(ptr %shared)
+  ret ptr %shared
+list:
+  %new_list = capi ptr %api PyList_New(i64 %n)
+  %no_list = icmp eq ptr %new_list, null
+  br i1 %no_list, label %fail, label %in_list
+in_list:
+  %pointed = word ptr %new_list LIST_ITEMS
+  br label %items
+tuple:
+  %new_tuple = capi ptr %api PyTuple_New(i64 %n)
+  %no_tuple = icmp eq ptr %new_tuple, null
+  br i1 %no_tuple, label %fail, label %in_tuple
+in_tuple:
+  %inline = at %new_tuple %offset
+  br label %items
+items:
+  %sequence = phi ptr [ %new_list, %in_list ], [ %new_tuple, %in_tuple ]
+  %places = phi ptr [ %pointed, %in_list ], [ %inline, %in_tuple ]
+  %filled = call i1 @build_items(ptr %frame, ptr %places, i64 %n)
+  br i1 %filled, label %whole, label %drop
+whole:
+  %custom = icmp eq i64 %kind, $build
+  br i1 %custom, label %apply, label %give
+apply:
+  %object = capi ptr %api PyObject_CallOneArg(ptr %address, ptr %sequence)
+  capi void %api Py_DecRef(ptr %sequence)
+  ret ptr %object
+dict:
+  %new_dict = capi ptr %api PyDict_New()
+  %no_dict = icmp eq ptr %new_dict, null
+  br i1 %no_dict, label %fail, label %entries
+entries:
+  %entered = call i1 @build_entries(ptr %frame, ptr %new_dict, i64 %n)
+  br i1 %entered, label %give, label %drop
+give:
+  %made = phi ptr [ %sequence, %whole ], [ %new_dict, %entries ]
+  ret ptr %made
+drop:
+  %partial = phi ptr [ %sequence, %items ], [ %new_dict, %entries ]
+  capi void %api Py_DecRef(ptr %partial)
+  br label %fail
+fail:
+  ret ptr null
+}
+"""
+
+_CALL = """
+; METH_FASTCALL | METH_KEYWORDS
+define ptr @tw_call(ptr %self, ptr %args, i64 %nargs, ptr %names) {
+entry:
+  %call = word ptr %self DATA
+  %api = word ptr %call API
+  %pool = word ptr %call POOL
+  %bytes = word i64 %call BYTES
+  %frame = call ptr @tw_take(ptr %pool, i64 %bytes)
+  %none = icmp eq ptr %frame, null
+  br i1 %none, label %full, label %prepare
+full:
+  %memory_error = capi ptr %api PyErr_NoMemory()
+  ret ptr null
+prepare:
+  call void @lay_out(ptr %call, ptr %frame)
+  %table = word ptr %frame TABLE
+  %matched = call i1 @match_all(ptr %call, ptr %frame, ptr %args, i64 %nargs, ptr %names)
+  br i1 %matched, label %donation, label %slow
+donation:
+  %order = word ptr %call ORDER
+  %simple = icmp eq ptr %order, null
+  br i1 %simple, label %results, label %overlap
+overlap:
+  %apart = call i1 @separate(ptr %call, ptr %table)
+  br i1 %apart, label %results, label %slow
+slow:
+  ; Held first: giving up our references may run code that replaces the slow path.
+  %function = word ptr %call SLOW
+  capi void %api Py_IncRef(ptr %function)
+  call void @release(ptr %api, ptr %frame)
+  %answer = capi ptr %api PyObject_Vectorcall(ptr %function, ptr %args, i64 %nargs, ptr %names)
+  capi void %api Py_DecRef(ptr %function)
+  ret ptr %answer
+results:
+  %made = call i1 @make_all(ptr %call, ptr %frame)
+  br i1 %made, label %run, label %fail
+run:
+  %status = call i64 @execute(ptr %call, ptr %frame)
+  switch i64 %status, label %report [
+    i64 0, label %build
+    i64 -1, label %fail
+  ]
+report:
+  %error = capi ptr %api PyLong_FromLongLong(i64 %status)
+  %unmade = icmp eq ptr %error, null
+  br i1 %unmade, label %fail, label %raise
+raise:
+  %reporter = word ptr %call FAIL
+  %ignored = capi ptr %api PyObject_CallOneArg(ptr %reporter, ptr %error)
+  capi void %api Py_DecRef(ptr %error)
+  br label %fail
+build:
+  call void @copy_all(ptr %call, ptr %table)
+  %tree = word ptr %call TREE
+  put ptr %tree %frame CURSOR
+  %result = call ptr @build(ptr %frame)
+  call void @release(ptr %api, ptr %frame)
+  ret ptr %result
+fail:
+  call void @release(ptr %api, ptr %frame)
+  ret ptr null
+}
+
+define internal void @lay_out(ptr %call, ptr %frame) {
+  %api = word ptr %call API
+  put ptr %api %frame FUNCTIONS
+  put i64 0 %frame HOLDS
+  put i64 0 %frame MADE
+  %nodes = word ptr %call NODES
+  put ptr %nodes %frame CURSOR
+  %table = at %frame $FRAME_WORDS
+  put ptr %table %frame TABLE
+  %leaves_at = word i64 %call LEAVES_AT
+  %leaves = at %frame %leaves_at
+  put ptr %leaves %frame LEAVES
+  %numbers_at = word i64 %call NUMBERS_AT
+  %numbers = at %frame %numbers_at
+  put ptr %numbers %frame NUMBERS
+  %objects_at = word i64 %call OBJECTS_AT
+  %objects = at %frame %objects_at
+  put ptr %objects %frame OBJECTS
+  %held_at = word i64 %call HELD_AT
+  %held = at %frame %held_at
+  put ptr %held %frame HELD
+  %template = word ptr %call TEMPLATE
+  %entries = word i64 %call ENTRIES
+  %bytes = shl i64 %entries, 3
+  call void @llvm.memcpy.p0.p0.i64(ptr %table, ptr %template, i64 %bytes, i1 false)
+  ret void
+}
+"""
+
+
+def call_text(frame_words: int) -> str:
+    """The call's code in shorthand; it follows the texts of team, pool and matcher."""
+    text = _PREPARE + _RUN + _BUILD + _CALL
+    for name, kind in TREES.items():
+        text = text.replace(f"${name}", str(kind))
+    for name, number in {"$POOLED_FROM": POOLED_FROM, "$FRAME_WORDS": frame_words}.items():
+        text = text.replace(name, str(number))
+    return text
