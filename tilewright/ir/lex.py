@@ -104,7 +104,7 @@ class Reader:
     def expect(self, text: str) -> Token:
         """Skip the next token, which must be ``text``."""
         if not self.accept(text):
-            raise self.error(f"expected {text}, found {self.next.text}")
+            raise self.error(f"expected '{text}', found {self.next.text}")
         return self.tokens[self.at - 1]
 
     def listed(self, close: str, item: Callable[[], Item]) -> list[Item]:

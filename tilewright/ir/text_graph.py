@@ -101,9 +101,10 @@ def implied_types(
 
 
 def node_text(node: Node, names: Mapping[Node, str]) -> str:
-    """An op, its operands, attributes and type; operands without a name are numbers."""
+    """An op, its operands, attributes and type."""
+    numbers = numbers_of(node)
     operands = ", ".join(
-        names[n] if n in names else number_text(full_value(n), n.dtype) for n in node.inputs
+        number_text(full_value(n), n.dtype) if n in numbers else names[n] for n in node.inputs
     )
     if isinstance(node.attrs, FullAttrs):
         operands = number_text(full_value(node), node.dtype)

@@ -1,4 +1,4 @@
-"""Element types, shapes and tensor types, with NumPy 2 promotion and broadcasting as pure functions."""
+"""Element types, shapes and tensor types; NumPy 2's promotion and broadcasting as functions."""
 
 from __future__ import annotations
 
@@ -68,12 +68,15 @@ _FROM_NUMPY: dict[np.dtype, DType] = {v: DTYPES[k] for k, v in _NUMPY.items()}
 
 
 def dtype_of(value: object) -> DType:
-    """The DType of a NumPy dtype, scalar type, name or array. Raises ``TypeError`` if there is none."""
+    """The DType of a NumPy dtype, scalar type, name or array.
+
+    Raises ``TypeError`` if there is none.
+    """
     if isinstance(value, DType):
         return value
     if isinstance(value, str) and value in DTYPES:
         return DTYPES[value]
-    found = value if isinstance(value, np.dtype) else getattr(value, "dtype", value)
+    found = value if isinstance(value, (np.dtype, type)) else getattr(value, "dtype", value)
     plain = np.dtype(found)  # type: ignore[call-overload]
     try:
         return _FROM_NUMPY[plain.newbyteorder("=")]
@@ -83,7 +86,10 @@ def dtype_of(value: object) -> DType:
 
 @functools.lru_cache(maxsize=None)
 def promote(*dtypes: DType) -> DType:
-    """The common type of arrays of these types under NumPy 2's rules."""
+    """The common type of arrays of these types under NumPy 2's rules.
+
+    Raises ``TypeError`` where NumPy has none: bfloat16 with float16 or with wide integers.
+    """
     return dtype_of(np.result_type(*(d.numpy for d in dtypes)))
 
 
