@@ -82,6 +82,9 @@ def public_without_docstring(tree: ast.Module) -> list[str]:
 CELLS = {
     "tilewright/ir/infer.py": "one function per row of the op table, named after it",
     "tilewright/ir/meaning.py": "one function per row of the op table, named after it",
+    "tilewright/ir/expansions.py": "one function per row of the op table, named after it",
+    "tilewright/ir/derivatives.py": "one function per row of the op table, named after it",
+    "tilewright/ir/transposes.py": "one function per row of the op table, named after it",
 }
 
 
