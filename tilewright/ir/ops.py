@@ -72,7 +72,8 @@ elementwise("sub", 2, np.subtract, NUMBERS, derivative=d.sub)
 elementwise("mul", 2, np.multiply, ALL, derivative=d.mul)
 elementwise("div", 2, np.true_divide, FLOATS, derivative=d.div, domain=(0.3, 3))
 elementwise("floordiv", 2, np.floor_divide, NUMBERS, derivative=d.none, expand=e.in_f32(e.floordiv))
-elementwise("mod", 2, np.remainder, NUMBERS, derivative=d.mod, expand=e.in_f32(e.mod), domain=(0.3, 3))
+elementwise("mod", 2, np.remainder, NUMBERS, derivative=d.mod, expand=e.in_f32(e.mod),
+            domain=(0.3, 3))
 elementwise("pow", 2, meaning.power, NUMBERS, ufunc=np.power, domain=(0.1, 3.0),
             derivative=d.power, expand=e.power)
 elementwise("neg", 1, np.negative, NUMBERS, derivative=d.neg)
