@@ -26,12 +26,25 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
 class InputSpec:
-    """The type of an argument leaf; ``weak`` for a Python number, whose type follows its partner's."""
+    """The type of an argument leaf; ``weak`` for a Python number, whose type follows its partner's.
 
-    type: TensorType
-    weak: bool = False
+    It is no dataclass: those are trees, and this stands in the place of a leaf.
+    """
+
+    __slots__ = ("type", "weak")
+
+    def __init__(self, type: TensorType, weak: bool = False) -> None:
+        self.type, self.weak = type, weak
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, InputSpec) and (self.type, self.weak) == (other.type, other.weak)
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.weak))
+
+    def __repr__(self) -> str:
+        return f"{self.type} (a Python number)" if self.weak else str(self.type)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,172 @@
+"""A traced function on its way to machine code, with the text of every stage."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tilewright.compiler.cost import Cost
+from tilewright.compiler.pipeline import compile_graph
+from tilewright.compiler.plan import Plan
+from tilewright.compiler.stage import Stage
+from tilewright.compiler.target import Target
+from tilewright.compiler.text import show_loops, show_plan
+from tilewright.errors import CompilerBug, TraceError, UserError
+from tilewright.frontend.location import here
+from tilewright.frontend.reproducer import compiler_bug
+from tilewright.frontend.trace import Traced
+from tilewright.ir.graph import Graph
+from tilewright.ir.text import show
+from tilewright.runtime.executable import Executable
+
+STAGES = ("graph", "optimised graph", "kernels", "loops", "llvm", "asm")
+"""What ``as_text`` can show, in the order in which it comes about."""
+
+ALIASES = {"optimized graph": "optimised graph", "optimized": "optimised graph",
+           "optimised": "optimised graph", "plan": "kernels", "assembly": "asm"}
+
+
+class Stages(tuple[Stage, ...]):
+    """The steps of a compilation in order; prints one line per step."""
+
+    def __str__(self) -> str:
+        total = sum(stage.milliseconds for stage in self)
+        return "\n".join([*map(str, self), f"{'total':<10} {total:8.2f} ms"])
+
+    __repr__ = __str__
+
+
+class Lowered:
+    """A traced function for one signature. What needs the compiler is compiled when asked for."""
+
+    def __init__(
+        self, traced: Traced, donated: tuple[int, ...], target: str | None, milliseconds: float
+    ) -> None:
+        self.traced = traced
+        self.donated = donated
+        self.target_name = target
+        self._milliseconds = milliseconds
+
+    @property
+    def graph(self) -> Graph:
+        """The graph as it was traced."""
+        return self.traced.graph
+
+    @functools.cached_property
+    def compiled(self) -> Compiled:
+        """The compiled function, compiled once."""
+        return Compiled(self)
+
+    def compile(self) -> Compiled:
+        """The function in machine code. Raises ``CompilerBug`` if the compiler fails."""
+        return self.compiled
+
+    def as_text(self, stage: str = "optimised graph") -> str:
+        """The text of a stage, one of :data:`STAGES`. Raises ``TraceError`` for any other name."""
+        name = ALIASES.get(stage, stage)
+        if name not in STAGES:
+            raise TraceError("as_text: no such stage", expected=", ".join(map(repr, STAGES)),
+                             got=repr(stage), loc=here())
+        return show(self.graph) if name == "graph" else TEXTS[name](self.compiled)
+
+    @property
+    def stages(self) -> Stages:
+        """The steps of the compilation, with pass name and milliseconds."""
+        return self.compiled.stages
+
+    def cost(self) -> Cost:
+        """Operations, bytes and scratch memory per kernel, with the user's lines."""
+        return self.compiled.cost()
+
+    def __repr__(self) -> str:
+        types = ", ".join(f"{p}: {n.type}" for p, n in zip(
+            self.traced.paths, self.graph.inputs, strict=True))
+        return f"{type(self).__name__}<{self.graph.name}({types})>"
+
+
+class Compiled:
+    """A function in machine code for one signature; call it with the flat list of its inputs."""
+
+    def __init__(self, lowered: Lowered) -> None:
+        self.lowered = lowered
+        graph, donated = unique_outputs(lowered.graph), lowered.donated
+        target: Target | None = None
+        try:
+            target = find_target(lowered.target_name)
+            self.program = compile_graph(graph, target, donated)
+            start = time.perf_counter()
+            self.native, self.executable = make_executable(self.program.plan, target)
+        except (UserError, CompilerBug, ImportError):
+            raise
+        except Exception as error:
+            compiler_bug(graph, target, donated, error)
+        self.target = target
+        generated = Stage("codegen", (time.perf_counter() - start) * 1e3, True,
+                          lambda: self.native.llvm_text)
+        traced = Stage("trace", lowered._milliseconds, True, lambda: show(lowered.graph))
+        self.stages = Stages((traced, *self.program.stages, generated))
+
+    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """One array per result leaf, for one array per input. Equal results are one array."""
+        results = self.executable(arrays)
+        return [results[i] for i in self.places]
+
+    @functools.cached_property
+    def places(self) -> tuple[int, ...]:
+        """Per result leaf, the number of the executable's result that holds it."""
+        return output_places(self.lowered.graph)
+
+    @property
+    def plan(self) -> Plan:
+        """Kernels in order, and where every buffer lives."""
+        return self.program.plan
+
+    def as_text(self, stage: str = "asm") -> str:
+        """The text of a stage, one of :data:`STAGES`."""
+        return self.lowered.as_text(stage)
+
+    def cost(self) -> Cost:
+        """Operations, bytes and scratch memory per kernel, with the user's lines."""
+        return self.program.cost()
+
+    def __repr__(self) -> str:
+        return repr(self.lowered).replace("Lowered", "Compiled", 1)
+
+
+TEXTS: dict[str, Callable[[Compiled], str]] = {
+    "optimised graph": lambda c: show(c.program.optimized),
+    "kernels": lambda c: f"{show_plan(c.plan)}\n\n{c.cost()}\n",
+    "loops": lambda c: show_loops(c.plan) + "\n",
+    "llvm": lambda c: str(c.native.llvm_text),
+    "asm": lambda c: str(c.native.asm_text()),
+}
+
+
+def output_places(graph: Graph) -> tuple[int, ...]:
+    """Per output, its number among the distinct ones."""
+    numbers: dict[Any, int] = {}
+    return tuple(numbers.setdefault(node, len(numbers)) for node in graph.outputs)
+
+
+def unique_outputs(graph: Graph) -> Graph:
+    """The graph with each output once."""
+    return graph.rebuild(dict.fromkeys(graph.outputs))
+
+
+def find_target(name: str | None) -> Target:
+    """The machine to compile for: of this name, else of the switch, else the host."""
+    from tilewright.codegen import cpu
+
+    return cpu.host_target(name)
+
+
+def make_executable(plan: Plan, target: Target) -> tuple[Any, Any]:
+    """Machine code of a plan, and what runs it on arrays."""
+    from tilewright.codegen import cpu
+
+    native = cpu.build(plan, target)
+    return native, Executable(plan, native)

@@ -1,0 +1,215 @@
+"""``tw.jit``: signature -> compiled before? -> trace -> compile -> call."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+import types
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, overload
+
+import numpy as np
+
+from tilewright.errors import Location, TraceError
+from tilewright.frontend import api, signature, tree
+from tilewright.frontend.compiled import Compiled, Lowered, Stages
+from tilewright.frontend.fastcall import argument_trees, result_tree
+from tilewright.frontend.location import here
+from tilewright.frontend.signature import Parameters, Signature, leaf_spec
+from tilewright.frontend.trace import trace_function
+from tilewright.frontend.tracer import current
+from tilewright.ir.graph import Graph
+from tilewright.runtime.dispatch import Chain
+from tilewright.runtime.threads import threads as threads_of
+
+Function = Callable[..., Any]
+
+
+class Jitted:
+    """A function that compiles itself for each new signature of its arguments.
+
+    A signature is the tree structure of the arguments, the shape and dtype of each array, and the
+    values of the static arguments. Results are NumPy arrays, 0-d ones included, in the tree that the
+    function returned; Python numbers in it become arrays.
+
+    Called inside another traced function it is traced as a part of that one.
+    """
+
+    def __init__(
+        self, function: Function, static_argnames: Sequence[str], donate_argnames: Sequence[str],
+        target: str | None, threads: int | None,
+    ) -> None:
+        self.function = function
+        self.parameters = Parameters(function, static_argnames, donate_argnames)
+        self.target, self.threads = target, threads
+        self.history: list[tuple[Signature, Location | None]] = []
+        self._compiled: dict[Any, tuple[Compiled, tree.TreeSpec]] = {}
+        self._lock = threading.RLock()
+        self._chain = Chain(self._call_slow)
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.threads is None:
+            return self._chain.call(*args, **kwargs)
+        with threads_of(self.threads):
+            return self._chain.call(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<tw.jit {getattr(self.function, '__qualname__', self.function)}>"
+
+    def _call_slow(self, *args: Any, **kwargs: Any) -> Any:
+        """What the native calls hand over: a new signature, or one that only Python can match."""
+        if current() is not None:
+            return self.function(*args, **kwargs)
+        written = (args, kwargs)
+        args, kwargs = self.parameters.by_position(args, kwargs)
+        rest_args, rest_kwargs, static = self.parameters.split(args, kwargs)
+        leaves, spec, keys = signature.flatten((rest_args, rest_kwargs))
+        key = (spec, keys, self._static_key(static))
+        found = self._compiled.get(key)
+        if found is None:
+            with self._lock:
+                found = self._compiled.get(key) or self._compile(key, args, kwargs, written)
+        compiled, out_tree = found
+        results = compiled([signature.to_array(leaf) for leaf in leaves])
+        return tree.unflatten(out_tree, results)
+
+    @staticmethod
+    def _static_key(static: Sequence[tuple[str, Any]]) -> Any:
+        return tuple((name, signature.distinct(value)) for name, value in static)
+
+    def _compile(
+        self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], written: Any
+    ) -> tuple[Compiled, tree.TreeSpec]:
+        lowered, found = self._lower(args, kwargs)
+        compiled = lowered.compile()
+        out_tree = lowered.traced.out_tree
+        self._compiled[key] = (compiled, out_tree)
+        self.history.append((found, here()))
+        arguments = argument_trees(self.parameters, *written)
+        if arguments is not None:
+            result = result_tree(out_tree, compiled.places)
+            self._chain.add(compiled.executable, arguments, result)
+        return self._compiled[key]
+
+    def _lower(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Lowered, Signature]:
+        """Trace for these arguments."""
+        start = time.perf_counter()
+        rest_args, rest_kwargs, static = self.parameters.split(args, kwargs)
+        leaves, spec, _ = signature.flatten((rest_args, rest_kwargs))
+        paths = self.parameters.paths(rest_args, rest_kwargs)
+        specs = tuple(map(leaf_spec, leaves, paths))
+        found = Signature(spec, specs, tuple(paths), static)
+        spec_args, spec_kwargs = tree.unflatten(spec, specs)
+        function = self._with_static(static, len(args))
+        traced = trace_function(function, spec_args, spec_kwargs, None, paths)
+        donated = self.parameters.donated_leaves(rest_args, rest_kwargs)
+        milliseconds = (time.perf_counter() - start) * 1e3
+        return Lowered(traced, donated, self.target, milliseconds), found
+
+    def _with_static(self, static: Sequence[tuple[str, Any]], places: int) -> Function:
+        """The function of the dynamic arguments: static ones are filled in where they stood."""
+        if not static:
+            return self.function
+        values = dict(static)
+        by_place = {i: values.pop(self.parameters.name(i)) for i in range(places)
+                    if self.parameters.name(i) in values}
+
+        @functools.wraps(self.function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            filled = [by_place.get(i, value) for i, value in enumerate(args)]
+            return self.function(*filled, **kwargs, **values)
+        return call
+
+    # --- looking inside -------------------------------------------------------------------
+    def trace(self, *args: Any, **kwargs: Any) -> Graph:
+        """The graph for these arguments; nothing is compiled."""
+        return self.lower(*args, **kwargs).graph
+
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """The traced function for these arguments, which shows the text of every stage."""
+        return self._lower(*self.parameters.by_position(args, kwargs))[0]
+
+    def compile(self, *args: Any, **kwargs: Any) -> Compiled:
+        """The compiled function for these arguments."""
+        return self.lower(*args, **kwargs).compile()
+
+    @property
+    def stages(self) -> Stages:
+        """The steps of the latest compilation. Raises ``TraceError`` before the first call."""
+        if not self._compiled:
+            raise TraceError(f"{self.parameters_name} has not been compiled yet", loc=here(),
+                             hint="call it, or use f.lower(...).stages")
+        return list(self._compiled.values())[-1][0].stages
+
+    @property
+    def parameters_name(self) -> str:
+        """The function's name."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+
+@overload
+def jit(function: Function, /) -> Jitted: ...
+@overload
+def jit(
+    function: None = None, /, *, static_argnames: str | Sequence[str] = (),
+    donate_argnames: str | Sequence[str] = (), target: str | None = None,
+    threads: int | None = None,
+) -> Callable[[Function], Jitted]: ...
+@overload
+def jit(
+    function: Function, /, *, static_argnames: str | Sequence[str] = (),
+    donate_argnames: str | Sequence[str] = (), target: str | None = None,
+    threads: int | None = None,
+) -> Jitted: ...
+def jit(
+    function: Function | None = None, /, *, static_argnames: str | Sequence[str] = (),
+    donate_argnames: str | Sequence[str] = (), target: str | None = None,
+    threads: int | None = None,
+) -> Any:
+    """Compile a function of arrays, as a decorator with or without arguments.
+
+    static_argnames  parameters whose values are compiled in; they need ``==`` and a hash
+    donate_argnames  parameters whose memory may be overwritten with results: the arrays must not be
+                     used afterwards
+    target           CPU tier (``sse2``, ``avx2``, ``avx512``); the host's best if left out
+    threads          number of threads; what ``tw.threads`` says if left out
+
+    The function must give the same operations whenever it is called with the same signature: what
+    it reads besides its arguments is read when it is traced, captured arrays included.
+    """
+    static = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
+    donated = (donate_argnames,) if isinstance(donate_argnames, str) else tuple(donate_argnames)
+    if function is None:
+        return lambda f: Jitted(f, static, donated, target, threads)
+    return Jitted(function, static, donated, target, threads)
+
+
+def explain_recompile(function: Jitted) -> str:
+    """What changed between the latest signature that was compiled and the nearest earlier one.
+
+    Raises ``TypeError`` for a function that is not jitted.
+    """
+    if not isinstance(function, Jitted):
+        raise TypeError(f"explain_recompile takes a function made by tw.jit, got {function!r}")
+    name, history = function.parameters_name, function.history
+    if not history:
+        return f"{name} has not been compiled yet"
+    if len(history) == 1:
+        return f"{name} was compiled once, {_place(history[0][1])}; nothing was recompiled"
+    latest, loc = history[-1]
+    found = [(signature.differences(old, latest), number, where)
+             for number, (old, where) in enumerate(history[:-1], 1)]
+    lines, number, where = min(found, key=lambda item: (len(item[0]), -item[1]))
+    head = (f"{name} was compiled {len(history)} times; the latest, {_place(loc)}, differs from "
+            f"number {number}, {_place(where)}, in:")
+    return "\n".join([head, *(f"  {line}" for line in lines)])
+
+
+def _place(loc: Location | None) -> str:
+    return f"called at {loc}" if loc is not None else "called from nowhere"

@@ -1,0 +1,270 @@
+"""What a compiled function depends on: tree structure, shapes, dtypes and static values.
+
+Arrays and NumPy scalars are typed by their dtype. A Python number is an input too: it is passed as
+f64, i64 or bool, its value is not compiled in, and its type follows its partner's (an f32 array
+times a Python float stays f32), as it does in NumPy 2.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optree
+
+from tilewright.errors import DTypeError, TraceError
+from tilewright.frontend import tree
+from tilewright.frontend.build import SUPPORTED
+from tilewright.frontend.location import here
+from tilewright.frontend.trace import InputSpec
+from tilewright.frontend.tracer import Tracer
+from tilewright.ir.types import TensorType, dtype_of
+
+ARRAYS = frozenset({np.ndarray, np.memmap})
+NUMBERS = {bool: np.dtype(np.bool_), int: np.dtype(np.int64), float: np.dtype(np.float64)}
+
+
+class Parameters:
+    """The parameters of a function: which are static, which are donated, and how to name the rest.
+
+    Raises ``TraceError`` for a static or donated name that is no parameter.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], static: Sequence[str], donated: Sequence[str]
+    ) -> None:
+        self.static, self.donated = frozenset(static), frozenset(donated)
+        try:
+            found = list(inspect.signature(function).parameters.values())
+        except (TypeError, ValueError):
+            found = []
+        by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        self.positional = tuple(p.name for p in found if p.kind in by_place)
+        self.named = tuple(
+            p.name for p in found if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        rest = [p.name for p in found if p.kind is inspect.Parameter.VAR_POSITIONAL]
+        self.rest = rest[0] if rest else "args"
+        open_ended = not found or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found)
+        names = {p.name for p in found}
+        for option, given in (("static_argnames", self.static), ("donate_argnames", self.donated)):
+            unknown = sorted(given - names)
+            if unknown and not open_ended:
+                raise TraceError(
+                    f"{option} names {unknown[0]!r}, which is no parameter",
+                    expected=f"names among {', '.join(names and [p.name for p in found])}",
+                    got=unknown[0], loc=here(),
+                )
+        both = sorted(self.static & self.donated)
+        if both:
+            raise TraceError(f"the parameter {both[0]!r} is both static and donated", loc=here(),
+                             hint="only arrays can be donated")
+
+    def name(self, place: int) -> str:
+        """The name of the positional argument at this place."""
+        if place < len(self.positional):
+            return self.positional[place]
+        return f"{self.rest}[{place - len(self.positional)}]"
+
+    def by_position(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The same call with as many arguments by position as can be: f(x, y=1) is f(x, 1)."""
+        if not kwargs:
+            return args, kwargs
+        named = dict(kwargs)
+        for name in self.positional[len(args):]:
+            if name not in named or name not in self.named:
+                break
+            args = (*args, named.pop(name))
+        return args, named
+
+    def split(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any], tuple[tuple[str, Any], ...]]:
+        """The dynamic arguments, with ``None`` in the places of static ones, and the static ones.
+
+        Raises ``TraceError`` for a static argument that has no hash.
+        """
+        if not self.static:
+            return args, kwargs, ()
+        static: list[tuple[str, Any]] = []
+        places: list[Any] = []
+        for place, value in enumerate(args):
+            name = self.name(place)
+            if name in self.static:
+                static.append((name, value))
+                value = None
+            places.append(value)
+        static += [(name, kwargs[name]) for name in sorted(self.static & kwargs.keys())]
+        for name, value in static:
+            check_hashable(name, value)
+        rest = {name: value for name, value in kwargs.items() if name not in self.static}
+        return tuple(places), rest, tuple(static)
+
+    def paths(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+        """How Python would spell each leaf of (args, kwargs): ``params['w'][0]``."""
+        found: list[str] = []
+        for place, value in enumerate(args):
+            found += tree.paths(tree.structure(value), self.name(place))
+        for name in sorted(kwargs):
+            found += tree.paths(tree.structure(kwargs[name]), name)
+        return found
+
+    def donated_leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
+        """The numbers of the leaves of (args, kwargs) that belong to donated parameters."""
+        if not self.donated:
+            return ()
+        named = [(self.name(i), v) for i, v in enumerate(args)]
+        named += [(name, kwargs[name]) for name in sorted(kwargs)]
+        owners = [name for name, value in named for _ in tree.leaves(value)]
+        return tuple(i for i, name in enumerate(owners) if name in self.donated)
+
+
+def check_hashable(name: str, value: Any) -> None:
+    """Raise ``TraceError`` for a static argument that cannot be looked up."""
+    if isinstance(value, Tracer):
+        raise TraceError(f"the static argument {name!r} is a traced value", got=repr(value), loc=here(),
+                         hint="static arguments must be known while tracing")
+    try:
+        hash(value)
+    except TypeError:
+        raise TraceError(
+            f"the static argument {name!r} is not hashable", expected="a value with __hash__ and "
+            "__eq__, such as a number, a string, a tuple or a frozen dataclass",
+            got=f"{type(value).__name__} {value!r}", loc=here(),
+            hint="make it a tuple, or leave it out of static_argnames if it holds arrays",
+        ) from None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What one compilation is for.
+
+    structure  of the dynamic arguments
+    leaves     the type of each
+    paths      where each stands in the arguments
+    static     names and values
+    """
+
+    structure: tree.TreeSpec
+    leaves: tuple[InputSpec, ...]
+    paths: tuple[str, ...]
+    static: tuple[tuple[str, Any], ...] = ()
+
+
+def distinct(value: Any) -> Hashable:
+    """A key that keeps apart what ``==`` confuses: 1, True and 1.0; 0.0 and -0.0; tuples of them."""
+    if isinstance(value, tuple):
+        return (type(value), *map(distinct, value))
+    if isinstance(value, float):
+        return (type(value), value.hex())
+    return (type(value), value)
+
+
+def key_of(leaf: Any) -> Hashable:
+    """What the compiled function depends on in a leaf; ``None`` for one that is no array or number."""
+    kind = type(leaf)
+    if kind is np.ndarray:
+        return (leaf.dtype, leaf.shape)
+    if kind in NUMBERS:
+        return kind
+    if isinstance(leaf, np.generic) or kind in ARRAYS:
+        return (leaf.dtype, leaf.shape)
+    return None
+
+
+def flatten(tree_value: Any) -> tuple[list[Any], tree.TreeSpec, tuple[Hashable, ...]]:
+    """The leaves, the structure and the key of each leaf; quick for trees that were met before."""
+    leaves, spec = optree.tree_flatten(tree_value, namespace=tree.NAMESPACE)
+    keys = tuple(map(key_of, leaves))
+    if None in keys:
+        leaves, spec = tree.flatten(tree_value)
+        keys = tuple(map(key_of, leaves))
+    return leaves, spec, keys
+
+
+def leaf_spec(leaf: Any, path: str) -> InputSpec:
+    """The type of an argument leaf. Raises ``DTypeError`` that names its path if there is none."""
+    kind = type(leaf)
+    if kind in NUMBERS:
+        to_array(leaf, path)
+        return InputSpec(TensorType(dtype_of(NUMBERS[kind]), ()), weak=True)
+    if key_of(leaf) is None:
+        raise unsupported(path, f"{kind.__module__}.{kind.__qualname__}")
+    try:
+        return InputSpec(TensorType(dtype_of(leaf.dtype), leaf.shape))
+    except TypeError:
+        raise unsupported(path, f"an array of dtype {leaf.dtype}") from None
+
+
+def unsupported(path: str, got: str) -> DTypeError:
+    """The error of an argument that is neither a supported array nor a number."""
+    hint = "pass it as a static argument with static_argnames, or leave it out"
+    if "object" in got:
+        hint = "object arrays hold Python objects: convert to a numeric dtype with .astype"
+    elif "array of dtype" in got:
+        hint = "convert it with .astype before the call"
+    return DTypeError(
+        f"the argument {path} has a type that is not supported",
+        expected=f"a NumPy array or number of one of {SUPPORTED}", got=got, loc=here(), hint=hint,
+    )
+
+
+def to_array(leaf: Any, path: str = "a number") -> np.ndarray:
+    """A leaf as the array that the compiled function reads."""
+    if type(leaf) is np.ndarray and leaf.dtype.isnative:
+        return leaf
+    dtype = NUMBERS.get(type(leaf))
+    if dtype is None:
+        array = np.asarray(leaf)
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    try:
+        return np.asarray(leaf, dtype)
+    except OverflowError:
+        raise DTypeError(
+            f"the argument {path} is a Python integer that does not fit",
+            expected="-2**63 to 2**63 - 1 (i64)", got=leaf, loc=here(),
+            hint="pass np.uint64(value) or a float",
+        ) from None
+
+
+# --- what changed ---------------------------------------------------------------------------
+def differences(old: Signature, new: Signature) -> list[str]:
+    """One line per difference: which argument, what it was, what it is."""
+    lines = []
+    if old.structure != new.structure:
+        expected, got = tree.difference(old.structure, new.structure)
+        lines.append(f"tree structure: {arguments(expected)} -> {arguments(got)}")
+    before = dict(zip(old.paths, old.leaves, strict=True))
+    for path, leaf in zip(new.paths, new.leaves, strict=True):
+        if path in before and before[path] != leaf:
+            lines.extend(f"{path}: {line}" for line in changes(before[path], leaf))
+    values = dict(old.static)
+    for name, value in new.static:
+        if name not in values:
+            lines.append(f"static {name}: not given -> {value!r}")
+        elif distinct(values[name]) != distinct(value):
+            lines.append(f"static {name}: {values[name]!r} -> {value!r}")
+    lines += [f"static {name}: {value!r} -> not given" for name, value in old.static
+              if name not in dict(new.static)]
+    return lines
+
+
+def arguments(text: str) -> str:
+    """A place in the tree (args, kwargs) in the user's words."""
+    return text.replace(" at [0]", " at argument ").replace(" at [1]", " at keyword ")
+
+
+def changes(old: InputSpec, new: InputSpec) -> list[str]:
+    """What is different about a leaf."""
+    lines = []
+    if old.type.shape != new.type.shape:
+        lines.append(f"shape {old.type.shape} -> {new.type.shape}")
+    kinds = [f"Python {s.type.dtype.numpy.name.rstrip('0123456789')}" if s.weak else str(s.type.dtype)
+             for s in (old, new)]
+    if kinds[0] != kinds[1]:
+        lines.append(f"dtype {kinds[0]} -> {kinds[1]}")
+    return lines
