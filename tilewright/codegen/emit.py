@@ -112,7 +112,7 @@ class Emitter(Loops):
         index, value = self.linear(s.index), self.value(s.value)
         if s.buffer.space == "register":
             self.store_register(s.buffer, index, value if mask is None else self.blend(s, mask, value))
-        elif self.section is None:
+        elif self.section is None or self.shared(index, value, mask):
             self.store_outside(s, index, value, mask)
         else:
             masks = self.copies(mask) if mask is not None else (None,) * self.section.copies
@@ -120,6 +120,11 @@ class Emitter(Loops):
                 self.store_copy(
                     s.buffer, index, copy, part, masks[copy], s.streaming and self.streaming
                 )
+
+    def shared(self, index: Affine | Val, *values: Val | None) -> bool:
+        """Whether all lanes store the same value to the same place."""
+        here = isinstance(index, Affine) and index.lane == 0
+        return here and not any(isinstance(v, tuple) for v in values)
 
     def store_outside(self, s: Store, index: Affine | Val, value: Val, mask: Val | None) -> None:
         """A scalar store."""

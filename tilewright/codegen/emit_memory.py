@@ -333,6 +333,12 @@ class Memory(Core):
             self.slots.claim(buffer.name, element, 1)
             self.slots.set((buffer.name, element, None), value)
             return
+        if not across and buffer.name not in section.local:
+            if isinstance(value, tuple):
+                raise CompilerBug(f"the lanes of a vector loop differ on {buffer.name}[{element}]")
+            self.slots.claim(buffer.name, element, 1)
+            self.slots.set((buffer.name, element, None), value)
+            return
         for copy, part in enumerate(self.copies(value)):
             if across and section.width > 1:
                 self.slots.claim(buffer.name, element + copy * section.width, section.width)
@@ -340,7 +346,6 @@ class Memory(Core):
             elif across:
                 self.slots.set((buffer.name, element + copy, None), part)
             else:
-                section.local.add(buffer.name)
                 self.slots.set((buffer.name, element, copy), part)
 
 
