@@ -35,6 +35,7 @@ from tilewright.ir.loops import (
     Load,
     Store,
     Var,
+    compare,
     expr,
 )
 from tilewright.ir.text import parse, show
@@ -93,7 +94,7 @@ def test_kernel_text(golden) -> None:
             Alloc(t),
             Let(n, Call("min", (i, Const(-3)), i64)),
             Let(e, Call("exp", (masked,), f32)),
-            Check(Call("and", (Call("ge", (index, Const(0)), bool_), Const(True, bool_)), bool_), 4),
+            Check(Call("and", (compare("ge", index, 0), Const(True, bool_)), bool_), 4),
             If(Call("eq", (n, Const(0)), bool_), (
                 Store(x, i, Call("div", (e, Call("add", (e, Const(-1.0, f32)), f32)), f32),
                       Call("ne", (i, n), bool_), True),

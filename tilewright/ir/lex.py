@@ -136,7 +136,7 @@ class Reader:
         names = list(table)
         if token.text in names:
             return token.text
-        near = difflib.get_close_matches(token.text, names, 3)
+        near = difflib.get_close_matches(token.text, names, 3, 0.7)
         hint = f"did you mean {' or '.join(near)}?" if near else None
         raise self.error(f"there is no {what} called {token.text}", token, hint)
 

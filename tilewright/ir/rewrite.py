@@ -179,6 +179,8 @@ def normalize(
             stack.pop()
             continue
         if node in next_form:
+            if next_form[node] not in done:
+                raise CompilerBug(f"rewriting goes in circles; fired most: {fired.most_common(4)}")
             done[node] = done[next_form[node]]
             stack.pop()
             continue

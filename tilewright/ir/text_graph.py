@@ -56,7 +56,9 @@ def show_graph(graph: Graph, notes: Mapping[int, str]) -> str:
     nodes = graph.nodes()
     noted = {n for i, n in enumerate(nodes, 1) if i in notes}
     own_line = lines_needed(graph, nodes, noted)
-    names = {n: input_text(n.attrs) for n in graph.inputs}
+    names = {
+        n: input_text(n.attrs) if n.op.name == "input" else f"%{n.op.name}" for n in graph.inputs
+    }
     params = ", ".join(f"{names[n]}: {type_text(n.type)}" for n in graph.inputs)
     results = ", ".join(type_text(n.type) for n in graph.outputs)
     lines = annotated(f"graph {name_text(graph.name)}({params}) -> ({results}) {{", notes.get(0))
@@ -104,14 +106,22 @@ def node_text(node: Node, names: Mapping[Node, str]) -> str:
     """An op, its operands, attributes and type."""
     numbers = numbers_of(node)
     operands = ", ".join(
-        number_text(full_value(n), n.dtype) if n in numbers else names[n] for n in node.inputs
+        full_text(n) if n in numbers else names[n] for n in node.inputs
     )
     if isinstance(node.attrs, FullAttrs):
-        operands = number_text(full_value(node), node.dtype)
+        operands = full_text(node)
     attrs = attrs_text(node.attrs, node.type)
     return (
         f"{node.op.name}({operands}){attrs} : {type_text(node.type)}{location_text(node.loc)}"
     )
+
+
+def full_text(node: Node) -> str:
+    """The number of a ``full`` node; bits that do not fit its type as they are."""
+    bits = node.attrs.bits
+    if bits >= 1 << 8 * node.dtype.itemsize:
+        return f"{bits:#x}"
+    return number_text(full_value(node), node.dtype)
 
 
 def attrs_text(attrs: Attrs, type: TensorType) -> str:

@@ -348,11 +348,15 @@ class KernelReader:
     def constant(self) -> Const:
         """``3``, ``true``, ``0.5:f32``, ``0x7fc00001:f32``."""
         r = self.reader
-        value = r.number()
+        token, value = r.next, r.number()
         if isinstance(value, bool):
             return Const(value, bool_)
         dtype = r.dtype() if r.accept(":") else i64
-        return Const(value.scalar(dtype) if isinstance(value, Bits) else value, dtype)
+        if not isinstance(value, Bits):
+            return Const(value, dtype)
+        if value.bits >= 1 << 8 * dtype.itemsize:
+            raise r.error(f"{token.text} has more bits than {dtype}", token)
+        return Const(value.scalar(dtype), dtype)
 
     def call(self) -> Call:
         """``exp(x)``, ``cast<f32>(x)``."""

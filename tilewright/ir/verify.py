@@ -32,7 +32,7 @@ def verify(item: Graph | Kernel, primitive: bool = False) -> None:
 def report(item: Graph | Kernel, complaints: list[Complaint]) -> str:
     """The text of ``item`` with the complaints under their lines."""
     notes: dict[int, str] = {}
-    for line, words in complaints:
+    for line, words in dict.fromkeys(complaints):
         notes[line] = f"{notes[line]}\n{words}" if line in notes else words
     kind = "kernel" if isinstance(item, Kernel) else "graph"
     return f"{kind} {item.name} breaks the rules of the language\n{show(item, notes)}"
@@ -51,13 +51,18 @@ def graph_complaints(graph: Graph, primitive: bool) -> Iterator[Complaint]:
     for line, node in enumerate(graph.nodes(), 1):
         if node.op.name == "input" and node not in declared:
             yield line, f"{node.attrs.name} is not an input of this graph"
-        if primitive and node.op.expand is not None:
+        if primitive and is_composite(node):
             yield line, f"{node.op.name} is composite and should have been expanded"
         for rule in NODE_RULES:
             words = rule(node)
             if words:
                 yield line, words
                 break
+
+
+def is_composite(node: Node) -> bool:
+    """Whether a node's op is expanded before code generation, for its element type."""
+    return node.op.expand is not None and node.op.expand(node) is not node
 
 
 def op_is_a_row(node: Node) -> str | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tilewright.ir.attrs import CastAttrs
 from tilewright.ir.bounds import UNKNOWN, Range, affine, attained, loop_range, range_of
+from tilewright.ir.expansions import is_primitive
 from tilewright.ir.graph import NO_ATTRS, OPS
 from tilewright.ir.interp import ACCUMULATE
 from tilewright.ir.loops import (
@@ -202,7 +203,7 @@ class KernelVerifier:
         """A buffer that is visible, at an i64 index that can be inside it, under a bool mask."""
         declared = scope.buffers.get(b.name)
         if self.demand(declared is not None, f"the buffer {b.name} is not visible here"):
-            self.demand(declared == b, f"{b.name} is declared otherwise: {declared}")
+            self.demand(declared == b, f"{b.name} is not the buffer that was declared")
         self.expect(index, i64, f"the index of {b.name}", scope)
         if mask is not None:
             self.expect(mask, bool_, f"the mask of {b.name}", scope)
@@ -275,7 +276,8 @@ class KernelVerifier:
         if row is None or row.kind != "elementwise":
             self.demand(False, f"{e.op} is no elementwise op")
             return
-        self.demand(row.expand is None, f"{e.op} is composite")
+        spelled = not e.args or row.attrs is CastAttrs or is_primitive(e.op, e.args[0].dtype)
+        self.demand(spelled, f"{e.op} is composite")
         if not self.demand(len(e.args) == row.arity, f"{e.op} takes {row.arity} operands"):
             return
         attrs = CastAttrs(e.dtype) if row.attrs is CastAttrs else NO_ATTRS
