@@ -11,7 +11,7 @@ import numpy as np
 from tilewright.errors import ShapeError
 from tilewright.frontend import build
 from tilewright.frontend.build import as_node, axis_of, cast, emit, reduce, wrap
-from tilewright.frontend.elementwise import check_keywords, kind_of, regular
+from tilewright.frontend.elementwise import check_keywords
 from tilewright.frontend.location import here
 from tilewright.frontend.moves import diagonal_node
 from tilewright.frontend.shapes import permute, sizes
@@ -24,13 +24,19 @@ Labels = tuple[int, ...]
 
 
 def operands(name: str, *values: Any, dtype: Any = None) -> list[Node]:
-    """Operands as nodes of their common type."""
-    plain = [regular(v, name) for v in values]
-    kinds = [kind_of(v) for v in plain]
-    kind = np.dtype(dtype) if dtype is not None else np.result_type(
-        *(k if isinstance(k, np.dtype) else k(0) for k in kinds))
+    """Operands as nodes of their common type; Python numbers count as arrays, as in NumPy.
+
+    bf16 with bf16 gives bf16, where NumPy falls back to f32 for want of a loop.
+    """
+    nodes = [as_node(v, f"an operand of {name}") for v in values]
+    kind = np.dtype(dtype) if dtype is not None else np.result_type(*(n.dtype.numpy for n in nodes))
     target = build.checked_dtype(kind, f"{name}: the result")
-    return [cast(as_node(v), target) for v in plain]
+    return [cast(node, target) for node in nodes]
+
+
+def multiply(a: Any, b: Any) -> Any:
+    """The product with a number, which counts as an array here."""
+    return np.multiply(*(v if isinstance(v, Tracer) else np.asarray(v) for v in (a, b)))
 
 
 def contract(x: Node, y: Node, lhs: Labels, rhs: Labels, out: Labels) -> Node:
@@ -122,7 +128,7 @@ def dot(a: Any, b: Any, out: Any = None) -> Any:
     """``np.dot``: the last axis of a with the last but one of b."""
     check_keywords("np.dot", {"out": out}, ())
     if np.ndim(a) == 0 or np.ndim(b) == 0:
-        return np.multiply(a, b)
+        return multiply(a, b)
     return tensordot(a, b, ((np.ndim(a) - 1,), (max(0, np.ndim(b) - 2),)), name="np.dot")
 
 
@@ -136,7 +142,7 @@ def vdot(a: Any, b: Any, /) -> Any:
 def inner(a: Any, b: Any, /) -> Any:
     """``np.inner``: over the last axes."""
     if np.ndim(a) == 0 or np.ndim(b) == 0:
-        return np.multiply(a, b)
+        return multiply(a, b)
     return tensordot(a, b, ((-1,), (-1,)), name="np.inner")
 
 

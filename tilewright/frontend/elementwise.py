@@ -103,6 +103,12 @@ def apply_ufunc(ufunc: np.ufunc, *inputs: Any, dtype: Any = None) -> Any:
     nodes = [convert(x, t, shape) for x, t in zip(values, types[:ufunc.nin], strict=True)]
     if ufunc in COMPARISONS and nodes[0].dtype is not nodes[1].dtype:
         return wrap(compare_mixed(name, *nodes), *values)
+    supported = OPS[name].types
+    if supported and not any(n.dtype in supported for n in nodes):
+        raise DTypeError(
+            f"np.{ufunc.__name__} is not supported for this element type", got=str(nodes[0].dtype),
+            expected=", ".join(d.name for d in supported), loc=here(), hint="convert with .astype",
+        )
     return wrap(cast(emit(name, nodes), dtype_of(types[-1])), *values)
 
 
@@ -240,9 +246,14 @@ def special(*ufuncs: np.ufunc) -> Callable[[Special], Special]:
     return enter
 
 
+def typed(ufunc: np.ufunc, x: Any) -> Node:
+    """The operand of a ufunc in the element type that NumPy computes in."""
+    return cast(as_node(x), dtype_of(resolve(ufunc, [kind_of(x)], [x])[0]))
+
+
 @special(np.positive, np.conjugate)
 def _same(ufunc: np.ufunc, x: Any) -> Any:
-    return wrap(as_node(x), x)
+    return wrap(typed(ufunc, x), x)
 
 
 @special(np.divmod)
@@ -252,9 +263,10 @@ def _divmod(ufunc: np.ufunc, x: Any, y: Any) -> Any:
 
 @special(np.modf)
 def _modf(ufunc: np.ufunc, x: Any) -> Any:
-    whole = apply_ufunc(np.trunc, apply_ufunc(np.multiply, x, 1.0))
-    rest = np.where(np.isinf(whole), 0.0, apply_ufunc(np.subtract, x, whole))
-    return apply_ufunc(np.copysign, rest.astype(whole.dtype), whole), whole
+    value = wrap(typed(ufunc, x), x)
+    whole = np.trunc(value)
+    rest = np.where(np.isinf(value), value.dtype.type(0), value - whole)
+    return np.copysign(rest, value), whole
 
 
 @special(np.float_power)
@@ -265,17 +277,13 @@ def _float_power(ufunc: np.ufunc, x: Any, y: Any) -> Any:
 
 @special(np.floor, np.ceil, np.trunc)
 def _round(ufunc: np.ufunc, x: Any) -> Any:
-    node = as_node(x)
-    if not node.dtype.is_float:
-        return wrap(node, x)
-    return wrap(emit(ROWS[ufunc], (node,)), x)
+    node = typed(ufunc, x)
+    return wrap(emit(ROWS[ufunc], (node,)) if node.dtype.is_float else node, x)
 
 
 @special(np.absolute, np.fabs)
 def _absolute(ufunc: np.ufunc, x: Any) -> Any:
-    node = as_node(x)
-    if ufunc is np.fabs and not node.dtype.is_float:
-        node = cast(node, dtype_of(np.float64))
+    node = typed(ufunc, x)
     return wrap(node if node.dtype is bool_ else emit("abs", (node,)), x)
 
 
