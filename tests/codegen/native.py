@@ -53,7 +53,7 @@ def native(kernel: Kernel, tier: str) -> Natives:
 
 
 def check(kernel: Kernel, arrays: Sequence[np.ndarray], tier: str, *, threads: int = 1,
-          rtol: float = 1e-5) -> Natives:
+          rtol: float = 1e-5, atol: float = 1e-30) -> Natives:
     """Run a kernel on copies of arrays by machine code and by the interpreter; compare all buffers."""
     compiled = native(kernel, tier)
     got, expected = [guarded(a) for a in arrays], [a.copy() for a in arrays]
@@ -61,7 +61,7 @@ def check(kernel: Kernel, arrays: Sequence[np.ndarray], tier: str, *, threads: i
     assert status == run_kernel(kernel, expected, threads)
     for buffer, (whole, inner), want in zip(kernel.params, got, expected, strict=True):
         if buffer.access != "workspace":
-            same(inner, want, rtol, f"{kernel.name} {tier} {buffer.name}")
+            same(inner, want, rtol, f"{kernel.name} {tier} {buffer.name}", atol)
         assert untouched(whole, inner), f"{kernel.name} {tier} writes outside of {buffer.name}"
     return compiled
 
@@ -79,7 +79,9 @@ def untouched(whole: np.ndarray, inner: np.ndarray) -> bool:
     return bool((whole[:256] == 0xA5).all() and (whole[256 + inner.nbytes:] == 0xA5).all())
 
 
-def same(got: np.ndarray, want: np.ndarray, rtol: float, what: str) -> None:
+def same(
+    got: np.ndarray, want: np.ndarray, rtol: float, what: str, atol: float = 1e-30
+) -> None:
     """Equal, NaN with NaN, up to a relative error for floats."""
     if want.dtype.kind in "biu":
         np.testing.assert_array_equal(got, want, err_msg=what)
@@ -89,7 +91,7 @@ def same(got: np.ndarray, want: np.ndarray, rtol: float, what: str) -> None:
     if rtol == 0:
         np.testing.assert_array_equal(*wide, err_msg=what)
         return
-    np.testing.assert_allclose(*wide, rtol=rtol, atol=1e-30, err_msg=what)
+    np.testing.assert_allclose(*wide, rtol=rtol, atol=atol, err_msg=what)
 
 
 def loop(name: str, n: int, *body: Stmt, width: int = 4, interleave: int = 1) -> For:

@@ -247,10 +247,25 @@ class Memory(Core):
         width = raw.lanes
         if mask is None:
             mask = Value("splat (i1 true)", bool_, width)
+        elif raw.dtype.bits < 32 and what == "store":
+            # LLVM makes a scalar store of a masked store with one constant lane, and then forgets
+            # that the value was truncated: it writes too many bytes.
+            if mask.name.startswith("<") and mask.name.count("true") == 1:
+                first = self.b.define(raw.dtype, 1, f"extractelement {raw.typed}, i64 0")
+                self.b.write(f"  store {first.typed}, {where}, align {raw.dtype.itemsize}")
+                return
+            mask = self.hidden(mask)
         suffix, pointers = ("p0", "ptr") if what == "store" else (f"v{width}p0", f"<{width} x ptr>")
         symbol = f"llvm.masked.{what}.{mangle(raw.dtype, width)}.{suffix}"
         self.b.declarations.add(f"declare void @{symbol}({raw.type}, {pointers}, i32, <{width} x i1>)")
         self.b.write(f"  call void @{symbol}({raw.typed}, {where}, i32 {raw.dtype.itemsize}, {mask.typed})")
+
+    def hidden(self, mask: Value) -> Value:
+        """The same mask, but not a constant to LLVM."""
+        def make() -> Value:
+            return self.b.compare("icmp ne", Value("%nthreads", i64), Value("0", i64))
+        true = self.b.pure(("hidden",), (), make, cheap=True)
+        return self.b.binary("and", mask, self.spread(true, mask.lanes))
 
     # --- lanes --------------------------------------------------------------------------
     def conjunction(self, a: Value | None, c: Value | None) -> Value | None:
