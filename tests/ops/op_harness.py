@@ -6,13 +6,16 @@ graph and the compiled program are compared with it.
 
 from __future__ import annotations
 
-import functools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
+from tilewright.codegen.cpu import build, host_target
+from tilewright.compiler.pipeline import compile_graph
+from tilewright.errors import UserError
 from tilewright.ir import ops
 from tilewright.ir.attrs import (
     BroadcastAttrs,
@@ -31,15 +34,15 @@ from tilewright.ir.expansions import expand_all
 from tilewright.ir.graph import OPS, Graph, Node, Op, input_node, make
 from tilewright.ir.interp import run_graph
 from tilewright.ir.types import (
-    DTYPES,
     DType,
     TensorType,
+    accumulator,
     bool_,
     dtype_of,
-    f16,
     f64,
     i32,
 )
+from tilewright.runtime.executable import Executable
 
 assert ops  # the import fills the table
 
@@ -167,6 +170,34 @@ def expanded(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The definition of the primitives that the ops are made of."""
     with np.errstate(all="ignore"):
         return run_graph(expand_all(graph), arrays)
+
+
+def compiled(tier: str) -> Executor:
+    """Machine code for a tier. Skips the test where the host has no such tier."""
+    try:
+        target = host_target(tier)
+    except UserError as error:
+        pytest.skip(str(error))
+
+    def run(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        plan = compile_graph(graph, target).plan
+        return Executable(plan, build(plan, target))(arrays)
+    return run
+
+
+def run_together(
+    run: Executor, graphs: Sequence[Graph], arrays: Sequence[Sequence[np.ndarray]]
+) -> list[np.ndarray]:
+    """The result of each graph, all run as one; one by one if that fails, to name the guilty."""
+    try:
+        return run(joined(graphs), [a for group in arrays for a in group])
+    except Exception:
+        for graph, group in zip(graphs, arrays, strict=True):
+            try:
+                run(graph, group)
+            except Exception as error:
+                raise AssertionError(f"{graph.outputs[0]} fails alone") from error
+        raise
 
 
 # --- comparison ---------------------------------------------------------------------------
@@ -327,18 +358,14 @@ def structured_inputs(
     return arrays
 
 
-def tolerance_of_sum(op: Op, attrs: Any, arrays: Sequence[np.ndarray], want: np.ndarray) -> float:
-    """Ulps that reordering the terms of a sum or product may cost, generous to cancellation."""
-    if want.dtype.kind in "biu" or op.name not in ("sum", "prod", "contract", "take_add",
-                                                  "take_along_add"):
-        return 0.0
-    return 64.0 if want.dtype.itemsize > 2 else 8.0
-
-
-@functools.cache
-def all_dtypes() -> tuple[DType, ...]:
-    """Every element type."""
-    return tuple(DTYPES.values())
-
-
-NARROW = (f16, DTYPES["bf16"])
+def sum_distance(
+    op: Op, attrs: Any, arrays: Sequence[np.ndarray], got: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """|got - exact result| and what adding or multiplying in another order may cost."""
+    wide = [a.astype(np.float64) if dtype_of(a).is_float else a for a in arrays]
+    sizes = [np.abs(a) if a.dtype == np.float64 else a for a in wide]
+    result = TensorType(f64, got.shape)
+    exact, size = op.numpy(attrs, result, *wide), op.numpy(attrs, result, *sizes)
+    bits = {"f64": 52, "f32": 23}[accumulator(dtype_of(got)).name]
+    room = 16 * size * 2.0**-bits + spacing_of(exact.astype(got.dtype))
+    return np.abs(got.astype(np.float64) - exact), room
