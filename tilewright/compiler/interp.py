@@ -31,17 +31,16 @@ def run_plan(
     without defined contents is NaN or the like. Raises :class:`PlanCheckError` for a failed check.
     """
     memory = _Memory(plan, arrays)
-    failed = 0
-    for segment in _segments(plan.launches, memory):
-        order = range(threads)
-        for tid in reversed(order) if backwards else order:
-            for launch, views, section in segment:
-                thread = Thread(launch.kernel.name, dict(views), tid, threads)
+    teams = []
+    for segment in _segments(plan.launches, memory, threads):
+        for tid in reversed(range(threads)) if backwards else range(threads):
+            for team, section in segment:
                 with np.errstate(all="ignore"):
-                    thread.run(section)
-                failed = failed or thread.failed
-    if failed:
-        raise PlanCheckError(failed)
+                    team[tid].run(section)
+        teams += [team for team, _ in segment]
+    for thread in (thread for team in teams for thread in team):
+        if thread.failed:
+            raise PlanCheckError(thread.failed)
     return memory.results()
 
 
@@ -96,18 +95,19 @@ class _Memory:
 
 
 def _segments(
-    launches: Sequence[Launch], memory: _Memory
-) -> Iterator[list[tuple[Launch, dict[str, np.ndarray], list[Stmt]]]]:
-    """What a thread runs between one meeting of the team and the next."""
-    segment: list[tuple[Launch, dict[str, np.ndarray], list[Stmt]]] = []
+    launches: Sequence[Launch], memory: _Memory, threads: int
+) -> Iterator[list[tuple[list[Thread], list[Stmt]]]]:
+    """What a team runs between one meeting and the next: per launch its threads and their code."""
+    segment: list[tuple[list[Thread], list[Stmt]]] = []
     for launch in launches:
         if launch.barrier:
             yield segment
             segment = []
         first, *others = sections(launch.kernel.body)
         views = memory.views(launch)
-        segment.append((launch, views, first))
+        team = [Thread(launch.kernel.name, dict(views), tid, threads) for tid in range(threads)]
+        segment.append((team, first))
         for section in others:
             yield segment
-            segment = [(launch, views, section)]
+            segment = [(team, section)]
     yield segment

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from tilewright import config
@@ -95,18 +96,18 @@ def compile_graph(graph: Graph, target: Target, donated: tuple[int, ...] = ()) -
     recorder = _Recorder()
     recorder.check(graph)
     optimized = graph
-    recorder.run("graph", lambda: graph, show)
     for transform in GRAPH:
         before = optimized
         optimized = recorder.run(
-            transform.__name__, lambda t=transform, g=before: t(g, target), show, before)
+            transform.__name__, partial(transform, before, target), show, before)
         recorder.check(optimized)
-    groups = recorder.run("fuse", lambda: fuse(optimized, target), show_groups)
+    groups = recorder.run("fuse", partial(fuse, optimized, target), show_groups)
     kernels = recorder.run(
         "lower", lambda: tuple(k for group in groups for k in lower(group, target)), show_kernels)
     for kernel in kernels:
         recorder.check(kernel.kernel)
-    plan = recorder.run("memory", lambda: memory(optimized, kernels, target, donated), show_plan)
+    plan = recorder.run(
+        "memory", partial(memory, optimized, kernels, target, donated), show_plan)
     compiled = Compiled(graph, optimized, kernels, plan, tuple(recorder.stages))
     if recorder.debug >= 1:
         print(summary(compiled), file=sys.stderr)

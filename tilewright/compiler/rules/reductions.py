@@ -49,6 +49,8 @@ def of_all(m: Match) -> Node | None:
     if len(m.root.attrs.axes) != m["v"].type.rank:
         return None
     inner = m["v"].inputs[0]
+    if tuple(d for d in inner.shape if d != 1) == m["v"].shape:
+        return None  # the law of units made this reshape
     return reduce(m.root.op.name, inner, range(inner.type.rank))
 
 
@@ -103,7 +105,8 @@ REDUCE = Rules(
                             *reductions(transpose(sample(2, 3, 4), (2, 0, 1)), 0, 1)])
       for name in REDUCTIONS),
     *(law(f"{name}-{view}-all", op(name, op(view, ..., bind="v")), of_all,
-          examples=lambda: [*reductions(reshape(sample(2, 6), (3, 4)), 0, 1)])
+          examples=lambda: [*reductions(reshape(sample(2, 6), (3, 4)), 0, 1),
+                            *reductions(reshape(sample(1, 2, 3), (2, 3)), 0, 1)])
       for name in REDUCTIONS for view in ("reshape",)),
     *(law(f"{name}-broadcast", op(name, op("broadcast", ..., bind="b")), stretched,
           examples=lambda: [*reductions(broadcast(sample(3), (2, 3), (1,)), 0),
@@ -160,7 +163,8 @@ def drop_units(m: Match) -> Node | None:
         operands.append(reshape(operand, tuple(sizes[label] for label in kept)))
         labels.append(kept)
     out = tuple(label for label in m.root.attrs.out if sizes[label] != 1)
-    return reshape(contract(*operands, *labels, out), m.root.shape)
+    smaller = contract(operands[0], operands[1], labels[0], labels[1], out)
+    return reshape(smaller, m.root.shape)
 
 
 def spread(operand: Node, labels: tuple[int, ...], out: tuple[int, ...], like: Node) -> Node:

@@ -1,0 +1,62 @@
+"""Random graphs: whatever the compiler makes of them computes what the interpreter computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from random_graphs import Case, assert_same, cases
+
+from tilewright import config
+from tilewright.compiler.interp import run_plan
+from tilewright.compiler.passes.expand import expand
+from tilewright.compiler.passes.fold import fold
+from tilewright.compiler.passes.simplify import simplify
+from tilewright.compiler.pipeline import compile_graph
+from tilewright.compiler.target import Target
+from tilewright.ir.interp import run_graph
+from tilewright.ir.text import show
+
+TARGETS = (
+    Target("wide", 64, 32, 1 << 15, 1 << 20, 1 << 25, "", "", ""),
+    Target("narrow", 16, 16, 1 << 15, 1 << 18, 1 << 22, "", "", "", masked=False, fma=False),
+)
+SETTINGS: dict[str, Any] = {
+    "deadline": None, "print_blob": True,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
+
+
+def compare(case: Case, got: list[np.ndarray], want: list[np.ndarray]) -> None:
+    """All results agree; the graph is noted for the report of a failure."""
+    hypothesis.note(show(case.graph))
+    for a, b, node, bound in zip(got, want, case.graph.outputs, case.bounds, strict=True):
+        assert_same(a, b, node.dtype, bound)
+
+
+@settings(max_examples=150, **SETTINGS)
+@given(cases())
+def test_passes_keep_the_meaning(case: Case) -> None:
+    arrays = case.arrays()
+    want = run_graph(case.graph, arrays)
+    graph = case.graph
+    for transform in (simplify, expand, fold, simplify):
+        graph = transform(graph)
+        hypothesis.note(f"{transform.__name__}:\n{show(graph)}")
+        compare(case, run_graph(graph, arrays), want)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@settings(max_examples=60, **SETTINGS)
+@given(cases())
+def test_plans_keep_the_meaning(target: Target, case: Case) -> None:
+    arrays = case.arrays()
+    want = run_graph(case.graph, arrays)
+    hypothesis.note(show(case.graph))
+    with config.override(verify=1):
+        compiled = compile_graph(case.graph, target)
+    for threads, backwards in ((1, False), (2, True)):
+        compare(case, run_plan(compiled.plan, arrays, threads, backwards), want)
