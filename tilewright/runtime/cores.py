@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def available_cores(root: Path = Path("/")) -> int:
-    """Cores that this process may use: its affinity mask, and on Linux the limits of its control group.
+    """Cores that this process may use, by its affinity mask and, on Linux, its control group.
 
     Two hardware threads of one core count once, for they share its vector units. ``root`` is where
     ``proc`` and ``sys`` are found.
@@ -41,13 +41,14 @@ def _quotas(root: Path) -> Iterator[float]:
                 yield from _quota(quota, period)
         elif "cpu" in controllers.split(","):
             for group in _upwards(root / "sys/fs/cgroup" / controllers, path):
-                yield from _quota(_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us"))
+                period = _read(group / "cpu.cfs_period_us")
+                yield from _quota(_read(group / "cpu.cfs_quota_us"), period)
 
 
 def _upwards(base: Path, path: str) -> Iterator[Path]:
     """The control group's folder and those above it, down to ``base``.
 
-    Inside a container the path may not exist under ``base``, which is the container's own group then.
+    Inside a container the path may not exist under ``base``, which then is the container's group.
     """
     folder = base / path.strip("/")
     while folder != base and base in folder.parents:

@@ -1,7 +1,7 @@
 """The native call: a CPython builtin that goes from arguments to result without a Python frame.
 
-All builtins share the C function ``tw_call``. This file writes the words that tell it what to do for
-one signature: how the arguments must look, what memory to make, what to run and what to return.
+All builtins share the C function ``tw_call``. This file writes the words that tell it what to do
+for one signature: how the arguments must look, what memory to make, what to run, what to return.
 """
 
 from __future__ import annotations
@@ -17,14 +17,29 @@ import numpy as np
 from tilewright.compiler.plan import Plan
 from tilewright.ir.types import TensorType, concrete
 from tilewright.runtime import layout as interpreter
-from tilewright.runtime.native_call import CALL, TREES
+from tilewright.runtime.native_call import TREES
 from tilewright.runtime.native_match import (
-    API, API_FUNCTIONS, API_NUMPY, CODES, FRAME_WORDS, KINDS,
+    API,
+    API_FUNCTIONS,
+    API_NUMPY,
+    CODES,
+    FRAME_WORDS,
+    KINDS,
 )
+from tilewright.runtime.native_prepare import CALL
 from tilewright.runtime.pool import address_of, pool
 from tilewright.runtime.results import Layout
 from tilewright.runtime.spec import (
-    Arguments, Attributes, Build, Dict, Leaf, List, Static, Tree, Tuple, leaves,
+    Arguments,
+    Attributes,
+    Build,
+    Dict,
+    Leaf,
+    List,
+    Static,
+    Tree,
+    Tuple,
+    leaves,
 )
 from tilewright.runtime.support import support, words
 from tilewright.runtime.threads import team, threads_now

@@ -32,9 +32,9 @@ class Native(Protocol):
 class Executable:
     """Machine code with the plan that it follows; call it with a list of arrays.
 
-    Safe to call from several Python threads at once. An input that is not C-contiguous, aligned and in
-    native byte order is copied first. A donated input's memory becomes a result: the array that was
-    given must not be used afterwards, and may be the very array that is returned.
+    Safe to call from several Python threads at once. An input that is not C-contiguous, aligned and
+    in native byte order is copied first. A donated input's memory becomes a result: the array that
+    was given must not be used afterwards, and may be the very array that is returned.
     """
 
     def __init__(self, plan: Plan, native: Native) -> None:
@@ -114,7 +114,7 @@ class Executable:
         """Raise what an error code of the program stands for."""
         check = self.plan.checks.get(code)
         if check is None:
-            raise CompilerBug(f"the program reported the error {code}, which the plan does not know")
+            raise CompilerBug(f"the program reported the error {code}, unknown to its plan")
         raise OutOfBounds(check.message, loc=check.loc)
 
 
@@ -123,7 +123,7 @@ def make_fast_call(
 ) -> Callable[..., Any]:
     """A callable that runs the executable on arguments that look like ``in_spec``.
 
-    It returns a tree like ``out_spec``, and what ``slow`` returns for the same arguments if these do
+    It returns a tree like ``out_spec``, or what ``slow`` returns for the same arguments if these do
     not match. Returns ``slow`` itself where native calls are not possible: in an interpreter whose
     objects look different, or for leaves whose element type has no native form.
     """
@@ -131,7 +131,7 @@ def make_fast_call(
 
 
 def prepare(value: Any, type: TensorType, index: int) -> np.ndarray:
-    """An array of this type, C-contiguous, aligned and in native byte order; a copy where necessary.
+    """An array of this type, C-contiguous, aligned, in native byte order; a copy where necessary.
 
     Raises ``DTypeError`` or ``ShapeError`` if it is of another type.
     """

@@ -1,8 +1,8 @@
 """Whether this interpreter's objects look the way the native call reads them.
 
-CPython 3.10 and later, NumPy 2 and later, ordinary builds. Everything is compared with sample objects,
-so that another layout (a debug build, a build without the interpreter lock, a new version) is found
-before any of its memory is misread, and calls go through Python there.
+CPython 3.10 and later, NumPy 2 and later, ordinary builds. Everything is compared with sample
+objects, so that another layout (a debug build, a build without the interpreter lock, a new version)
+is found before any of its memory is misread, and calls go through Python there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The machine code that compares a call's arguments with the signature that was compiled.
 
-A signature is a list of nodes in memory, in the order in which a walk over the arguments meets them.
-Every node starts with its kind, a number and an address; what follows depends on the kind.
+A signature is a list of nodes in memory, in the order in which a walk over the arguments meets
+them. Every node starts with its kind, a number and an address; what follows depends on the kind.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ API_FUNCTIONS = (
     "PyDict_Size",
 )
 API_NUMPY = {"PyArray_NewFromDescr": 94, "PyArray_SetBaseObject": 282}
-"""Functions of NumPy's C API, by their place in its table, which is part of its stable interface."""
+"""Functions of NumPy's C API by their place in its table, which its stable interface fixes."""
 
 API = {name: i for i, name in enumerate((
     *API_FUNCTIONS, *API_NUMPY, "NDARRAY", "TUPLE_ITEMS", "TRUE", "FALSE",

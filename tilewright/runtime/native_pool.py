@@ -1,8 +1,8 @@
 """The machine code of the memory pool: blocks by size class, taken and given back in a few steps.
 
-A block is ``BLOCK_HEADER`` bytes of header and then its memory, both 64-byte aligned. Free blocks of a
-class form a list, the one given back last in front. All of this runs while the caller holds the
-interpreter lock.
+A block is ``BLOCK_HEADER`` bytes of header and then its memory, both 64-byte aligned. Free blocks
+of a class form a list, the one given back last in front. All of this runs while the caller holds
+the interpreter lock.
 """
 
 from __future__ import annotations

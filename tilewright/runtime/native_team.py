@@ -1,8 +1,8 @@
 """The machine code of the thread team: how workers wait, get a job and report that it is done.
 
 Every worker has a mailbox of two cache lines: the job with its epoch, which only the caller writes,
-and a flag, which only the worker writes, that says it sleeps. A caller writes the jobs, then the
-epochs, then looks at the flags; a worker raises its flag and then sleeps only while the epoch is the
+and a flag, which only the worker writes, that says it sleeps. A caller writes a job, then its
+epoch, then looks at the flag; a worker raises its flag and then sleeps only while the epoch is the
 old one. So either the caller sees the flag or the worker sees the epoch.
 """
 
@@ -48,12 +48,14 @@ WAYS_TO_WAIT = {
 define internal void @os_wait(ptr %team, ptr %place, i64 %old) {
   %number = and i64 %old, 4294967295
   %system = word ptr %team WAIT
-  %r = call i64 (i64, ...) %system(i64 $FUTEX, ptr %place, i64 128, i64 %number, ptr null, ptr null, i64 0)
+  %r = call i64 (i64, ...) %system( \
+i64 $FUTEX, ptr %place, i64 128, i64 %number, ptr null, ptr null, i64 0)
   ret void
 }
 define internal void @os_wake(ptr %team, ptr %place) {
   %system = word ptr %team WAKE
-  %r = call i64 (i64, ...) %system(i64 $FUTEX, ptr %place, i64 129, i64 1, ptr null, ptr null, i64 0)
+  %r = call i64 (i64, ...) %system( \
+i64 $FUTEX, ptr %place, i64 129, i64 1, ptr null, ptr null, i64 0)
   ret void
 }
 """,

@@ -7,8 +7,8 @@ The runtime's own machine code works on blocks of 64-bit words whose places have
     put i64 %v %p PLACE               stores it
     %x = capi ptr %api NAME(ptr %a)   calls the function whose address stands in word NAME of %api
 
-A place is a number, a name from the table given, or an SSA value. Addresses of C functions come from
-memory and never stand in the text, so the same text gives the same machine code in every process.
+A place is a number, a name from the table given, or an SSA value. Addresses of C functions come
+from memory and never stand in the text: the same text gives the same machine code everywhere.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Memory for results, arenas and scratch: taken back when the last array on it dies, and used again.
+"""Memory for results, arenas and scratch: taken back when the last array on it dies, then reused.
 
 Fresh pages cost many times what the work on them costs, so blocks are kept, up to a bound, by size
 class. Large blocks ask for huge pages.

@@ -55,7 +55,9 @@ def lay_out(plan: Plan) -> Layout:
     starts = {"input": 0, "output": inputs, "constant": inputs + outputs}
     arena = inputs + outputs + constants
     fresh = [_fresh(inputs + i, t) for i, t in enumerate(plan.outputs)]
-    copies, sources, used = [], [], set[Slot]()
+    copies: list[tuple[int, int, int]] = []
+    sources: list[Source] = []
+    used: set[Slot] = set()
     donations = plan.donated or (None,) * len(plan.results)
     for slot, donation in zip(plan.results, donations, strict=True):
         first = slot not in used

@@ -1,6 +1,6 @@
 """What a native call knows of a call's arguments and result: trees as plain data.
 
-Of arguments, ``Leaf(i)`` stands for input ``i`` of the executable; of a result, for its result ``i``.
+In arguments ``Leaf(i)`` stands for input ``i`` of the executable, in a result for its result ``i``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Dict:
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """An object of exactly this type; its attributes of these names are the children. Arguments only."""
+    """An object of exactly this type, with its attributes of these names. Arguments only."""
 
     type: type
     names: tuple[str, ...]
@@ -63,7 +63,10 @@ class Build:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Static:
-    """A Python object: an argument of the same type that equals it (floats: is it), or the result itself."""
+    """A Python object: in a result itself, in arguments one that cannot be told from it.
+
+    Strings and numbers are compared by type and value, all other objects by identity.
+    """
 
     value: Any
 

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 
 from tilewright.runtime import (
-    machine, native_call, native_match, native_pool, native_team, native_text,
+    machine,
+    native_call,
+    native_match,
+    native_pool,
+    native_prepare,
+    native_team,
+    native_text,
 )
 
 FUNCTIONS = ("tw_worker", "tw_run", "tw_dismiss", "tw_take", "tw_give", "tw_trim", "tw_call",
@@ -44,9 +50,12 @@ def native_source() -> str:
         native_team.team_text(sys.platform, platform.machine()),
         native_pool.pool_text(sys.platform),
         native_match.match_text(),
+        native_prepare.prepare_text(),
         native_call.call_text(native_match.FRAME_WORDS),
     )
-    places = (native_team.PLACES, native_pool.PLACES, native_match.PLACES, native_call.PLACES)
+    places: tuple[dict[str, int], ...] = (
+        native_team.PLACES, native_pool.PLACES, {}, native_prepare.PLACES, native_prepare.PLACES,
+    )
     return "\n".join(
         native_text.expand(text, {**native_match.PLACES, **own})
         for text, own in zip(texts, places, strict=True)

@@ -1,9 +1,9 @@
 """The thread team: one per process, hired when a parallel program first runs.
 
 Workers are Python threads that stay inside native code, where they hold no interpreter lock: they
-spin on their mailbox for some microseconds, then sleep until they are woken. The thread that calls a
-program is always thread 0 of it. If the team is taken, because several Python threads call at once,
-a caller runs its program alone; results do not depend on the number of threads.
+spin on their mailbox for some microseconds, then sleep until they are woken. The thread that calls
+a program is always thread 0 of it. If the team is taken, because several Python threads call at
+once, a caller runs its program alone; results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def threads_now() -> int:
 
 
 class threads(ContextDecorator):  # noqa: N801 - reads as a verb: with tw.threads(2)
-    """Run the programs called inside a ``with`` block, or in a decorated function, on ``n`` threads.
+    """Run the programs called in a ``with`` block, or in a decorated function, on ``n`` threads.
 
     ``threads(1)`` uses no thread but the caller's. Blocks nest, and hold for the current thread or
     asynchronous task only. Raises ``ValueError`` for n < 1, ``TypeError`` for what is no int.

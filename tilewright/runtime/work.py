@@ -23,8 +23,8 @@ SHARE = 5e-6
 class Work:
     """How to run a program.
 
-    mode          0: on the calling thread with the interpreter lock held, 1: there without the lock,
-                  2: on a team of up to ``most_threads``, without the lock
+    mode  0: on the calling thread with the interpreter lock held, 1: there without the lock,
+          2: on a team of up to ``most_threads``, without the lock
     """
 
     seconds: float
