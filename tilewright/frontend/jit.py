@@ -37,6 +37,12 @@ class Jitted:
     Called inside another traced function it is traced as a part of that one.
     """
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Jitted:
+        """An instance with a class of its own, so that ``__call__`` can be its native call."""
+        own = type(cls.__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+        made: Jitted = super().__new__(own)
+        return made
+
     def __init__(
         self, function: Function, static_argnames: Sequence[str], donate_argnames: Sequence[str],
         target: str | None, threads: int | None,
@@ -95,6 +101,9 @@ class Jitted:
         if arguments is not None:
             result = result_tree(out_tree, compiled.places)
             self._chain.add(compiled.executable, arguments, result)
+            if self.threads is None:
+                # Python looks __call__ up in the class: no frame of ours stands in a warm call.
+                type(self).__call__ = self._chain.call  # type: ignore[method-assign]
         return self._compiled[key]
 
     def _lower(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Lowered, Signature]:
