@@ -6,6 +6,7 @@ iteration ("lane"), which the language allows; every other loop runs in Python.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -110,6 +111,7 @@ def sections(body: Sequence[Stmt]) -> list[list[Stmt]]:
     return result
 
 
+@functools.lru_cache(maxsize=None)
 def poison(dtype: DType) -> Any:
     """What undefined memory holds: NaN, bytes 0xAB, True."""
     if dtype is bool_:
@@ -125,12 +127,20 @@ ACCUMULATE: dict[str, np.ufunc] = {
 }
 """The ops that an ``Accumulate`` may have."""
 
-_EXACT: dict[str, Callable[..., Any]] = {
-    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "max": max, "min": min,
-    "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le,
-    "gt": operator.gt, "ge": operator.ge, "and": operator.and_, "or": operator.or_,
+_OPERATORS: dict[str, Callable[..., Any]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "and": operator.and_,
+    "or": operator.or_, "eq": operator.eq, "ne": operator.ne, "lt": operator.lt,
+    "le": operator.le, "gt": operator.gt, "ge": operator.ge,
 }
-"""Ops on single indices and truths, which are Python numbers here: a hundred times faster."""
+"""Ops that Python's operators do as the op table means them, on its numbers and on NumPy's."""
+
+_CHOICES: dict[str, Callable[..., Any]] = {"max": max, "min": min}
+"""Ops that Python does on its own numbers."""
+
+
+def lanewise(value: Any) -> bool:
+    """Whether a value differs from lane to lane."""
+    return isinstance(value, np.ndarray) and value.ndim > 0
 
 
 def wrapped(number: int) -> int:
@@ -148,6 +158,7 @@ class Thread:
     def __init__(self, kernel: str, memory: dict[str, np.ndarray], tid: int, threads: int) -> None:
         self.kernel, self.memory, self.tid, self.threads = kernel, memory, tid, threads
         self.variables: dict[str, Any] = {}
+        self.constants: dict[int, Any] = {}
         self.lanes: int | None = None
         self.failed = 0
 
@@ -219,7 +230,7 @@ class Thread:
             if mask is None or mask:
                 target[index] = value
             return
-        if target.ndim == 1 and value.ndim == 0 and index.ndim == 0:
+        if target.ndim == 1 and value.ndim == 0 and not lanewise(index):
             if mask is None or np.any(mask):
                 target[index] = value
             return
@@ -227,7 +238,7 @@ class Thread:
         if target.ndim == 2:
             target[index, columns] = value
             return
-        if np.any(np.diff(index) <= 0) and len(np.unique(index)) < len(index):
+        if not rising(index) and len(np.unique(index)) < len(index):
             raise self.bug(f"lanes of a vector loop store to the same place of {s.buffer.name}")
         target[index] = value
 
@@ -243,7 +254,7 @@ class Thread:
                 both = combine(target[index].astype(wide), value.astype(wide))
                 target[index] = both.astype(narrow)
             return
-        scalar_index = index.ndim == 0
+        one_place = not lanewise(index)
         columns, index, value = self.active(index, value, mask)
         if not len(index):
             return
@@ -251,9 +262,11 @@ class Thread:
         if target.ndim == 2:
             both = combine(target[index, columns].astype(wide), value)
             target[index, columns] = both.astype(narrow)
-        elif scalar_index:
+        elif one_place:
             both = combine(target[index[0]].astype(wide), combine.reduce(value, dtype=wide))
             target[index[0]] = both.astype(narrow)
+        elif rising(index):
+            target[index] = combine(target[index].astype(wide), value).astype(narrow)
         else:
             places, inverse = np.unique(index, return_inverse=True)
             sums = target[places].astype(wide)
@@ -261,16 +274,19 @@ class Thread:
             target[places] = sums.astype(narrow)
 
     def active(
-        self, index: np.ndarray, value: np.ndarray, mask: np.ndarray | None
+        self, index: Any, value: np.ndarray, mask: Any
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Lane numbers, indices and values of the lanes in which ``mask`` holds."""
         columns = self.columns()
-        shape = columns.shape
-        index, value = np.broadcast_to(index, shape), np.broadcast_to(value, shape)
+        index, value = self.spread(index), self.spread(value)
         if mask is None:
             return columns, index, value
-        chosen = np.broadcast_to(mask, shape)
+        chosen = self.spread(mask)
         return columns[chosen], index[chosen], value[chosen]
+
+    def spread(self, value: Any) -> np.ndarray:
+        """A value for each lane."""
+        return value if lanewise(value) else np.full(self.lanes or 0, value)
 
     def columns(self) -> np.ndarray:
         """The lanes' columns in a buffer that was allocated under the vector loop."""
@@ -280,9 +296,10 @@ class Thread:
     def value(self, e: Expr) -> Any:
         """A Python int or bool, a NumPy scalar or an array with a value per lane."""
         if isinstance(e, Const):
-            if e.dtype is i64 or e.dtype is bool_:
-                return int(e.value) if e.dtype is i64 else bool(e.value)
-            return np.asarray(e.value).astype(e.dtype.numpy)[()]
+            # By identity: 0.0 equals -0.0.
+            if id(e) not in self.constants:
+                self.constants[id(e)] = constant(e)
+            return self.constants[id(e)]
         if isinstance(e, Var):
             try:
                 return self.variables[e.name]
@@ -297,7 +314,7 @@ class Thread:
     def uniform(self, e: Expr, role: str) -> Any:
         """The value of an expression that must be the same in all lanes."""
         value = self.value(e)
-        if isinstance(value, np.ndarray) and value.ndim:
+        if lanewise(value):
             if np.any(value != value[0]):
                 raise self.bug(f"{role} differs between the lanes of a vector loop")
             return value[0]
@@ -306,8 +323,15 @@ class Thread:
     def call(self, e: Call) -> Any:
         """The op table's meaning, or Python's for single indices and truths."""
         values = [self.value(a) for a in e.args]
-        if e.op in _EXACT and all(isinstance(v, int) for v in values):
-            result = _EXACT[e.op](*values)
+        single = all(isinstance(v, int) for v in values)
+        fast = _OPERATORS.get(e.op)
+        if fast is None and single:
+            fast = _CHOICES.get(e.op)
+        # 16-bit floats are computed in f32, which the op table does.
+        if fast is not None and e.args[0].dtype.name not in ("f16", "bf16"):
+            result = fast(*values)
+            if not single:
+                return result
             return bool(result) if e.dtype is bool_ else wrapped(result)
         arrays = [np.asarray(v, a.dtype.numpy) for v, a in zip(values, e.args, strict=True)]
         return OPS[e.op].numpy(None, TensorType(e.dtype, ()), *arrays)[()]
@@ -322,7 +346,7 @@ class Thread:
             return source[index, self.columns()]
         other = np.zeros((), source.dtype) if e.other is None else self.array(e.other)
         if not np.any(mask):
-            return np.broadcast_to(other, np.broadcast_shapes(index.shape, mask.shape))[()]
+            return np.where(mask, other, other)[()]
         safe = np.where(mask, index, 0)
         if source.ndim == 2:
             found = source[safe, self.columns()]
@@ -330,21 +354,35 @@ class Thread:
             found = source[safe]
         return np.where(mask, found, other)[()]
 
-    def place(
-        self, buffer: Buffer, e: Expr, condition: Expr | None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def place(self, buffer: Buffer, e: Expr, condition: Expr | None) -> tuple[Any, Any]:
         """An access' index and mask. Raises ``CompilerBug`` if it is outside the buffer."""
         if buffer.name not in self.memory:
             raise self.bug(f"the buffer {buffer.name} does not exist")
-        index = np.asarray(self.value(e), np.int64)
-        mask = None if condition is None else np.asarray(self.value(condition), np.bool_)
-        outside = (index < 0) | (index >= buffer.size)
-        if mask is not None:
-            outside = outside & mask
-        if np.any(outside):
-            worst = np.broadcast_to(index, outside.shape)[outside].flat[0]
+        index = self.value(e)
+        mask = None if condition is None else self.value(condition)
+        if mask is None:
+            used = index
+        else:
+            used = np.broadcast_arrays(index, mask)[0][np.broadcast_arrays(mask, index)[0]]
+        low, high = (used, used)
+        if isinstance(used, np.ndarray):
+            low, high = (used.min(), used.max()) if used.size else (0, -1)
+        if low < 0 or high >= buffer.size:
+            worst = low if low < 0 else high
             raise self.bug(f"{buffer.name}[{worst}] is outside its {buffer.size} elements")
         return index, mask
+
+
+def rising(index: np.ndarray) -> bool:
+    """Whether every index is larger than the one before, so that none repeats."""
+    return bool(np.all(index[1:] > index[:-1]))
+
+
+def constant(e: Const) -> Any:
+    """A number as a value: a Python int or bool for indices and truths, else a NumPy scalar."""
+    if e.dtype is i64 or e.dtype is bool_:
+        return int(e.value) if e.dtype is i64 else bool(e.value)
+    return np.asarray(e.value).astype(e.dtype.numpy)[()]
 
 
 RUN: dict[type, Callable[[Thread, Any], None]] = {
