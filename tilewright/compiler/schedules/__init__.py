@@ -1,0 +1,25 @@
+"""Groups of nodes become kernels: one schedule per family, sized by the target's data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tilewright.compiler.lowered import LoweredKernel
+from tilewright.compiler.schedules.columns import lower_columns
+from tilewright.compiler.schedules.contraction import lower_contraction
+from tilewright.compiler.schedules.full import lower_full
+from tilewright.compiler.schedules.group import Group
+from tilewright.compiler.schedules.pointwise import lower_pointwise
+from tilewright.compiler.schedules.reduction import lower_rows
+from tilewright.compiler.schedules.scatter import lower_scatter
+from tilewright.compiler.target import Target
+
+FAMILIES: dict[str, Callable[[Group, Target], LoweredKernel]] = {
+    "pointwise": lower_pointwise, "rows": lower_rows, "columns": lower_columns,
+    "full": lower_full, "contraction": lower_contraction, "scatter": lower_scatter,
+}
+
+
+def lower(group: Group, target: Target) -> list[LoweredKernel]:
+    """The kernels of a group, in order."""
+    return [FAMILIES[group.family](group, target)]

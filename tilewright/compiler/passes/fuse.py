@@ -1,0 +1,225 @@
+"""Every node that must live in memory belongs to one group; each group becomes one kernel.
+
+    m = reduce_max(x); e = exp(x - m); s = sum(e); y = e / s
+->  group rows: anchors m, s; stores y
+
+Reductions over the same axes of the same shape share a kernel; elementwise work joins the kernel that
+computes its latest operand, if it walks the same elements; the rest is computed where it is read, or,
+if that would repeat costly work, stored by a pointwise group.
+"""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+
+from tilewright.compiler.schedules.cluster import (
+    Cluster, ancestors, clusters_of, is_anchor, single_clusters,
+)
+from tilewright.compiler.schedules.group import Group
+from tilewright.compiler.target import Target
+from tilewright.ir.graph import Graph, Node, users
+
+CHEAP_FLOPS = 4
+"""A value that costs no more than this per element is computed again rather than stored."""
+
+MOST_NODES = 200
+"""The largest expression that is computed in place of a load."""
+
+
+def fuse(graph: Graph, target: Target | None = None) -> list[Group]:
+    """The groups of a graph in an order in which they can run."""
+    return _Fusion(graph).groups()
+
+
+class _Fusion:
+    """Decides where every node is computed, and which are stored."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes = graph.nodes()
+        self.users = users(graph)
+        self.uses = {n: len(u) for n, u in self.users.items()}
+        self.ancestors = ancestors(self.nodes)
+        self.position = {n: i for i, n in enumerate(self.nodes)}
+        self.outputs = set(graph.outputs)
+        clusters = clusters_of(self.nodes, self.ancestors, self.position)
+        try:
+            self.clusters = self._ordered(clusters)
+        except CycleError:
+            self.clusters = self._ordered(single_clusters(self.nodes))
+        self.rank = {c: i for i, c in enumerate(self.clusters)}
+        self.home: dict[Node, Cluster | None] = {}
+        self.after: set[Node] = set()
+        self._find_homes()
+        self.alias = self._aliases()
+        self.stored: set[Node] = set()
+        self._choose_stored()
+
+    def _ordered(self, clusters: list[Cluster]) -> list[Cluster]:
+        of = {a: c for c in clusters for a in c.anchors}
+        sorter: TopologicalSorter[Cluster] = TopologicalSorter()
+        for c in clusters:
+            before = {
+                of[x] for a in c.anchors for x in of
+                if self.ancestors[a] >> self.position[x] & 1 and of[x] is not c
+            }
+            sorter.add(c, *before)
+        return list(sorter.static_order())
+
+    # --- where nodes can be computed ----------------------------------------------------
+
+    def _find_homes(self) -> None:
+        """``home``: the cluster that can compute a node; ``after``: nodes that rest on clusters but fit none."""
+        for c in self.clusters:
+            for a in c.anchors:
+                self.home[a] = c
+        for node in self.nodes:
+            if node in self.home:
+                continue
+            homes = {self.home[n] for n in node.inputs} - {None}
+            latest = max(homes, key=lambda c: self.rank[c], default=None)  # type: ignore[index,arg-type]
+            if any(n in self.after for n in node.inputs):
+                latest = None
+                self.after.add(node)
+            elif latest is not None and not latest.fits(node):
+                latest = None
+                self.after.add(node)
+            self.home[node] = latest
+
+    def _aliases(self) -> dict[Node, Node]:
+        """Computed value -> the reshape of it that is a result and can take its buffer."""
+        result: dict[Node, Node] = {}
+        for node in self.graph.outputs:
+            source = node
+            while source.op.name == "reshape":
+                source = source.inputs[0]
+            computed = is_anchor(source) or source.op.kind == "elementwise"
+            if source is not node and computed and source not in self.outputs and source not in result:
+                result[source] = node
+        return result
+
+    # --- what is stored -----------------------------------------------------------------
+
+    def _choose_stored(self) -> None:
+        places: dict[Node, set[object]] = {}
+        reshaped = set(self.alias.values())
+        for node in reversed(self.nodes):
+            if node.op.name in ("input", "const"):
+                continue
+            where: set[object] = set()
+            for user in self.users[node]:
+                where |= self._place_of(user, places)
+            places[node] = where
+            if node in reshaped:
+                continue
+            if node in self.outputs or node in self.alias or self._must_store(node, where):
+                self.stored.add(node)
+
+    def _place_of(self, user: Node, places: dict[Node, set[object]]) -> set[object]:
+        """The kernels in which an operand of ``user`` is read."""
+        home = self.home[user]
+        if is_anchor(user):
+            return {home}
+        if user in self.stored:
+            return {home if home is not None else user}
+        return places[user]
+
+    def _must_store(self, node: Node, where: set[object]) -> bool:
+        home = self.home[node]
+        if is_anchor(node):
+            return bool(where - {home}) or node.op.kind == "index"
+        if node.op.kind != "elementwise":
+            return node.op.name == "concat" and self._feeds_contraction(node)
+        cost, size = self._cost(node)
+        if size > MOST_NODES:
+            return True
+        if cost > 0 and self._feeds_contraction(node):
+            return True
+        cheap = cost <= CHEAP_FLOPS
+        if home is not None and where - {home}:
+            return not (cheap and home.family in ("rows", "columns", "full"))
+        if not cheap and self._repeated(node):
+            return True
+        return len(where) > 1 and not cheap
+
+    def _feeds_contraction(self, node: Node) -> bool:
+        """Whether a contraction reads the node, perhaps through views."""
+        for user in self.users[node]:
+            if user.op.kind == "contract":
+                return True
+            if user.op.kind == "view" and user not in self.stored and self._feeds_contraction(user):
+                return True
+        return False
+
+    def _repeated(self, node: Node) -> bool:
+        """Whether a view makes readers compute each element several times."""
+        for user in self.users[node]:
+            if user.op.name == "broadcast" and user.type.size > 2 * node.type.size:
+                home = self.home[user]
+                if home is None or home is not self.home[node]:
+                    return True
+            if user.op.name == "slice" and len(self.users[node]) > 1:
+                return True
+        return False
+
+    def _cost(self, node: Node) -> tuple[int, int]:
+        """(operations per element, nodes) of computing ``node`` from what is stored or given."""
+        seen: set[Node] = set()
+        stack, total = [node], 0
+        while stack and len(seen) <= MOST_NODES:
+            n = stack.pop()
+            if n in seen or n.op.kind == "source" or (n is not node and is_anchor(n)):
+                continue
+            seen.add(n)
+            if n.op.kind == "elementwise" and n.op.name not in ("cast", "bitcast"):
+                total += n.op.flops
+            stack.extend(n.inputs)
+        return total, len(seen)
+
+    # --- groups -------------------------------------------------------------------------
+
+    def groups(self) -> list[Group]:
+        """The groups, in order."""
+        homes = {n: n for n in self.nodes if n.op.name in ("input", "const")}
+        homes |= {n: self.alias.get(n, n) for n in self.stored}
+        homes |= {target: target for target in self.alias.values()}
+        made: dict[object, Group] = {}
+        for c in self.clusters:
+            made[c] = Group(c.family, c.shape, c.axes, list(c.anchors), [], homes, self.uses)
+        for node in self.nodes:
+            if node not in self.stored:
+                continue
+            key: object = self.home[node] or node
+            if key is node:
+                made[key] = Group("pointwise", tuple(node.shape), (), [], [], homes, self.uses)
+            made[key].stores.append((node, self.alias.get(node, node)))
+        groups = _merged([g for g in made.values() if g.stores])
+        return [g for g in groups if any(target.type.size for _, target in g.stores)]
+
+
+def _merged(groups: list[Group]) -> list[Group]:
+    """The groups in the order of how much they rest on, pointwise ones of a kind as one."""
+    maker = {target: g for g in groups for _, target in g.stores}
+    writers = {g: g.writer() for g in groups}
+    level: dict[Group, int] = {}
+    before: dict[Group, set[Group]] = {}
+    for g in groups:
+        members = set(g.members(writers[g]))
+        reads = {g.homes.get(n, n) for m in members for n in m.inputs if n not in members}
+        before[g] = {maker[n] for n in reads if n in maker and maker[n] is not g}
+    for g in TopologicalSorter(before).static_order():
+        level[g] = 1 + max((level[b] for b in before[g]), default=0)
+    result: list[Group] = []
+    pointwise: dict[object, Group] = {}
+    for g in sorted(groups, key=lambda g: level[g]):
+        key = (level[g], g.shape)
+        other = pointwise.get(key) if g.family == "pointwise" else None
+        if other is not None and len(other.stores) < 16:
+            other.stores += g.stores
+            continue
+        if g.family == "pointwise":
+            pointwise[key] = g
+        result.append(g)
+    return result
+
+

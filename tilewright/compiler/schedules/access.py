@@ -1,0 +1,372 @@
+"""Values of graph nodes as kernel expressions: the one place where views become index maps.
+
+A :class:`Writer` builds a kernel's body. ``value(node, index)`` gives the expression of one element
+of a node: a load if the node lives in a buffer, arithmetic on its inputs' elements otherwise. What
+does not depend on an inner loop is named outside of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from tilewright.compiler.plan import CheckInfo
+from tilewright.errors import Location
+from tilewright.ir import loops as k
+from tilewright.ir.graph import Node, full_value
+from tilewright.ir.types import DType, bool_, concrete, i64
+
+Index: TypeAlias = tuple[k.Expr, ...]
+
+
+def strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Row-major strides in elements."""
+    result, step = [], 1
+    for d in reversed(shape):
+        result.append(step)
+        step *= d
+    return tuple(reversed(result))
+
+
+def flat(index: Index, shape: Sequence[int]) -> k.Expr:
+    """The offset of an element in a row-major array."""
+    offset: k.Expr = k.Const(0)
+    for i, step in zip(index, strides(shape), strict=True):
+        offset = k.add(offset, k.mul(i, step))
+    return offset
+
+
+def unflatten(offset: k.Expr, shape: Sequence[int]) -> Index:
+    """The index of the element at an offset of a row-major array."""
+    result: list[k.Expr] = []
+    outermost = next((axis for axis, d in enumerate(shape) if d != 1), 0)
+    for axis, (d, step) in enumerate(zip(shape, strides(shape), strict=True)):
+        if d == 1:
+            result.append(k.Const(0))
+            continue
+        quotient = k.floordiv(offset, step)
+        result.append(quotient if axis == outermost else k.mod(quotient, d))
+    return tuple(result)
+
+
+class Scope:
+    """The statements of one loop body under construction."""
+
+    def __init__(self) -> None:
+        self.statements: list[k.Stmt] = []
+        self.memo: dict[Any, k.Expr] = {}
+
+
+class Writer:
+    """Builds the body of one kernel.
+
+    stored   nodes that live in buffers that this kernel does not compute: they are loaded
+    bound    nodes whose elements this kernel holds: index -> expression, or None if not that element
+    """
+
+    def __init__(self, stored: Callable[[Node], Node | None], uses: Mapping[Node, int]) -> None:
+        self._stored = stored
+        self._uses = uses
+        self.bound: dict[Node, Callable[[Index], k.Expr | None]] = {}
+        self.inputs: dict[Node, k.Buffer] = {}
+        self.checks: dict[int, CheckInfo] = {}
+        self.offsets: dict[k.Buffer, set[k.Expr]] = {}
+        self.scopes: list[Scope] = [Scope()]
+        self._depths: dict[str, int] = {}
+        self._names: dict[str, int] = {}
+
+    # --- statements and scopes ----------------------------------------------------------
+
+    def name(self, prefix: str) -> str:
+        """A name not used before in this kernel."""
+        n = self._names.get(prefix, 0)
+        self._names[prefix] = n + 1
+        return f"{prefix}{n or ''}"
+
+    def write(self, statement: k.Stmt) -> None:
+        """Append a statement to the innermost body."""
+        self.scopes[-1].statements.append(statement)
+
+    @contextmanager
+    def loop(
+        self, prefix: str, start: k.ExprLike, stop: k.ExprLike, kind: k.LoopKind = "serial", *,
+        step: int = 1, width: int = 1, interleave: int = 1,
+    ) -> Iterator[k.Var]:
+        """A loop around the statements written inside the ``with`` block."""
+        var = k.Var(self.name(prefix))
+        self.scopes.append(Scope())
+        self._depths[var.name] = len(self.scopes) - 1
+        yield var
+        body = tuple(self.scopes.pop().statements)
+        self.write(k.For(var, k.expr(start), k.expr(stop), body, kind, step, width, interleave))
+
+    @contextmanager
+    def when(self, condition: k.Expr) -> Iterator[None]:
+        """A conditional around the statements written inside the ``with`` block."""
+        self.scopes.append(Scope())
+        yield
+        self.write(k.If(condition, tuple(self.scopes.pop().statements)))
+
+    def alloc(self, prefix: str, dtype: DType, size: int, space: k.Space) -> k.Buffer:
+        """A buffer of the innermost body."""
+        buffer = k.Buffer(self.name(prefix), dtype, size, space)
+        self.write(k.Alloc(buffer))
+        return buffer
+
+    def let(self, prefix: str, value: k.Expr) -> k.Expr:
+        """Name a value in the innermost body."""
+        return self._let_at(len(self.scopes) - 1, prefix, value)
+
+    def _let_at(self, depth: int, prefix: str, value: k.Expr) -> k.Expr:
+        if isinstance(value, k.Const | k.Var):
+            return value
+        var = k.Var(self.name(prefix), value.dtype)
+        self._depths[var.name] = depth
+        self.scopes[depth].statements.append(k.Let(var, value))
+        return var
+
+    def depth(self, e: k.Expr) -> int:
+        """The outermost body in which ``e`` can be computed."""
+        if isinstance(e, k.Var):
+            return self._depths.get(e.name, 0)
+        if isinstance(e, k.Call):
+            return max(map(self.depth, e.args), default=0)
+        if isinstance(e, k.Load):
+            parts = [x for x in (e.index, e.mask, e.other) if x is not None]
+            if e.buffer.space != "global" or e.buffer.access != "in":
+                return len(self.scopes) - 1
+            return max(map(self.depth, parts), default=0)
+        return 0
+
+    def is_leaf(self, node: Node) -> bool:
+        """Whether the kernel loads the node from a buffer."""
+        return node not in self.bound and self._stored(node) is not None
+
+    # --- values -------------------------------------------------------------------------
+
+    def value(self, node: Node, index: Index, mask: k.Expr | None = None) -> k.Expr:
+        """The element of ``node`` at ``index``; nothing is read where ``mask`` is false."""
+        holder = self.bound.get(node)
+        if holder is not None:
+            held = holder(index)
+            if held is not None:
+                return held
+        buffer_node = self._stored(node)
+        if buffer_node is not None:
+            return self._load(buffer_node, flat(index, concrete(node.shape)), mask, node)
+        if node.op.kind == "elementwise":
+            return self._elementwise(node, index, mask)
+        return _RULES[node.op.name](self, node, index, mask)
+
+    def _elementwise(self, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
+        key = (node, index, mask)
+        for scope in self.scopes:
+            if key in scope.memo:
+                return scope.memo[key]
+        args = [self.value(n, index, mask) for n in node.inputs]
+        call: k.Expr = k.Call(node.op.name, tuple(args), node.dtype)
+        depth = self.depth(call)
+        hoisted = [
+            a if self.depth(a) == depth else self._let_at(self.depth(a), "t", a) for a in args
+        ]
+        call = k.Call(node.op.name, tuple(hoisted), node.dtype)
+        if self._uses.get(node, 2) > 1:
+            call = self._let_at(depth, "t", call)
+            self.scopes[depth].memo[key] = call
+        return call
+
+    def _load(self, buffer_node: Node, offset: k.Expr, mask: k.Expr | None, node: Node) -> k.Expr:
+        buffer = self.input(buffer_node)
+        self.offsets.setdefault(buffer, set()).add(offset)
+        key = (buffer, offset, mask)
+        for scope in self.scopes:
+            if key in scope.memo:
+                return scope.memo[key]
+        load: k.Expr = k.Load(buffer, offset, mask)
+        if self._uses.get(node, 2) > 1:
+            depth = self.depth(load)
+            load = self._let_at(depth, "x", load)
+            self.scopes[depth].memo[key] = load
+        return load
+
+    def input(self, node: Node) -> k.Buffer:
+        """The parameter that a stored node is read from."""
+        if node not in self.inputs:
+            size = max(1, node.type.size)
+            self.inputs[node] = k.Buffer(f"in{len(self.inputs)}", node.dtype, size, "global", "in")
+        return self.inputs[node]
+
+    def check(self, condition: k.Expr, mask: k.Expr | None, message: str, loc: Location | None) -> None:
+        """Report ``message`` after the run if ``condition`` fails where ``mask`` holds."""
+        info = CheckInfo(message, loc)
+        code = next((c for c, known in self.checks.items() if known == info), len(self.checks) + 1)
+        self.checks[code] = info
+        if mask is not None:
+            condition = k.Call("or", (condition, k.Call("not", (mask,), bool_)), bool_)
+        self.write(k.Check(condition, code))
+
+    def indexed(
+        self, indices: Node, at: Index, size: int, mask: k.Expr | None, node: Node
+    ) -> tuple[k.Expr, k.Expr]:
+        """An element of an index array counted from the start, and whether it is inside the axis."""
+        raw = self.value(indices, at, mask)
+        wide = raw if indices.dtype is i64 else k.Call("cast", (raw,), i64)
+        wide = self.let("i", wide)
+        if indices.dtype.kind == "i":
+            negative = k.compare("lt", wide, 0)
+            shifted = k.Call("add", (wide, k.Const(size)), i64)
+            wide = self.let("i", k.Call("where", (negative, shifted, wide), i64))
+        inside = k.both(k.compare("ge", wide, 0), k.compare("lt", wide, size))
+        assert inside is not None
+        inside = self.let("inside", inside)
+        message = f"index outside an axis of size {size}"
+        self.check(inside, mask, message, node.loc)
+        return wide, inside
+
+
+def _full(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
+    return k.Const(full_value(node).item() if node.dtype.name != "bf16" else float(full_value(node)),
+                   node.dtype)
+
+
+def _iota(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
+    position = index[node.attrs.axis]
+    return position if node.dtype is i64 else k.Call("cast", (position,), node.dtype)
+
+
+def _reshape(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
+    source = node.inputs[0]
+    buffer_node = w._stored(source)
+    if buffer_node is not None and source not in w.bound:
+        return w._load(buffer_node, flat(index, concrete(node.shape)), mask, source)
+    return w.value(source, reshape_index(index, concrete(node.shape), concrete(source.shape)), mask)
+
+
+def reshape_index(index: Index, shape: tuple[int, ...], source: tuple[int, ...]) -> Index:
+    """Where an element of a reshaped array stands in its source, block of axes by block of axes."""
+    result: list[k.Expr] = []
+    i = j = 0
+    while i < len(shape) or j < len(source):
+        first_i, first_j, left, right = i, j, 1, 1
+        while i == first_i or j == first_j or left != right:
+            if i < len(shape) and (left <= right or j == len(source)):
+                left *= shape[i]
+                i += 1
+            elif j < len(source):
+                right *= source[j]
+                j += 1
+            else:
+                break
+        block = shape[first_i:i]
+        wide = [a for a in range(first_i, i) if shape[a] != 1]
+        target = source[first_j:j]
+        real = [a for a in range(first_j, j) if source[a] != 1]
+        if len(wide) == len(real) == 1:
+            result += [index[wide[0]] if a in real else k.Const(0) for a in range(first_j, j)]
+        else:
+            result += unflatten(flat(index[first_i:i], block), target)
+    return tuple(result)
+
+
+def _transpose(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
+    source: list[k.Expr] = [k.Const(0)] * len(index)
+    for position, axis in zip(index, node.attrs.perm, strict=True):
+        source[axis] = position
+    return w.value(node.inputs[0], tuple(source), mask)
+
+
+def _broadcast(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
+    source = node.inputs[0]
+    at = tuple(
+        k.Const(0) if d == 1 else index[axis]
+        for d, axis in zip(source.shape, node.attrs.axes, strict=True)
+    )
+    return w.value(source, at, mask)
+
+
+def _slice(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
+    at = tuple(
+        k.add(k.mul(i, step), start)
+        for i, start, step in zip(index, node.attrs.starts, node.attrs.steps, strict=True)
+    )
+    return w.value(node.inputs[0], at, mask)
+
+
+def _flip(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
+    at = tuple(
+        k.sub(d - 1, i) if axis in node.attrs.axes else i
+        for axis, (i, d) in enumerate(zip(index, concrete(node.shape), strict=True))
+    )
+    return w.value(node.inputs[0], at, mask)
+
+
+def _pad(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
+    source, filler = node.inputs
+    inside: k.Expr | None = None
+    at: list[k.Expr] = []
+    attrs = node.attrs
+    for i, low, high, gap, d in zip(
+        index, attrs.low, attrs.high, attrs.interior, concrete(source.shape), strict=True
+    ):
+        position = k.sub(i, low)
+        if low:
+            inside = k.both(inside, k.compare("ge", position, 0))
+        if gap:
+            inside = k.both(inside, k.compare("eq", k.mod(position, gap + 1), 0))
+            position = k.floordiv(position, gap + 1)
+        if high or gap:
+            inside = k.both(inside, k.compare("lt", position, d))
+        at.append(position)
+    if inside is None:
+        return w.value(source, tuple(at), mask)
+    inside = w._let_at(w.depth(inside), "inside", inside)
+    value = w.value(source, tuple(at), k.both(mask, inside))
+    return k.Call("where", (inside, value, w.value(filler, ())), node.dtype)
+
+
+def _concat(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
+    axis, start = node.attrs.axis, 0
+    result: k.Expr | None = None
+    ends = []
+    for part in node.inputs:
+        size = concrete(part.shape)[axis]
+        ends.append((part, start, start + size))
+        start += size
+    position = index[axis]
+    for part, low, high in reversed([e for e in ends if e[1] < e[2]]):
+        here = None if high == start else k.compare("lt", position, high)
+        below = None if low == 0 else k.compare("ge", position, low)
+        inside = k.both(below, here)
+        at = (*index[:axis], k.sub(position, low), *index[axis + 1:])
+        value = w.value(part, at, k.both(mask, inside))
+        if result is None or here is None:
+            result = value
+        else:
+            result = k.Call("where", (here, value, result), node.dtype)
+    assert result is not None
+    return result
+
+
+def _take(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
+    source, indices = node.inputs
+    axis = node.attrs.axis
+    at = index[axis:axis + indices.type.rank]
+    size = concrete(source.shape)[axis]
+    place, inside = w.indexed(indices, at, size, mask, node)
+    where = (*index[:axis], place, *index[axis + indices.type.rank:])
+    return w.value(source, where, k.both(mask, inside))
+
+
+def _take_along(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
+    source, indices = node.inputs
+    axis = node.attrs.axis
+    place, inside = w.indexed(indices, index, concrete(source.shape)[axis], mask, node)
+    return w.value(source, (*index[:axis], place, *index[axis + 1:]), k.both(mask, inside))
+
+
+_RULES: dict[str, Callable[[Writer, Node, Index, k.Expr | None], k.Expr]] = {
+    "full": _full, "iota": _iota, "reshape": _reshape, "transpose": _transpose,
+    "broadcast": _broadcast, "slice": _slice, "flip": _flip, "pad": _pad, "concat": _concat,
+    "take": _take, "take_along": _take_along,
+}

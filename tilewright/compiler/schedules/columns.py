@@ -1,0 +1,237 @@
+"""Reductions that keep the innermost axis: whole rows are added to a row of accumulators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tilewright.compiler.lowered import LoweredKernel
+from tilewright.compiler.schedules.access import Index, Writer, flat, unflatten
+from tilewright.compiler.schedules.group import Group, finish, output_buffers
+from tilewright.compiler.schedules.reduction import (
+    COMBINE, align, converted, hold, identity,
+)
+from tilewright.compiler.target import Target
+from tilewright.ir import loops as k
+from tilewright.ir.graph import Node
+from tilewright.ir.types import accumulator, concrete
+
+ROWS = 8
+"""Rows added at once: as many streams as the hardware prefetchers follow."""
+
+SHARES = 16
+"""The most parts that the reduced axes are cut into; fixed, so that sums do not depend on threads."""
+
+
+@dataclass
+class _Columns:
+    """How a column kernel walks its domain.
+
+    outer   kept axes but the innermost run, one after another
+    width   elements of the innermost kept run, cut into tiles of ``tile``
+    rows    elements of the reduced axes, cut into ``shares``
+    """
+
+    group: Group
+    w: Writer
+    kept: list[int]
+    inner: int
+    outer: list[int]
+    width: int
+    tile: int
+    rows: int
+    shares: int
+    lanes: int
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.width // self.tile)
+
+    @property
+    def kept_size(self) -> int:
+        n = self.width
+        for d in self.outer:
+            n *= d
+        return n
+
+
+def _plan(group: Group, target: Target) -> _Columns:
+    kept = [i for i in range(len(group.shape)) if i not in group.axes]
+    inner = next(i for i in reversed(kept) if group.shape[i] != 1)
+    kept = [i for i in kept if i != inner] + [inner]
+    outer = [group.shape[i] for i in kept[:-1]]
+    width = group.shape[inner]
+    rows = 1
+    for axis in group.axes:
+        rows *= group.shape[axis]
+    blocks = 1
+    for d in outer:
+        blocks *= d
+    lanes = target.lanes(max(accumulator(a.dtype).itemsize for a in group.anchors))
+    tile = min(width, 2048)
+    if blocks * -(-width // tile) < 8 and rows * width > 1 << 14:
+        tile = max(min(width, 16 * lanes), min(tile, -(-width // 8)))
+        tile = min(width, -(-tile // lanes) * lanes)
+    tasks = blocks * -(-width // tile)
+    shares = 1
+    if tasks < 4 and rows >= 64 and rows * width >= 1 << 15:
+        shares = min(SHARES, rows // 32)
+        tile = min(width, 2048)
+    return _Columns(group, group.writer(), kept, inner, outer, width, tile, rows, shares, lanes)
+
+
+def lower_columns(group: Group, target: Target) -> LoweredKernel:
+    """Tiles of columns in parallel; with few columns, shares of the rows too, then their partial sums."""
+    plan = _plan(group, target)
+    w = plan.w
+    outputs = output_buffers(group)
+    if plan.shares == 1:
+        with _tasks(plan, 1) as (_, place, start, stop):
+            rows = _sum_rows(plan, place, start, stop, 0, plan.rows)
+            _finish_tile(plan, outputs, place, start, stop, rows, start)
+        return finish(group, w, outputs)
+    partials = [
+        k.Buffer(f"part{i}", accumulator(a.dtype), plan.shares * plan.kept_size, "global", "workspace")
+        for i, a in enumerate(group.anchors)
+    ]
+    with _tasks(plan, plan.shares) as (share, place, start, stop):
+        low = k.floordiv(k.mul(share, plan.rows), plan.shares)
+        high = k.floordiv(k.mul(k.add(share, 1), plan.rows), plan.shares)
+        rows = _sum_rows(plan, place, start, stop, low, high)
+        base = k.add(k.mul(share, plan.kept_size), _kept_offset(plan, place))
+        for buffer, row in zip(partials, rows, strict=True):
+            with w.loop("c", start, stop, "vector", width=plan.lanes) as c:
+                w.write(k.Store(buffer, k.add(base, c), k.Load(row, k.sub(c, start))))
+    w.write(k.Barrier())
+    with _tasks(plan, 1) as (_, place, start, stop):
+        rows = _add_partials(plan, partials, place, start, stop)
+        _finish_tile(plan, outputs, place, start, stop, rows, start)
+    sizes = [(b, b.size * b.dtype.itemsize) for b in partials]
+    return finish(group, w, outputs, sizes)
+
+
+class _tasks:
+    """The parallel loop over shares, kept blocks and tiles: (share, kept index, start, stop)."""
+
+    def __init__(self, plan: _Columns, shares: int) -> None:
+        self.plan = plan
+        blocks = 1
+        for d in plan.outer:
+            blocks *= d
+        self.sizes = [shares, *plan.outer, plan.tiles]
+        self.loop = plan.w.loop("p", 0, shares * blocks * plan.tiles, "parallel")
+
+    def __enter__(self) -> tuple[k.Expr, list[k.Expr], k.Expr, k.Expr]:
+        p, w, plan = self.loop.__enter__(), self.plan.w, self.plan
+        share, *place, tile = (w.let("o", e) for e in unflatten(p, self.sizes))
+        start = w.let("start", k.mul(tile, plan.tile))
+        stop: k.Expr = k.Const(plan.width)
+        if plan.tiles > 1:
+            stop = w.let("stop", k.minimum(k.add(start, plan.tile), plan.width))
+        return share, place, start, stop
+
+    def __exit__(self, *error: object) -> None:
+        self.loop.__exit__(None, None, None)
+
+
+def _full_index(plan: _Columns, place: Sequence[k.Expr], column: k.Expr, row: k.Expr) -> Index:
+    group = plan.group
+    reduced = unflatten(row, [group.shape[a] for a in group.axes])
+    index: list[k.Expr] = [k.Const(0)] * len(group.shape)
+    for axis, e in zip(group.axes, reduced, strict=True):
+        index[axis] = e
+    for axis, e in zip(plan.kept, [*place, column], strict=True):
+        index[axis] = e
+    return tuple(index)
+
+
+def _kept_offset(plan: _Columns, place: Sequence[k.Expr]) -> k.Expr:
+    return flat((*place, k.Const(0)), [*plan.outer, plan.width])
+
+
+def _sum_rows(
+    plan: _Columns, place: Sequence[k.Expr], start: k.Expr, stop: k.Expr,
+    low: k.ExprLike, high: k.ExprLike,
+) -> list[k.Buffer]:
+    """Reduce the rows ``low`` to ``high`` of a tile into rows of accumulators."""
+    w, group = plan.w, plan.group
+    sums = []
+    for node in group.anchors:
+        row = w.alloc("sums", accumulator(node.dtype), plan.tile, "stack")
+        with w.loop("c", 0, plan.tile, "vector", width=plan.lanes) as c:
+            w.write(k.Store(row, c, identity(node)))
+        sums.append(row)
+
+    def add(first: k.Expr, count: int) -> None:
+        heights = [w.let("y", k.add(first, u)) for u in range(count)]
+        indices = [_full_index(plan, place, k.Const(0), y) for y in heights]
+        with w.loop("c", start, stop, "vector", width=plan.lanes) as c:
+            at = k.sub(c, start)
+            totals: list[k.Expr] = [k.Load(row, at) for row in sums]
+            for index in indices:
+                here = tuple(c if axis == plan.inner else e for axis, e in enumerate(index))
+                for i, node in enumerate(group.anchors):
+                    operand = converted(w.value(node.inputs[0], here), sums[i].dtype)
+                    totals[i] = k.Call(COMBINE[node.op.name], (totals[i], operand), sums[i].dtype)
+            for row, total in zip(sums, totals, strict=True):
+                w.write(k.Store(row, at, total))
+
+    known = k.const_int(low), k.const_int(high)
+    if known[0] is not None and known[1] is not None:
+        whole = known[0] + (known[1] - known[0]) // ROWS * ROWS
+        middle: k.Expr = k.Const(whole)
+    else:
+        low, high = w.let("low", k.expr(low)), w.let("high", k.expr(high))
+        count = k.sub(high, low)
+        middle = w.let("middle", k.add(low, k.mul(k.floordiv(count, ROWS), ROWS)))
+    if known[0] is None or known[0] < whole:
+        with w.loop("y", low, middle, step=ROWS) as y:
+            add(y, ROWS)
+    if known[0] is None or known[1] != whole:
+        with w.loop("y", middle, high) as y:
+            add(y, 1)
+    return sums
+
+
+def _add_partials(
+    plan: _Columns, partials: Sequence[k.Buffer], place: Sequence[k.Expr], start: k.Expr,
+    stop: k.Expr,
+) -> list[k.Buffer]:
+    """Combine the shares' partial rows, in order."""
+    w = plan.w
+    base = _kept_offset(plan, place)
+    result = []
+    for node, buffer in zip(plan.group.anchors, partials, strict=True):
+        row = w.alloc("sums", buffer.dtype, plan.tile, "stack")
+        with w.loop("c", start, stop, "vector", width=plan.lanes) as c:
+            total: k.Expr = k.Load(buffer, k.add(base, c))
+            for share in range(1, plan.shares):
+                more = k.Load(buffer, k.add(k.add(base, c), share * plan.kept_size))
+                total = k.Call(COMBINE[node.op.name], (total, more), buffer.dtype)
+            w.write(k.Store(row, k.sub(c, start), total))
+        result.append(row)
+    return result
+
+
+def _finish_tile(
+    plan: _Columns, outputs: Sequence[k.Buffer], place: Sequence[k.Expr], start: k.Expr,
+    stop: k.Expr, rows: Sequence[k.Buffer], origin: k.Expr,
+) -> None:
+    """Store the results of a tile: the sums and what is computed from them."""
+    w, group = plan.w, plan.group
+    with w.loop("c", start, stop, "vector", width=plan.lanes) as c:
+        places = dict(zip(plan.kept, [*place, c], strict=True))
+        kept = tuple(places[axis] for axis in sorted(places))
+        sizes = [group.shape[axis] for axis in sorted(places)]
+        for node, row in zip(group.anchors, rows, strict=True):
+            total = converted(k.Load(row, k.sub(c, origin)), node.dtype)
+            hold(w, node, w.let("r", total), kept)
+        values = []
+        for (value, _), buffer in zip(group.stores, outputs, strict=True):
+            shape = concrete(value.shape)
+            index = align(kept, sizes, shape)
+            values.append((buffer, flat(index, shape), w.let("v", w.value(value, index))))
+        for buffer, offset, v in values:
+            w.write(k.Store(buffer, offset, v))
+    for node in group.anchors:
+        w.bound.pop(node)

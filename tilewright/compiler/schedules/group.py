@@ -1,0 +1,123 @@
+"""A fusion group, and how its kernel is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from tilewright.compiler.lowered import Argument, LoweredKernel, Workspace
+from tilewright.compiler.schedules.access import Writer
+from tilewright.ir import loops as k
+from tilewright.ir.graph import Node, topological
+from tilewright.ir.types import concrete
+
+Family: TypeAlias = Literal["pointwise", "rows", "columns", "full", "contraction", "scatter"]
+
+
+@dataclass(eq=False)
+class Group:
+    """Nodes that one kernel computes.
+
+    shape    the iteration domain: the shape that is reduced, contracted into, or written
+    axes     rows, columns, full: the axes that the anchors reduce
+    anchors  the reductions, the contraction or the scatter at the heart of the group
+    stores   (value, node whose buffer receives it); the two differ where one is a reshape of the other
+    homes    every node that lives in a buffer -> the node that the buffer is known by
+    uses     how often each node is read in the whole graph
+    """
+
+    family: Family
+    shape: tuple[int, ...]
+    axes: tuple[int, ...] = ()
+    anchors: list[Node] = field(default_factory=list)
+    stores: list[tuple[Node, Node]] = field(default_factory=list)
+    homes: Mapping[Node, Node] = field(default_factory=dict)
+    uses: Mapping[Node, int] = field(default_factory=dict)
+
+    def writer(self) -> Writer:
+        """A writer that loads what other kernels computed."""
+        own = {value for value, _ in self.stores} | set(self.anchors)
+
+        def stored(node: Node) -> Node | None:
+            return None if node in own else self.homes.get(node)
+        return Writer(stored, self.uses)
+
+    def members(self, w: Writer) -> list[Node]:
+        """The nodes that the kernel computes: its stored values and anchors down to what it loads."""
+        roots = [value for value, _ in self.stores] + self.anchors
+        leaves = {n for n in topological(roots) if w.is_leaf(n)}
+        seen: dict[Node, None] = {}
+        stack = list(roots)
+        while stack:
+            node = stack.pop()
+            if node in seen or node in leaves:
+                continue
+            seen[node] = None
+            stack.extend(node.inputs)
+        return [n for n in topological(roots) if n in seen]
+
+
+def finish(
+    group: Group, w: Writer, outputs: Sequence[k.Buffer], workspaces: Sequence[tuple[k.Buffer, int]] = (),
+    inplace: Sequence[k.Buffer] = (), offset: k.Expr | None = None,
+) -> LoweredKernel:
+    """The kernel whose body ``w`` wrote. ``inplace``: outputs stored at ``offset`` alone, each once."""
+    params = (*w.inputs.values(), *outputs, *(b for b, _ in workspaces))
+    args: list[Argument] = [*w.inputs, *(target for _, target in group.stores)]
+    args += [Workspace(nbytes) for _, nbytes in workspaces]
+    members = group.members(w)
+    kernel = k.Kernel(name_of(group, members), params, tuple(w.scopes[0].statements), location(group))
+    pairs = [
+        (params.index(out), params.index(buffer))
+        for out in inplace for buffer in w.inputs.values()
+        if w.offsets.get(buffer) == {offset} and buffer.dtype.itemsize == out.dtype.itemsize
+        and buffer.size == out.size
+    ]
+    traffic = sum(p.size * p.dtype.itemsize for p in params if p.access != "workspace")
+    return LoweredKernel(kernel, tuple(args), flops(members), traffic, dict(w.checks), tuple(pairs))
+
+
+def output_buffers(group: Group) -> list[k.Buffer]:
+    """One 'out' parameter per stored value."""
+    return [
+        k.Buffer(f"out{i}", target.dtype, max(1, target.type.size), "global", "out")
+        for i, (_, target) in enumerate(group.stores)
+    ]
+
+
+def flops(members: Sequence[Node]) -> int:
+    """Floating point operations of these nodes, each computed once."""
+    total = 0
+    for node in members:
+        if node.op.kind == "elementwise":
+            total += node.op.flops * node.type.size
+        elif node.op.kind == "reduce":
+            total += node.inputs[0].type.size
+        elif node.op.kind == "contract":
+            total += 2 * node.type.size * contracted_size(node)
+    return total
+
+
+def contracted_size(node: Node) -> int:
+    """The number of products in each sum of a contraction."""
+    a = node.attrs
+    size = 1
+    for label, d in zip(a.lhs, concrete(node.inputs[0].shape), strict=True):
+        if label not in a.out:
+            size *= d
+    return size
+
+
+def name_of(group: Group, members: Sequence[Node]) -> str:
+    """A readable name: the family and the weightiest operations."""
+    ops = [n.op.name for n in members if n.op.kind in ("elementwise", "reduce", "contract", "index")]
+    weighty = [o for o in dict.fromkeys(reversed(ops)) if o not in ("cast", "where", "add", "mul")]
+    chosen = (weighty or list(dict.fromkeys(reversed(ops))) or ["copy"])[:3]
+    return "_".join([group.family, *reversed(chosen)])
+
+
+def location(group: Group) -> object:
+    """The user's line of the anchor, or of the last value."""
+    nodes = [*group.anchors, *(v for v, _ in group.stores)]
+    return next((n.loc for n in nodes if n.loc is not None), None)
