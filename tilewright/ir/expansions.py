@@ -7,6 +7,7 @@ apart in turn, and gives back the node itself where the op is primitive for that
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import TypeAlias
@@ -15,16 +16,18 @@ import numpy as np
 
 from tilewright.ir.build import bitcast, cast, nan_test, place, truth, where
 from tilewright.ir.graph import (
+    OPS,
     Graph,
     Node,
     apply,
     full,
     full_value,
+    input_node,
     make,
     rebuild_node,
     topological,
 )
-from tilewright.ir.types import DTYPES, DType, bf16, f16, f32, f64
+from tilewright.ir.types import DTYPES, DType, TensorType, bf16, f16, f32, f64
 
 Expansion: TypeAlias = Callable[[Node], Node]
 
@@ -45,6 +48,16 @@ def expand_node(node: Node) -> Node:
             inputs = [done[id(n)] for n in inner.inputs]
             done[id(inner)] = expand_node(rebuild_node(inner, inputs))
     return place(done[id(result)], node.inputs, node.loc)
+
+
+@functools.lru_cache(maxsize=None)
+def is_primitive(op: str, dtype: DType) -> bool:
+    """Whether code generation spells this elementwise op on this element type itself."""
+    row = OPS[op]
+    if row.expand is None:
+        return True
+    probe = make(row, [input_node(f"p{i}", TensorType(dtype, ())) for i in range(row.arity or 0)])
+    return row.expand(probe) is probe
 
 
 def expand_all(graph: Graph, wanted: Callable[[Node], bool] = lambda node: True) -> Graph:
