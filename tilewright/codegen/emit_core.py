@@ -47,6 +47,7 @@ class Core:
         self.machine = machine_of(target)
         self.functions = functions
         self.b = Placer(self.machine)
+        self.b.fused = target.fma
         self.slots = Slots(self.b)
         self.env: dict[str, Affine | Val] = {}
         self.ranges: dict[str, Range] = {}

@@ -63,7 +63,8 @@ def other(triple: str, cpu: str, features: str = "") -> Target:
     if triple.startswith(("aarch64", "arm64")):
         return Target("neon", 16, 32, l1, l2, l3, triple, cpu, features or "+neon", False, True, False)
     name = triple.split("-")[0]
-    return Target(name, 16, 32, l1, l2, l3, triple, cpu, features, False, name.startswith("p"), False)
+    fused = not name.startswith("wasm")
+    return Target(name, 16, 32, l1, l2, l3, triple, cpu, features, False, fused, False)
 
 
 @functools.cache
