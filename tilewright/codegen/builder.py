@@ -70,6 +70,8 @@ class Builder:
     def __init__(self) -> None:
         self.lines: list[Any] = []
         self.declarations: set[str] = set()
+        self.fused = False
+        """The target has fused multiply-add: ``llvm.fma`` is an instruction there, not a call."""
         self._next = 0
 
     def fresh(self, prefix: str = "v") -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tilewright.codegen.builder import Value
-from tilewright.codegen.vecmath import exponential, hyperbolic, logarithm, special
-from tilewright.codegen.vecmath.lanes import function
+from tilewright.codegen.vecmath import exponential, hyperbolic, logarithm, special, trigonometric
+from tilewright.codegen.vecmath.lanes import function, outlined
 
 MATH: dict[str, Callable[..., Value]] = {
     "exp": function(exponential.exp),
@@ -20,6 +20,9 @@ MATH: dict[str, Callable[..., Value]] = {
     "log2": function(logarithm.log2),
     "log10": function(logarithm.log10),
     "log1p": function(logarithm.log1p),
+    "sin": outlined(trigonometric.sin),
+    "cos": outlined(trigonometric.cos),
+    "tan": outlined(trigonometric.tan),
     "tanh": function(hyperbolic.tanh),
     "erf": function(special.erf),
 }

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, Union
 
-from tilewright.codegen.builder import Builder, Value
+from tilewright.codegen.builder import Builder, Value, mangle
 from tilewright.ir.types import DType, f32, f64, i32, i64
 
 Operand: TypeAlias = Union["Lanes", int, float]
@@ -273,6 +273,33 @@ def function(formula: Callable[..., Lanes]) -> Callable[..., Value]:
 
     def emit(b: Builder, *args: Value) -> Value:
         return formula(*(Lanes(b, a) for a in args)).value
+
+    emit.__name__ = formula.__name__
+    emit.__doc__ = formula.__doc__
+    return emit
+
+
+def outlined(formula: Callable[..., Lanes]) -> Callable[..., Value]:
+    """As :func:`function`, in an internal function of the module that is called: for formulas
+    that have branches, or that are long and rarely in the innermost loop.
+    """
+
+    def emit(b: Builder, *args: Value) -> Value:
+        first = args[0]
+        symbol = f"@tw.{formula.__name__}.{mangle(first.dtype, first.lanes)}"
+        inner = Builder()
+        inner.fused = b.fused
+        params = [Value(f"%x{k}", a.dtype, a.lanes) for k, a in enumerate(args)]
+        result = formula(*(Lanes(inner, p) for p in params)).value
+        listed = ", ".join(p.typed for p in params)
+        lines = "\n".join(inner.lines)
+        b.declarations.update(inner.declarations)
+        b.declarations.add(
+            f"define internal {result.type} {symbol}({listed}) {{\nentry:\n{lines}\n"
+            f"  ret {result.typed}\n}}"
+        )
+        passed = ", ".join(a.typed for a in args)
+        return b.define(result.dtype, result.lanes, f"call {result.type} {symbol}({passed})")
 
     emit.__name__ = formula.__name__
     emit.__doc__ = formula.__doc__
