@@ -14,6 +14,7 @@ from op_harness import (
     graph_of,
     input_dtypes,
     interpreted,
+    mismatches,
     random_values,
     reference,
     rng_of,
@@ -125,8 +126,13 @@ def test_bitcasts(tier):
     graphs = [graph_of(OPS["bitcast"], CastAttrs(b), x, f"{a}_{b}_")
               for (a, b), x in zip(pairs, arrays, strict=True)]
     results = run_together(compiled(tier), graphs, arrays)
-    for pair, x, got in zip(pairs, arrays, results, strict=True):
-        assert got.tobytes() == x[0].tobytes(), pair
+    for (source, target), x, got in zip(pairs, arrays, results, strict=True):
+        if target.is_float:
+            # Moving a NaN through a register may change its payload.
+            want = x[0].view(target.numpy)
+            assert mismatches(got, want, 0).sum() == 0, (source, target)
+        else:
+            assert got.tobytes() == x[0].tobytes(), (source, target)
 
 
 def tier_and_dtype():
