@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tilewright.frontend.jit import explain_recompile as explain_recompile
     from tilewright.frontend.jit import jit as jit
     from tilewright.frontend.transforms import grad as grad
+    from tilewright.frontend.transforms import stop_gradient as stop_gradient
     from tilewright.frontend.transforms import value_and_grad as value_and_grad
     from tilewright.frontend.transforms import vjp as vjp
     from tilewright.runtime.threads import threads as threads
@@ -26,6 +27,7 @@ _PUBLIC = {
     "grad": "frontend.transforms",
     "value_and_grad": "frontend.transforms",
     "vjp": "frontend.transforms",
+    "stop_gradient": "frontend.transforms",
     "scatter_add": "frontend.indexing",
     "erf": "frontend.elementwise",
     "threads": "runtime.threads",

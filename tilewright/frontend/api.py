@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.frontend import contraction, elementwise, indexing, moves, reductions, shapes
+from tilewright.frontend import contraction, elementwise, indexing, moves, reductions, rows, shapes
 from tilewright.frontend.elementwise import ROWS, SPECIAL, erf
 from tilewright.frontend.indexing import scatter_add
 from tilewright.frontend.tracer import FUNCTIONS
 
 __all__ = ["MODULES", "erf", "scatter_add", "traceable"]
 
-MODULES = (elementwise, reductions, shapes, moves, indexing, contraction)
+MODULES = (elementwise, rows, reductions, shapes, moves, indexing, contraction)
 """The modules that hold the implementations, in the order of the documentation."""
 
 
