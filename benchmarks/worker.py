@@ -120,23 +120,31 @@ def serve(worker: Worker, answers: Any) -> None:
     print(json.dumps({"ready": worker.peer, "import_ms": worker.import_ms}), file=answers)
     for line in sys.stdin:
         command = json.loads(line)
-        try:
-            answer = worker.make(command["make"]) if "make" in command else worker.run(
-                command["run"])
-        except Exception as error:
-            traceback.print_exc()
-            lines = str(error).splitlines() or [""]
-            answer = {"error": f"{type(error).__name__}: {lines[0][:200]}"}
+        if "make" in command:
+            answer = attempt(worker.make, command["make"])
+        else:
+            answer = attempt(worker.run, command["run"])
         print(json.dumps(answer), file=answers)
+
+
+def attempt(action: Callable[..., dict[str, Any]], argument: Any) -> dict[str, Any]:
+    """The answer, or the error in the place of it."""
+    try:
+        return action(argument)
+    except Exception as error:
+        traceback.print_exc()
+        lines = str(error).splitlines() or [""]
+        return {"error": f"{type(error).__name__}: {lines[0][:200]}"}
 
 
 def alone(worker: Worker, names: list[str], seconds: float, answers: Any) -> None:
     """One JSON line per workload."""
     for name in names:
-        made = worker.make(name)
+        made = attempt(worker.make, name)
         if "missing" not in made:
-            row = {"workload": name, "peer": worker.peer, "threads": worker.threads, **made,
-                   **worker.run(seconds)}
+            row = {"workload": name, "peer": worker.peer, "threads": worker.threads, **made}
+            if "error" not in made:
+                row |= attempt(worker.run, seconds)
             rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
             print(json.dumps(rounded), file=answers)
 

@@ -36,9 +36,9 @@ print("there-and-back was tried on", check_rule(there_and_back), "left sides")
 # Integers wrap around and back. On floats the law looks as right and is false: sums round, and an
 # infinity minus itself is NaN. The check finds that without being told.
 
-r, s = hole("r", FLOATS), hole("s", FLOATS)
+r, t = hole("r", FLOATS), hole("t", FLOATS)
 try:
-    check_rule(rule("false", (r + s) - s, r))
+    check_rule(rule("false", (r + t) - t, r))
 except CompilerBug as bug:
     print("a false law is caught:", str(bug)[:60], "...")
 else:
@@ -74,7 +74,7 @@ def double_negations_gone(graph: Graph, target: Target) -> Graph:
 
 c = input_node("c", TensorType(f32, (4, 9)))
 negated = Graph((c,), (apply("exp", apply("neg", -c)),), "negated")
-target = cpu.host_target(None)
+target = cpu.host_target()
 fewer = double_negations_gone(negated, target)
 assert [n.op.name for n in fewer.nodes()] == ["input", "exp"]
 values = np.random.default_rng(0).standard_normal((4, 9)).astype(np.float32)
@@ -87,7 +87,7 @@ pipeline.GRAPH = (double_negations_gone, *pipeline.GRAPH)
 stages = pipeline.compile_graph(negated, target).stages
 for stage in stages:
     print(stage)
-assert stages[1].name == "double_negations_gone" and stages[1].changed
+assert any(s.name == "double_negations_gone" and s.changed for s in stages)
 
 # --- Its test --------------------------------------------------------------------------------
 # A golden file under tests/compiler shows the text before and after; `--bless` accepts a new one.

@@ -19,7 +19,6 @@ from tilewright.codegen.cpu.program import emitted, entry, module_text
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.compiler.plan import Plan
 from tilewright.compiler.target import Target
-from tilewright.frontend.trace import trace_nodes
 from tilewright.ir.interp import run_graph
 from tilewright.ir.loops import For, Kernel
 from tilewright.ir.text import show
@@ -35,7 +34,7 @@ def model(x: np.ndarray, w: np.ndarray) -> np.ndarray:
 random = np.random.default_rng(0)
 x = random.standard_normal((24, 40), dtype=np.float32)
 w = random.standard_normal((40, 33), dtype=np.float32)
-graph, _, _ = trace_nodes(model, (x, w), {})
+graph = tw.jit(model).trace(x, w)
 host = cpu.host_target()
 print("this machine:", host)
 

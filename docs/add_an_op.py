@@ -57,7 +57,7 @@ np.testing.assert_allclose(slope[inside], sigmoid[inside], rtol=1e-5, atol=1e-30
 
 # --- Its machine code ------------------------------------------------------------------------
 
-target = cpu.host_target(None)
+target = cpu.host_target()
 compiled = compile_graph(graph, target)
 run = Executable(compiled.plan, cpu.build(compiled.plan, target))
 np.testing.assert_allclose(run([values])[0], np.logaddexp(values, 0), rtol=1e-6, atol=1e-37)

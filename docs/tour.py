@@ -16,7 +16,6 @@ from tilewright.compiler.passes.fuse import fuse
 from tilewright.compiler.passes.simplify import simplify
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.compiler.schedules import lower
-from tilewright.frontend.trace import trace_nodes
 from tilewright.ir.autodiff import vjp_graph
 from tilewright.ir.interp import run_graph, run_kernel
 from tilewright.ir.text import parse, show
@@ -46,7 +45,7 @@ expected = softmax(x)
 # NumPy asks a foreign array what to do (__array_ufunc__, __array_function__); ours writes it down.
 # Broadcasting and casts, which NumPy does silently, are nodes of their own in the graph.
 
-graph, tree, inputs = trace_nodes(softmax, (x,), {})
+graph = tw.jit(softmax).trace(x)
 title("the traced graph")
 print(show(graph))
 verify(graph)
@@ -80,7 +79,7 @@ def wasteful(x):
     return ((x + x) * 1.0).T.T / 2.0
 
 
-before, _, _ = trace_nodes(wasteful, (x,), {})
+before = tw.jit(wasteful).trace(x)
 after = simplify(before)
 title("before and after simplify")
 print(show(before))
@@ -93,7 +92,7 @@ np.testing.assert_array_equal(run_graph(after, [x])[0], run_graph(before, [x])[0
 # Both reductions of softmax run along the same rows, so all of it is one group: a row is read
 # once and stays in the first-level cache until its result is written.
 
-target = cpu.host_target(None)
+target = cpu.host_target()
 groups = fuse(compile_graph(graph, target).optimized, target)
 title(f"{len(groups)} group(s) for {target.name}")
 assert len(groups) == 1
@@ -131,9 +130,10 @@ print(f"{len(compiled.plan.launches)} launch(es), arena of {compiled.plan.arena}
 # --- 9. Code: LLVM IR as text, then machine code ----------------------------------------------
 
 native = cpu.build(compiled.plan, target)
-title("the first lines of the LLVM IR")
-print("\n".join(native.llvm_text.splitlines()[:40]))
-assert f"x {'float'}>" in native.llvm_text, "explicit vectors"
+title("the first lines of the kernel in LLVM IR")
+body = native.llvm_text[native.llvm_text.index("define void @k"):]
+print("\n".join(body.splitlines()[:30]))
+assert f"<{target.lanes(4)} x float>" in body, "whole vectors, explicitly"
 
 
 # --- 10. Running it ---------------------------------------------------------------------------

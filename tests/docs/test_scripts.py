@@ -32,6 +32,5 @@ def test_document_runs(script: Path) -> None:
 
 
 def test_digits_reach_the_goal() -> None:
-    out = run(ROOT / "examples" / "digits.py", "--quiet", "--epochs", 12)
-    accuracy = float(re.search(r"test accuracy +([\d.]+)%", out)[1])  # type: ignore[index]
-    assert accuracy >= 97
+    out = run(ROOT / "examples" / "digits.py", "--quiet", "--epochs", 20)
+    assert float(re.findall(r"test accuracy +([\d.]+)%", out)[-1]) >= 97
