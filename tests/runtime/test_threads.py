@@ -153,8 +153,9 @@ def run_python(code: str, **environment: str) -> str:
     )
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
     done = subprocess.run(
-        [sys.executable, "-c", prelude + textwrap.dedent(code)], capture_output=True, text=True,
-        timeout=60, env={**os.environ, "PYTHONPATH": path, **environment},
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", prelude + textwrap.dedent(code)],
+        capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": path, **environment},
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import types
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -161,7 +162,7 @@ class _Writer:
             source = self.executable.layout.sources[tree.index]
             write((TREES["input" if source.kind == "input" else "result"], source.index, 0))
         elif isinstance(tree, Build):
-            write((TREES["build"], len(tree.children), address(tree.function)))
+            write((TREES["build"], len(tree.children), address(_direct(tree.function))))
         elif isinstance(tree, Tuple) and tree.type is tuple:
             write((TREES["tuple"], len(tree.children), 0))
         elif isinstance(tree, List):
@@ -205,6 +206,15 @@ class _Writer:
         return (KINDS[leaf.form], code, self.address(types[leaf.form]), leaf.index)
 
 
+def _direct(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function in a form whose vectorcall pointer can be called: a Python function or ours."""
+    if isinstance(function, (types.FunctionType, types.MethodType)):
+        return function
+    if isinstance(getattr(function, "__self__", None), _Words):
+        return function
+    return lambda *args, **kwargs: function(*args, **kwargs)
+
+
 def _compares_exactly(value: Any) -> bool:
     """Whether an object of the same type that equals this one cannot be told from it."""
     return type(value) in (str, bytes, int) or (type(value) is float and value not in (0.0, -0.0))
@@ -235,7 +245,7 @@ def _describe(
     held_at = leaves_at + 2 * inputs + made
     plain = {
         "API": _api().ctypes.data, "TEAM": team().address, "POOL": pool().address,
-        "SLOW": writer.address(slow), "FAIL": writer.address(executable.fail),
+        "SLOW": writer.address(_direct(slow)), "FAIL": writer.address(_direct(executable.fail)),
         "THREADS_NOW": writer.address(threads_now),
         "POSITIONAL": len(arguments.positional), "KEYWORDS": len(names),
         "CODE": executable.native.address, "ENTRIES": layout.entries, "INPUTS": inputs,

@@ -66,8 +66,11 @@ def _containers() -> bool:
         ("PyCapsule_New", ctypes.pythonapi)
     )
     capsule = new(4096, None, None)
+    function = known.__wrapped__
+    vectorcall = word(id(type(function)), OBJECT["VECTORCALL_OFFSET"])
     return (
-        word(id(items), OBJECT["SIZE"]) == 2 and word(id(listed), OBJECT["SIZE"]) == 2
+        0 < vectorcall < type(function).__basicsize__ and vectorcall % 8 == 0
+        and word(id(items), OBJECT["SIZE"]) == 2 and word(id(listed), OBJECT["SIZE"]) == 2
         and offset % 8 == 0
         and word(id(items) + offset, 1) == id(items[1])
         and word(pointed, 1) == id(items[1])

@@ -133,6 +133,23 @@ end:
 """
 
 _BUILD = """
+; Calls a Python function or method. CPython 3.10 has no C function for that.
+define internal ptr @vectorcall(ptr %function, ptr %args, i64 %nargs, ptr %names) {
+  %type = word ptr %function TYPE
+  %offset = word i64 %type VECTORCALL_OFFSET
+  %place = getelementptr i8, ptr %function, i64 %offset
+  %code = load ptr, ptr %place
+  %result = call ptr %code(ptr %function, ptr %args, i64 %nargs, ptr %names)
+  ret ptr %result
+}
+
+define internal ptr @call_one(ptr %function, ptr %arg) {
+  %args = alloca ptr
+  store ptr %arg, ptr %args
+  %result = call ptr @vectorcall(ptr %function, ptr %args, i64 1, ptr null)
+  ret ptr %result
+}
+
 ; The children of a tuple, list or dict that was made empty; false with an error set.
 define internal i1 @build_items(ptr %frame, ptr %items, i64 %n) {
 entry:
@@ -238,7 +255,7 @@ whole:
   %custom = icmp eq i64 %kind, $build
   br i1 %custom, label %apply, label %give
 apply:
-  %object = capi ptr %api PyObject_CallOneArg(ptr %address, ptr %sequence)
+  %object = call ptr @call_one(ptr %address, ptr %sequence)
   capi void %api Py_DecRef(ptr %sequence)
   ret ptr %object
 dict:
@@ -291,7 +308,7 @@ slow:
   %function = word ptr %call SLOW
   capi void %api Py_IncRef(ptr %function)
   call void @release(ptr %api, ptr %frame)
-  %answer = capi ptr %api PyObject_Vectorcall(ptr %function, ptr %args, i64 %nargs, ptr %names)
+  %answer = call ptr @vectorcall(ptr %function, ptr %args, i64 %nargs, ptr %names)
   capi void %api Py_DecRef(ptr %function)
   ret ptr %answer
 results:
@@ -309,7 +326,7 @@ report:
   br i1 %unmade, label %fail, label %raise
 raise:
   %reporter = word ptr %call FAIL
-  %ignored = capi ptr %api PyObject_CallOneArg(ptr %reporter, ptr %error)
+  %ignored = call ptr @call_one(ptr %reporter, ptr %error)
   capi void %api Py_DecRef(ptr %error)
   br label %fail
 build:

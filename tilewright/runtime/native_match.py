@@ -7,7 +7,7 @@ them. Every node starts with its kind, a number and an address; what follows dep
 from __future__ import annotations
 
 API_FUNCTIONS = (
-    "Py_IncRef", "Py_DecRef", "PyObject_Vectorcall", "PyObject_CallNoArgs", "PyObject_CallOneArg",
+    "Py_IncRef", "Py_DecRef", "PyObject_CallNoArgs",
     "PyObject_GetAttr", "PyObject_RichCompareBool", "PyErr_Clear", "PyErr_NoMemory",
     "PyEval_SaveThread", "PyEval_RestoreThread", "PyDict_GetItemWithError", "PyDict_New",
     "PyDict_SetItem", "PyTuple_New", "PyList_New", "PyCapsule_New", "PyFloat_AsDouble",
@@ -22,7 +22,7 @@ API = {name: i for i, name in enumerate((
 ))}
 """Words of the block of C functions and objects."""
 
-OBJECT = {"TYPE": 1, "SIZE": 2, "LIST_ITEMS": 3}
+OBJECT = {"TYPE": 1, "SIZE": 2, "LIST_ITEMS": 3, "VECTORCALL_OFFSET": 7}
 ARRAY = {"DATA": 2, "RANK": 3, "DIMS": 4, "BASE": 6, "DESCR": 7, "FLAGS": 8}
 """Words of Python's and NumPy's objects; ``runtime.layout`` makes sure that they are so."""
 
