@@ -15,7 +15,7 @@ import numpy as np
 
 import tilewright as tw
 from tilewright.codegen import cpu, llvm
-from tilewright.codegen.cpu.program import emitted, entry, module_text
+from tilewright.codegen.cpu.program import program_text
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.compiler.plan import Plan
 from tilewright.compiler.target import Target
@@ -73,16 +73,9 @@ arm = Target(
     triple="aarch64-unknown-linux-gnu", cpu="neoverse-n1", features="+neon", masked=False,
 )
 
-
-def text_for(plan: Plan, target: Target) -> str:
-    """The LLVM IR of a plan."""
-    kernels = {e.name: e for e in (emitted(launch.kernel, target) for launch in plan.launches)}
-    return module_text(list(kernels.values()), entry(plan, target, {}), target, set())
-
-
 plan = compile_graph(graph, arm).plan
 print(show(plan.launches[-1].kernel))
-assembly = llvm.assembly(text_for(plan, arm), arm)
+assembly = llvm.assembly(program_text(plan, arm), arm)
 assert "fmla" in assembly, "ARM's vector multiply-add"
 print("arm-server:", len(assembly.splitlines()), "lines of assembly")
 

@@ -38,12 +38,14 @@ class Emitted:
     text          the definition
     declarations  what it calls, one line each
     scratch       bytes of private memory that it needs per thread
+    buffers       number of buffer parameters
     """
 
     name: str
     text: str
     declarations: frozenset[str]
     scratch: int
+    buffers: int
 
 
 def emit_kernel(
@@ -77,7 +79,8 @@ class Emitter(Loops):
         declarations = set(self.b.declarations)
         if self.zeros:
             declarations.add("@tw_zeros = private constant [64 x i8] zeroinitializer, align 64")
-        return Emitted(name, f"define void @{name}{text}\n", frozenset(declarations), self.scratch)
+        text = f"define void @{name}{text}\n"
+        return Emitted(name, text, frozenset(declarations), self.scratch, len(kernel.params))
 
     def statements(self, body: Iterable[Stmt]) -> None:
         for s in body:

@@ -6,6 +6,8 @@ Import this module only where code is generated: llvmlite takes long to load.
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import llvmlite.binding as binding
@@ -40,23 +42,28 @@ def host() -> tuple[str, str, frozenset[str]]:
 
 @functools.lru_cache(maxsize=16)
 def machine(triple: str, cpu: str, features: str) -> Any:
-    """LLVM's target machine, at the highest level of code generation."""
+    """LLVM's target machine: best code, at any address."""
     found = binding.Target.from_triple(triple)
-    return found.create_target_machine(cpu=cpu, features=features, opt=3, reloc="pic", codemodel="default")
+    return found.create_target_machine(
+        cpu=cpu, features=features, opt=3, reloc="pic", codemodel="default"
+    )
 
 
-def target_machine(target: Target, jit: bool = False) -> Any:
+def target_machine(target: Target) -> Any:
+    """The machine for a target, with its code generator made ready."""
     if target.triple == binding.get_process_triple():
         initialize()
     else:
         initialize_all()
-    if not jit:
-        return machine(target.triple, target.cpu, target.features)
-    # An execution engine takes its machine over, so each gets one of its own.
-    found = binding.Target.from_triple(target.triple)
-    return found.create_target_machine(
-        cpu=target.cpu, features=target.features, opt=3, codemodel="jitdefault", jit=True
-    )
+    return machine(target.triple, target.cpu, target.features)
+
+
+@functools.cache
+def linker() -> Any:
+    """What places object code in this process' memory, one block per object."""
+    triple, cpu, _ = host()
+    found = binding.Target.from_triple(triple).create_target_machine(cpu=cpu, jit=True)
+    return binding.create_lljit_compiler(found, use_jit_link=True)
 
 
 def parse(text: str, verify: bool = True) -> Any:
@@ -78,21 +85,33 @@ def prepared(text: str, target: Target, verify: bool = True) -> Any:
     return module
 
 
-class Code:
-    """Machine code in memory; it lives as long as this object."""
+_numbers = itertools.count()
 
-    def __init__(self, text: str, target: Target, verify: bool = False) -> None:
-        initialize()
-        module = parse(text, verify)
-        module.triple = target.triple
-        self._engine = binding.create_mcjit_compiler(module, target_machine(target, jit=True))
-        self._engine.finalize_object()
+
+class Code:
+    """Object code in memory; it lives as long as this object.
+
+    ``exported`` are the functions whose addresses are wanted, ``imported`` the addresses of
+    functions that the code calls and this process' libraries do not have.
+    """
+
+    def __init__(
+        self, image: bytes, exported: Iterable[str], imported: Mapping[str, int] | None = None
+    ) -> None:
+        library = binding.JITLibraryBuilder().add_object_img(image).add_current_process()
+        self.names = tuple(exported)
+        for name in self.names:
+            library.export_symbol(name)
+        for name, address in (imported or {}).items():
+            library.import_symbol(name, address)
+        try:
+            self._tracker = library.link(linker(), f"tilewright{next(_numbers)}")
+        except RuntimeError as error:
+            raise CompilerBug(f"object code cannot be linked: {error}") from error
 
     def address(self, name: str) -> int:
-        """The address of a function."""
-        found: int = self._engine.get_function_address(name)
-        if not found:
-            raise CompilerBug(f"the compiled module has no function {name}")
+        """The address of an exported function."""
+        found: int = self._tracker[name]
         return found
 
 
@@ -102,7 +121,7 @@ def assembly(text: str, target: Target) -> str:
     return result
 
 
-def object_code(text: str, target: Target) -> bytes:
+def object_code(text: str, target: Target, verify: bool = False) -> bytes:
     """A relocatable object file of a module."""
-    result: bytes = target_machine(target).emit_object(prepared(text, target))
+    result: bytes = target_machine(target).emit_object(prepared(text, target, verify))
     return result

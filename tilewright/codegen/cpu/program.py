@@ -45,16 +45,8 @@ class NativeProgram:
         return llvm.assembly(self.llvm_text, self.target)
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """A kernel in memory."""
-
-    emitted: Emitted
-    code: Code
-
-
 _emitted: dict[tuple[Kernel, Target], Emitted] = {}
-_compiled: dict[tuple[str, Target], Compiled] = {}
+_compiled: dict[tuple[str, Target], Code] = {}
 """Kernels that this process has emitted, and compiled by name; equal kernels share their code."""
 
 
@@ -73,50 +65,64 @@ def emitted(kernel: Kernel, target: Target) -> Emitted:
 
 
 def module_text(kernels: list[Emitted], rest: str, target: Target, more: set[str]) -> str:
-    """A module with these kernels, the barrier and ``rest``."""
-    text, declarations = barrier(target.triple)
-    declarations = declarations.union(more, *(k.declarations for k in kernels))
-    lines = [*sorted(declarations), "", text, *(k.text for k in kernels), rest, "!0 = !{i32 1}", ""]
-    return "\n".join(lines)
+    """A module with these kernels and ``rest``, and the barrier if they call it."""
+    declarations = more.union(*(k.declarations for k in kernels))
+    texts = [*(k.text for k in kernels), rest]
+    if any("@tw_barrier(" in t for t in texts):
+        text, needed = barrier(target.triple)
+        declarations |= needed
+        texts.insert(0, text)
+    return "\n".join([*sorted(declarations), "", *texts, "!0 = !{i32 1}", ""])
 
 
 def build(plan: Plan, target: Target) -> NativeProgram:
     """Machine code of a plan for this process' machine.
 
-    Kernels that no earlier plan had are compiled in one module with the entry; the entry calls the
-    others by address. Raises ``Unsupported`` for an op without code.
+    Kernels that no earlier plan had are compiled in one module with the entry, which is linked to
+    the others. Raises ``Unsupported`` for an op without code.
     """
     from tilewright.codegen import llvm
 
     kernels = {e.name: e for e in (emitted(launch.kernel, target) for launch in plan.launches)}
-    fresh = [e for name, e in kernels.items() if (name, target) not in _compiled]
-    known = {
-        name: found for name in kernels if (found := _compiled.get((name, target))) is not None
-    }
-    addresses = {name: found.code.address(name) for name, found in known.items()}
-    code = llvm.Code(module_text(fresh, entry(plan, target, addresses), target, set()), target)
+    known = {n: c for n in kernels if (c := _compiled.get((n, target))) is not None}
+    fresh = [e for name, e in kernels.items() if name not in known]
+    main = entry(plan, target)
+    more = {f"declare void @{n}({', '.join(parameters(kernels[n]))})" for n in known}
+    image = llvm.object_code(module_text(fresh, main, target, more), target)
+    imported = {name: code.address(name) for name, code in known.items()}
+    code = llvm.Code(image, [ENTRY, *(e.name for e in fresh)], imported)
     for e in fresh:
-        _compiled[(e.name, target)] = Compiled(e, code)
-    whole = module_text(list(kernels.values()), entry(plan, target, {}), target, set())
+        _compiled[(e.name, target)] = code
+    whole = program_text(plan, target)
     scratch = max((e.scratch for e in kernels.values()), default=0)
-    keep = (code, *(found.code for found in known.values()))
-    return NativeProgram(code.address(ENTRY), scratch, whole, target, keep)
+    return NativeProgram(code.address(ENTRY), scratch, whole, target, (code, *known.values()))
 
 
-def entry(plan: Plan, target: Target, addresses: dict[str, int]) -> str:
-    """The text of ``tw_program``. Kernels in ``addresses`` are called there, the others by name."""
+def program_text(plan: Plan, target: Target) -> str:
+    """The LLVM IR of a plan, for any target: all kernels and the entry."""
+    kernels = {e.name: e for e in (emitted(launch.kernel, target) for launch in plan.launches)}
+    return module_text(list(kernels.values()), entry(plan, target), target, set())
+
+
+def parameters(e: Emitted) -> list[str]:
+    """The types of a kernel's parameters."""
+    return ["ptr"] * e.buffers + ["i64", "i64", "ptr", "ptr"]
+
+
+def entry(plan: Plan, target: Target) -> str:
+    """The text of ``tw_program``."""
     b = Builder()
-    b.write(f"define void @{ENTRY}(ptr %table, i64 %tid, i64 %nthreads, ptr %scratch, ptr %team) nounwind {{")
+    passed = "ptr %table, i64 %tid, i64 %nthreads, ptr %scratch, ptr %team"
+    b.write(f"define void @{ENTRY}({passed}) nounwind {{")
     b.label("entry")
     bases: dict[int, str] = {}
     for launch in plan.launches:
         if launch.barrier:
             b.write("  call void @tw_barrier(ptr %team, i64 %nthreads)")
         places = [f"ptr {pointer(b, plan, slot, bases)}" for slot in launch.args]
+        rest = ["i64 %tid", "i64 %nthreads", "ptr %scratch", "ptr %team"]
         name = emitted(launch.kernel, target).name
-        callee = f"inttoptr (i64 {addresses[name]} to ptr)" if name in addresses else f"@{name}"
-        passed = ", ".join([*places, "i64 %tid", "i64 %nthreads", "ptr %scratch", "ptr %team"])
-        b.write(f"  call void {callee}({passed})")
+        b.write(f"  call void @{name}({', '.join([*places, *rest])})")
     b.write("  ret void")
     b.write("}")
     return "\n".join(b.lines) + "\n"
