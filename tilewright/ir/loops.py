@@ -43,12 +43,23 @@ class Buffer:
         return Load(self, expr(index))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Const:
-    """A number of a type."""
+    """A number of a type. Equal means the same number: 0.0 and -0.0 differ, NaN is itself."""
 
     value: Any
     dtype: DType = i64
+
+    def _identity(self) -> tuple[Any, DType]:
+        return (repr(float(self.value)) if self.dtype.is_float else self.value), self.dtype
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Const):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
 
 
 @dataclass(frozen=True, slots=True)
