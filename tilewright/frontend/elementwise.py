@@ -78,11 +78,11 @@ def resolve(ufunc: np.ufunc, kinds: list[Any], values: list[Any], dtype: Any = N
         options["signature"] = (None,) * ufunc.nin + (np.dtype(dtype),) * ufunc.nout
     try:
         return ufunc.resolve_dtypes(slots, **options)
-    except TypeError as error:
+    except TypeError:
         listed = ", ".join(map(describe_value, values))
         raise DTypeError(
             f"np.{ufunc.__name__} has no meaning for these element types", got=listed,
-            loc=here(), hint=str(error).split("\n")[0],
+            loc=here(), hint="NumPy does not define it either: convert with .astype",
         ) from None
 
 
@@ -94,7 +94,7 @@ def apply_ufunc(ufunc: np.ufunc, *inputs: Any, dtype: Any = None) -> Any:
     name = ROWS.get(ufunc)
     if name is None:
         refuse(f"the NumPy function np.{ufunc.__name__} cannot be traced",
-               "write it with functions that can (see docs/operations.md), or call it outside the "
+               "write it with functions that can (see dir(tw.numpy)), or call it outside the "
                "jitted function and pass the result in")
     if ufunc in COMPARISONS:
         values = [widen(x, other) for x, other in zip(values, reversed(values), strict=True)]

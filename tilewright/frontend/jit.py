@@ -7,13 +7,11 @@ import threading
 import time
 import types
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any, overload
 
-import numpy as np
-
 from tilewright.errors import Location, TraceError
-from tilewright.frontend import api, signature, tree
+from tilewright.frontend import api as _api  # fills the tables of what can be traced
+from tilewright.frontend import signature, tree
 from tilewright.frontend.compiled import Compiled, Lowered, Stages
 from tilewright.frontend.fastcall import argument_trees, result_tree
 from tilewright.frontend.location import here
@@ -25,6 +23,9 @@ from tilewright.runtime.dispatch import Chain
 from tilewright.runtime.threads import threads as threads_of
 
 Function = Callable[..., Any]
+
+TRACEABLE = _api.MODULES
+"""Where the operations stand that can be traced."""
 
 
 class Jitted:
@@ -74,9 +75,10 @@ class Jitted:
             return self.function(*args, **kwargs)
         written = (args, kwargs)
         args, kwargs = self.parameters.by_position(args, kwargs)
-        rest_args, rest_kwargs, static = self.parameters.split(args, kwargs)
-        leaves, spec, keys = signature.flatten((rest_args, rest_kwargs))
-        key = (spec, keys, self._static_key(static))
+        dynamic, static = self.parameters.split(args, kwargs)
+        leaves, spec, keys = signature.flatten(dynamic)
+        values = tuple((name, signature.distinct(value)) for name, value in static)
+        key = (len(args), spec, keys, values)
         found = self._compiled.get(key)
         if found is None:
             with self._lock:
@@ -84,10 +86,6 @@ class Jitted:
         compiled, out_tree = found
         results = compiled([signature.to_array(leaf) for leaf in leaves])
         return tree.unflatten(out_tree, results)
-
-    @staticmethod
-    def _static_key(static: Sequence[tuple[str, Any]]) -> Any:
-        return tuple((name, signature.distinct(value)) for name, value in static)
 
     def _compile(
         self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], written: Any
@@ -109,31 +107,23 @@ class Jitted:
     def _lower(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Lowered, Signature]:
         """Trace for these arguments."""
         start = time.perf_counter()
-        rest_args, rest_kwargs, static = self.parameters.split(args, kwargs)
-        leaves, spec, _ = signature.flatten((rest_args, rest_kwargs))
-        paths = self.parameters.paths(rest_args, rest_kwargs)
+        parameters, places = self.parameters, len(args)
+        dynamic, static = parameters.split(args, kwargs)
+        leaves, spec, _ = signature.flatten(dynamic)
+        paths = signature.paths_of(dynamic)
         specs = tuple(map(leaf_spec, leaves, paths))
-        found = Signature(spec, specs, tuple(paths), static)
-        spec_args, spec_kwargs = tree.unflatten(spec, specs)
-        function = self._with_static(static, len(args))
-        traced = trace_function(function, spec_args, spec_kwargs, None, paths)
-        donated = self.parameters.donated_leaves(rest_args, rest_kwargs)
-        milliseconds = (time.perf_counter() - start) * 1e3
-        return Lowered(traced, donated, self.target, milliseconds), found
-
-    def _with_static(self, static: Sequence[tuple[str, Any]], places: int) -> Function:
-        """The function of the dynamic arguments: static ones are filled in where they stood."""
-        if not static:
-            return self.function
-        values = dict(static)
-        by_place = {i: values.pop(self.parameters.name(i)) for i in range(places)
-                    if self.parameters.name(i) in values}
 
         @functools.wraps(self.function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            filled = [by_place.get(i, value) for i, value in enumerate(args)]
-            return self.function(*filled, **kwargs, **values)
-        return call
+        def call(named: dict[str, Any]) -> Any:
+            args, kwargs = parameters.join(places, named, static)
+            return self.function(*args, **kwargs)
+
+        traced = trace_function(call, (tree.unflatten(spec, specs),), {}, None, paths)
+        structures = {name: tree.structure(value) for name, value in dynamic.items()}
+        found = Signature(structures, dict(zip(paths, specs, strict=True)), dict(static))
+        milliseconds = (time.perf_counter() - start) * 1e3
+        donated = parameters.donated_leaves(dynamic)
+        return Lowered(traced, donated, self.target, milliseconds), found
 
     # --- looking inside -------------------------------------------------------------------
     def trace(self, *args: Any, **kwargs: Any) -> Graph:

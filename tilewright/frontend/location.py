@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 import os
 import sys
 from types import FrameType
 
 import numpy as np
+import optree
 
 from tilewright.errors import Location
 
 _OURS = (
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
     os.path.dirname(os.path.abspath(np.__file__)) + os.sep,
+    os.path.dirname(os.path.abspath(optree.__file__)) + os.sep,
+    os.path.abspath(functools.__file__),
+    os.path.abspath(contextlib.__file__),
+    "<frozen",
 )
 
 
 @functools.lru_cache(maxsize=4096)
 def is_user_file(file: str) -> bool:
-    """True for a file that is neither ours nor NumPy's (nor made up by the interpreter)."""
-    return not file.startswith(_OURS) and not file.startswith("<frozen")
+    """True for a file that is neither ours, nor NumPy's, nor one of Python's that call us."""
+    return not file.startswith(_OURS)
 
 
 def user_frame() -> FrameType | None:
@@ -46,7 +53,7 @@ def here() -> Location | None:
 
 def definition(function: object) -> Location | None:
     """The line where a Python function is defined; ``None`` for builtins and the like."""
-    code = getattr(function, "__code__", None)
+    code = getattr(inspect.unwrap(function), "__code__", None)  # type: ignore[arg-type]
     if code is None:
         return None
     return _location(code.co_filename, code.co_firstlineno, code.co_name)

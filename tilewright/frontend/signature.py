@@ -8,7 +8,8 @@ times a Python float stays f32), as it does in NumPy 2.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,44 +84,39 @@ class Parameters:
 
     def split(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any], tuple[tuple[str, Any], ...]]:
-        """The dynamic arguments, with ``None`` in the places of static ones, and the static ones.
+    ) -> tuple[OrderedDict[str, Any], tuple[tuple[str, Any], ...]]:
+        """The dynamic arguments by name, in the order of the call, and the static ones.
 
         Raises ``TraceError`` for a static argument that has no hash.
         """
+        named = [(self.name(place), value) for place, value in enumerate(args)]
+        named += [(name, kwargs[name]) for name in sorted(kwargs)]
         if not self.static:
-            return args, kwargs, ()
-        static: list[tuple[str, Any]] = []
-        places: list[Any] = []
-        for place, value in enumerate(args):
-            name = self.name(place)
-            if name in self.static:
-                static.append((name, value))
-                value = None
-            places.append(value)
-        static += [(name, kwargs[name]) for name in sorted(self.static & kwargs.keys())]
+            return OrderedDict(named), ()
+        static = tuple(pair for pair in named if pair[0] in self.static)
         for name, value in static:
             check_hashable(name, value)
-        rest = {name: value for name, value in kwargs.items() if name not in self.static}
-        return tuple(places), rest, tuple(static)
+        return OrderedDict(pair for pair in named if pair[0] not in self.static), static
 
-    def paths(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
-        """How Python would spell each leaf of (args, kwargs): ``params['w'][0]``."""
-        found: list[str] = []
-        for place, value in enumerate(args):
-            found += tree.paths(tree.structure(value), self.name(place))
-        for name in sorted(kwargs):
-            found += tree.paths(tree.structure(kwargs[name]), name)
-        return found
+    def join(
+        self, places: int, dynamic: Mapping[str, Any], static: Sequence[tuple[str, Any]]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The call that was split: its first ``places`` arguments by position, the others by name."""
+        named = {**dynamic, **dict(static)}
+        return [named.pop(self.name(i)) for i in range(places)], named
 
-    def donated_leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
-        """The numbers of the leaves of (args, kwargs) that belong to donated parameters."""
+    def donated_leaves(self, dynamic: Mapping[str, Any]) -> tuple[int, ...]:
+        """The numbers of the leaves that belong to donated parameters."""
         if not self.donated:
             return ()
-        named = [(self.name(i), v) for i, v in enumerate(args)]
-        named += [(name, kwargs[name]) for name in sorted(kwargs)]
-        owners = [name for name, value in named for _ in tree.leaves(value)]
+        owners = [name for name, value in dynamic.items() for _ in tree.leaves(value)]
         return tuple(i for i, name in enumerate(owners) if name in self.donated)
+
+
+def paths_of(dynamic: Mapping[str, Any]) -> list[str]:
+    """How Python would spell each leaf of the arguments: ``params['w'][0]``."""
+    return [path for name, value in dynamic.items()
+            for path in tree.paths(tree.structure(value), name)]
 
 
 def check_hashable(name: str, value: Any) -> None:
@@ -143,16 +139,14 @@ def check_hashable(name: str, value: Any) -> None:
 class Signature:
     """What one compilation is for.
 
-    structure  of the dynamic arguments
-    leaves     the type of each
-    paths      where each stands in the arguments
-    static     names and values
+    structures  of the dynamic arguments, by name
+    leaves      the type of each leaf, by its path, such as ``params['w'][0]``
+    static      names and values
     """
 
-    structure: tree.TreeSpec
-    leaves: tuple[InputSpec, ...]
-    paths: tuple[str, ...]
-    static: tuple[tuple[str, Any], ...] = ()
+    structures: dict[str, tree.TreeSpec]
+    leaves: dict[str, InputSpec]
+    static: dict[str, Any]
 
 
 def distinct(value: Any) -> Hashable:
@@ -235,27 +229,26 @@ def to_array(leaf: Any, path: str = "a number") -> np.ndarray:
 def differences(old: Signature, new: Signature) -> list[str]:
     """One line per difference: which argument, what it was, what it is."""
     lines = []
-    if old.structure != new.structure:
-        expected, got = tree.difference(old.structure, new.structure)
-        lines.append(f"tree structure: {arguments(expected)} -> {arguments(got)}")
-    before = dict(zip(old.paths, old.leaves, strict=True))
-    for path, leaf in zip(new.paths, new.leaves, strict=True):
-        if path in before and before[path] != leaf:
-            lines.extend(f"{path}: {line}" for line in changes(before[path], leaf))
-    values = dict(old.static)
-    for name, value in new.static:
-        if name not in values:
-            lines.append(f"static {name}: not given -> {value!r}")
-        elif distinct(values[name]) != distinct(value):
-            lines.append(f"static {name}: {values[name]!r} -> {value!r}")
-    lines += [f"static {name}: {value!r} -> not given" for name, value in old.static
-              if name not in dict(new.static)]
+    for name in dict.fromkeys((*old.structures, *new.structures)):
+        before, after = old.structures.get(name), new.structures.get(name)
+        if before is None or after is None:
+            lines.append(f"{name}: {_given(before)} -> {_given(after)}")
+        elif before != after:
+            expected, got = tree.difference(before, after, name)
+            lines.append(f"tree structure: {expected} -> {got}")
+    for path, leaf in new.leaves.items():
+        if path in old.leaves and old.leaves[path] != leaf:
+            lines.extend(f"{path}: {line}" for line in changes(old.leaves[path], leaf))
+    for name in dict.fromkeys((*old.static, *new.static)):
+        values = [distinct(s.static[name]) if name in s.static else None for s in (old, new)]
+        if values[0] != values[1]:
+            shown = [repr(s.static[name]) if name in s.static else "not given" for s in (old, new)]
+            lines.append(f"static {name}: {shown[0]} -> {shown[1]}")
     return lines
 
 
-def arguments(text: str) -> str:
-    """A place in the tree (args, kwargs) in the user's words."""
-    return text.replace(" at [0]", " at argument ").replace(" at [1]", " at keyword ")
+def _given(spec: tree.TreeSpec | None) -> str:
+    return "not given" if spec is None else "given"
 
 
 def changes(old: InputSpec, new: InputSpec) -> list[str]:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.errors import DTypeError
+from tilewright.errors import DTypeError, Location, TraceError
 from tilewright.frontend import tree
 from tilewright.frontend.build import as_node, checked_dtype, wrap
-from tilewright.frontend.location import definition, here
+from tilewright.frontend.location import definition
 from tilewright.frontend.tracer import Tracer, current, running
 from tilewright.ir.graph import Graph, Node, substitute
 from tilewright.ir.types import TensorType
@@ -100,8 +100,10 @@ def trace_function(
                 kind = input_spec(leaf, names[i])
                 values[i] = Tracer(trace.add_input(names[i], kind.type, loc), trace, kind.weak)
         new_args, new_kwargs = tree.unflatten(spec, values)
-        out_leaves, out_tree = tree.flatten(function(*new_args, **new_kwargs))
-        outputs = tuple(map(_result_node, out_leaves, tree.paths(out_tree, "result")))
+        out_leaves, out_tree = tree.flatten(_call(function, new_args, new_kwargs))
+        outputs = tuple(
+            _result_node(leaf, path, loc)
+            for leaf, path in zip(out_leaves, tree.paths(out_tree, "result"), strict=True))
     graph = Graph(tuple(trace.inputs), outputs, trace.name)
     weak = tuple(is_weak(leaf) for leaf in out_leaves)
     return Traced(graph, tuple(trace.paths.values()), out_tree, weak)
@@ -124,11 +126,21 @@ def input_spec(leaf: Any, path: str) -> InputSpec:
     return InputSpec(TensorType(checked_dtype(array.dtype, f"argument {path}"), array.shape), is_weak(leaf))
 
 
-def _result_node(leaf: Any, path: str) -> Node:
+def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except ValueError as error:
+        # NumPy puts "setting an array element with a sequence" around what a scalar raised.
+        if isinstance(error.__cause__, TraceError):
+            raise error.__cause__ from None
+        raise
+
+
+def _result_node(leaf: Any, path: str, loc: Location | None) -> Node:
     if isinstance(leaf, (Tracer, np.ndarray, np.generic, bool, int, float)):
         return as_node(leaf, path)
     raise DTypeError(
-        f"{path} cannot be returned from a traced function", loc=here(),
+        f"{path} cannot be returned from a traced function", loc=loc,
         expected="arrays and numbers in dicts, lists, tuples and dataclasses", got=repr(leaf),
     )
 

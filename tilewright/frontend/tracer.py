@@ -189,8 +189,9 @@ class Tracer:
 
     def __format__(self, spec: str) -> str:
         if spec:
-            refuse(f"a traced value of type {self.node.type} has no digits to format with {spec!r}",
-                   "return it from the jitted function and print it outside")
+            refuse(f"a traced value has no digits to format with {spec!r}",
+                   "return it from the jitted function and print it outside",
+                   got=describe(self.node))
         return repr(self)
 
     # --- what is done with it -------------------------------------------------------------
@@ -237,7 +238,7 @@ class Tracer:
         if not self.shape:
             refuse("iteration over a traced 0-d array",
                    "its contents are not known while it is traced; iterate over a Python sequence, "
-                   "or make the argument static with static_argnames")
+                   "or make the argument static with static_argnames", got=describe(self.node))
         return (self[i] for i in range(self.shape[0]))
 
     def __copy__(self) -> Any:
@@ -255,32 +256,30 @@ class Tracer:
         if found is None:
             name = f"{function.__module__}.{function.__name__}".replace("numpy.", "np.")
             refuse(f"the NumPy function {name} cannot be traced",
-                   "write it with functions that can (see docs/operations.md), or call it outside "
+                   "write it with functions that can (see dir(tw.numpy)), or call it outside "
                    "the jitted function and pass the result in")
         return found(*args, **kwargs)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        if _is_storing():
-            refuse("in-place assignment of a traced value to a NumPy array",
-                   "a traced function cannot change an array in place: build the result with "
-                   "np.where, np.concatenate, np.stack or x.at[index].set(value)",
-                   got=describe(self.node))
+        _refuse_storing(self)
         refuse("a traced value cannot become a NumPy array: its contents are not known yet",
                "use functions that dispatch (np.stack, np.where, ...) or tw.numpy.asarray",
                got=describe(self.node))
 
     # --- what would need the contents -----------------------------------------------------
     def __bool__(self) -> bool:
-        refuse("the truth of a traced value is not known while it is traced (Python if, while, and, or, not)",
-               "use np.where(condition, a, b) or np.logical_and, or make the argument static with "
-               "static_argnames", got=describe(self.node))
+        refuse("the truth of a traced value is not known while it is traced",
+               "instead of Python's if, while, and, or, not use np.where and np.logical_and, or make "
+               "the argument static with static_argnames", got=describe(self.node))
 
     def __float__(self) -> float:
+        _refuse_storing(self)
         refuse("float() of a traced value: its contents are not known while it is traced",
                "use x.astype(float), or call float() on the result outside the jitted function",
                got=describe(self.node))
 
     def __int__(self) -> int:
+        _refuse_storing(self)
         refuse("int() of a traced value: its contents are not known while it is traced",
                "use x.astype(int), or make the argument static with static_argnames",
                got=describe(self.node))
@@ -307,17 +306,21 @@ class Tracer:
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and hasattr(np.ndarray, name):
             refuse(f"the array method or attribute .{name} cannot be traced",
-                   "write it with functions that can (see docs/operations.md)",
+                   "write it with functions that can (see dir(tw.numpy))",
                    got=describe(self.node))
         raise AttributeError(f"a traced array has no attribute {name!r}")
 
 
-def _is_storing() -> bool:
-    """True if the user's line is executing an item assignment."""
+def _refuse_storing(value: Tracer) -> None:
+    """Raise if the user's line is assigning ``value`` to an item of a NumPy array."""
     frame = user_frame()
     if frame is None or frame.f_lasti < 0:
-        return False
-    return dis.opname[frame.f_code.co_code[frame.f_lasti]] == "STORE_SUBSCR"
+        return
+    if dis.opname[frame.f_code.co_code[frame.f_lasti]] == "STORE_SUBSCR":
+        refuse("in-place assignment of a traced value to a NumPy array",
+               "a traced function cannot change an array in place: build the result with "
+               "np.where, np.concatenate, np.stack or x.at[index].set(value)",
+               got=describe(value.node))
 
 
 _NUMBERS = (bool, int, float)
