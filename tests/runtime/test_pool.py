@@ -35,6 +35,18 @@ def test_a_block_given_back_is_used_again() -> None:
     assert (own.fresh, own.reused) == (1, 1)
 
 
+@pytest.mark.parametrize("bytes, kept, again", [
+    (1 << 20, (1 << 20) + 1, True), (1 << 20, (3 << 19) + 1, True), (1 << 20, (7 << 18) + 1, False),
+    ((1 << 20) + 1, 1 << 20, False), (1 << 12, (1 << 12) + 1, False),
+])
+def test_a_large_block_may_be_somewhat_larger(bytes: int, kept: int, again: bool) -> None:
+    own = Pool(1 << 30)
+    block = own.take(kept)
+    own.give(block)
+    assert (own.take(bytes) == block) == again == bool(own.reused)
+    assert (own.kept == 0) == again
+
+
 def test_an_array_gives_its_memory_back_when_its_last_view_dies() -> None:
     own = Pool(1 << 30)
     array = own.array((40, 50), F32)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 CLASSES = 192
 BLOCK_HEADER = 64
+LARGE = 1 << 16
+"""Bytes from which a free block of up to three classes more will do."""
 
 POOL = {
     "KEPT": 0, "LIMIT": 1, "CLOCK": 2, "FRESH": 3, "REUSED": 4,
@@ -100,12 +102,23 @@ entry:
 search:
   %class = call i64 @class_of(i64 %bytes)
   %heads = at %pool HEADS
-  %head = word ptr %heads %class
+  ; For a large block it is better to waste a part of another than to touch fresh pages.
+  %large = icmp uge i64 %bytes, $LARGE
+  %wider = add i64 %class, 3
+  %last = select i1 %large, i64 %wider, i64 %class
+  br label %look
+look:
+  %from = phi i64 [ %class, %search ], [ %from1, %farther ]
+  %head = word ptr %heads %from
   %empty = icmp eq ptr %head, null
-  br i1 %empty, label %fresh, label %reuse
+  br i1 %empty, label %farther, label %reuse
+farther:
+  %from1 = add i64 %from, 1
+  %more = icmp ule i64 %from1, %last
+  br i1 %more, label %look, label %fresh
 reuse:
   %next = word ptr %head NEXT
-  put ptr %next %heads %class
+  put ptr %next %heads %from
   %size = word i64 %head BYTES
   %kept = word i64 %pool KEPT
   %left = sub i64 %kept, %size
@@ -223,4 +236,6 @@ define void @tw_give_capsule(ptr %capsule) {
 def pool_text(system: str) -> str:
     """The pool's code in shorthand for ``sys.platform``."""
     text = _ALLOCATE["win32" if system == "win32" else "posix"] + _TEXT
-    return text.replace("$HEADER", str(BLOCK_HEADER)).replace("$CLASSES", str(CLASSES))
+    for name, number in {"$HEADER": BLOCK_HEADER, "$CLASSES": CLASSES, "$LARGE": LARGE}.items():
+        text = text.replace(name, str(number))
+    return text
