@@ -20,6 +20,9 @@ from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
 from tilewright.ir.types import DType, accumulator, concrete, i32
 
+PACK_ROWS = 16
+"""Rows of rhs that one thread packs at a time."""
+
 
 def lower_contraction(group: Group, target: Target) -> LoweredKernel:
     """One contraction with its elementwise epilogue."""
@@ -78,51 +81,80 @@ class _Contraction:
 
     def _pack_shared(self) -> None:
         """Pack all of rhs once, the team together."""
-        b, w = self.blocks, self.w
-        panels, depth = b.panels, b.depth_blocks * b.depth
-        size = self.roles.batch_size * panels * depth * b.columns
+        b, w, r = self.blocks, self.w, self.roles
+        size = r.batch_size * b.panels * b.depth_blocks * b.depth * b.columns
         self.packed = k.Buffer("packed", self.dtype, size, "global", "workspace")
         self.workspaces.append((self.packed, size * self.dtype.itemsize))
-        sizes = [*self.roles.batch_extents, panels, b.depth_blocks]
+        # Work is cut so that memory is read in long runs: along rows, or panel by panel.
+        cut = -(-b.depth // PACK_ROWS) if r.rhs_unit == "n" else b.panels
+        sizes = [*r.batch_extents, b.depth_blocks, cut]
         count = 1
         for d in sizes:
             count *= d
         with w.loop("p", 0, count, "parallel") as p:
-            *batch, panel, block = (w.let("o", e) for e in unflatten(p, sizes))
-            base = k.mul(self._panel(tuple(batch), panel, block), b.depth * b.columns)
-            self._pack_panel(self.packed, w.let("base", base), tuple(batch), panel, block)
+            *batch, block, piece = (w.let("o", e) for e in unflatten(p, sizes))
+            base = w.let("base", self._panel(tuple(batch), k.Const(0), block))
+            panels: tuple[k.Expr, k.Expr] = (k.Const(0), k.Const(b.panels))
+            span: tuple[k.Expr, k.Expr] = (k.Const(0), self._depth(block))
+            if r.rhs_unit == "n":
+                low = w.let("low", k.mul(piece, PACK_ROWS))
+                span = (low, w.let("high", k.minimum(k.add(low, PACK_ROWS), span[1])))
+            else:
+                panels = (piece, k.add(piece, 1))
+            self._pack(tuple(batch), block, base, panels, span, k.Const(0))
         w.write(k.Barrier())
 
     def _panel(self, batch: Index, panel: k.Expr, block: k.Expr) -> k.Expr:
-        """The number of a panel's depth block in the shared workspace."""
+        """Where a panel of a depth block starts in the shared workspace."""
         b = self.blocks
-        return flat((*batch, panel, block), [*self.roles.batch_extents, b.panels, b.depth_blocks])
+        number_ = flat(
+            (*batch, block, panel), [*self.roles.batch_extents, b.depth_blocks, b.panels])
+        return k.mul(number_, b.depth * b.columns)
 
-    def _pack_panel(
-        self, buffer: k.Buffer, base: k.Expr, batch: Index, panel: k.Expr, block: k.Expr
+    def _pack(
+        self, batch: Index, block: k.Expr, base: k.Expr, panels: tuple[k.Expr, k.Expr],
+        span: tuple[k.Expr, k.Expr], first_panel: k.Expr,
     ) -> None:
-        """Copy one panel of one depth block: ``columns`` elements for each contracted index."""
-        b, w, n = self.blocks, self.w, self.roles.n
-        first = w.let("first", k.mul(panel, b.columns))
+        """Copy the rows ``span`` of a depth block of some panels; ``first_panel`` goes to ``base``."""
+        b, w = self.blocks, self.w
         low = w.let("low", k.mul(block, b.depth))
 
+        def panel_rows(panel: k.Expr, kk: k.Expr) -> None:
+            place = k.mul(k.sub(panel, first_panel), b.depth * b.columns)
+            row = w.let("row", k.add(k.add(base, place), k.mul(kk, b.columns)))
+            self._pack_row(batch, k.add(low, kk), panel, row)
+
+        if self.roles.rhs_unit == "n":
+            with w.loop("k", *span) as kk, w.loop("j", *panels) as panel:
+                panel_rows(panel, kk)
+        else:
+            with w.loop("j", *panels) as panel, w.loop("k", *span) as kk:
+                panel_rows(panel, kk)
+
+    def _pack_row(self, batch: Index, contracted: k.Expr, panel: k.Expr, row: k.Expr) -> None:
+        """Copy one panel's elements for one contracted index, zeros beyond the last column."""
+        b, w, n = self.blocks, self.w, self.roles.n
+        first = w.let("first", k.mul(panel, b.columns))
+        assert self.packed is not None
+        packed = self.packed
+
         def copy(masked: bool) -> None:
-            with w.loop("k", 0, self._depth(block)) as kk:
-                row = w.let("row", k.add(base, k.mul(kk, b.columns)))
-                with w.loop("v", 0, b.columns, "vector", width=b.lanes) as v:
-                    column = k.add(first, v)
+            with w.loop("j", 0, b.vectors, "unroll") as j:
+                with w.loop("v", 0, b.lanes, "vector", width=b.lanes) as v:
+                    slot = k.add(k.mul(j, b.lanes), v)
+                    column = k.add(first, slot)
                     mask = k.compare("lt", column, n) if masked else None
-                    value = self._rhs(batch, column, k.add(low, kk), mask)
+                    value = self._rhs(batch, column, contracted, mask)
                     if mask is not None:
                         value = k.Call("where", (mask, value, number(0, self.dtype)), self.dtype)
-                    w.write(k.Store(buffer, k.add(row, v), value))
+                    w.write(k.Store(packed, k.add(row, slot), value))
 
         if n % b.columns == 0:
             copy(False)
         elif n < b.columns:
             copy(True)
         else:
-            whole = k.compare("le", k.add(first, b.columns), n)
+            whole = w.let("whole", k.compare("le", k.add(first, b.columns), n))
             with w.when(whole):
                 copy(False)
             with w.when(k.Call("not", (whole,), whole.dtype)):
@@ -172,20 +204,24 @@ class _Contraction:
             size = b.block_tiles * b.rows * b.lhs_stride if b.lhs_by_rows else b.depth * b.lhs_stride
             self.block_buffer = w.alloc("block", self.dtype, size, "stack")
         if b.private_rhs:
-            self.packed = w.alloc("panel", self.dtype, b.depth * b.columns, "stack")
+            size = b.block_panels * b.depth * b.columns
+            self.packed = w.alloc("panels", self.dtype, size, "stack")
         tiles = b.block_tiles * b.block_panels if b.depth_blocks > 1 else 1
         self.tile_buffer = w.alloc("tile", self.dtype, tiles * b.rows * b.columns, "stack")
 
         def depth_block(block: k.Expr) -> None:
             if not b.direct_lhs:
                 self._copy_lhs(batch, low_row, rows, block)
+            if b.private_rhs:
+                span = (k.Const(0), self._depth(block))
+                self._pack(batch, block, k.Const(0), (panel_low, panel_high), span, panel_low)
             with w.loop("j", panel_low, panel_high) as j:
                 panel_base: k.Expr = k.Const(0)
                 if b.private_rhs:
-                    assert self.packed is not None
-                    self._pack_panel(self.packed, panel_base, batch, j, block)
+                    panel_base = k.mul(k.sub(j, panel_low), b.depth * b.columns)
                 elif b.share_rhs:
-                    panel_base = w.let("base", k.mul(self._panel(batch, j, block), b.depth * b.columns))
+                    panel_base = self._panel(batch, j, block)
+                panel_base = w.let("base", panel_base)
                 with w.loop("i", tile_low, tile_high) as i:
                     local = k.add(
                         k.mul(k.sub(j, panel_low), b.block_tiles), k.sub(i, tile_low))

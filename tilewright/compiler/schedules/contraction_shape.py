@@ -239,7 +239,8 @@ def choose_tile(m: int, n: int, lanes: int, target: Target) -> tuple[int, int]:
     def work(tile: tuple[int, int]) -> float:
         rows, vectors = tile
         padded = -(-m // rows) * rows * -(-n // (vectors * lanes)) * vectors * lanes
-        per_step = max(rows * vectors, 1.25 * (rows + vectors), 8.0)
+        # FMAs, loads, the latency of a short chain; and what the panel costs on its way from L2.
+        per_step = max(rows * vectors, 1.25 * (rows + vectors), 8.0) + 0.3 * vectors
         return padded * per_step / (rows * vectors)
     fitting = [t for t in register_tiles(target) if t[0] <= m] or [(1, 1)]
     return min(fitting, key=work)
@@ -255,7 +256,7 @@ def choose_blocks(roles: Roles, target: Target, dtype: DType) -> Blocks:
     unroll = 4 if depth_total >= 4 else 1
     products = m * n * depth_total
     small = products <= SMALL
-    most_depth = min(2048, max(512, target.l2 // 2 // min(m, 512))) // dtype.itemsize
+    most_depth = 2048 // dtype.itemsize
     depth_blocks = 1 if small else -(-depth_total // most_depth)
     depth = depth_total
     if depth_blocks > 1:
@@ -273,12 +274,13 @@ def choose_blocks(roles: Roles, target: Target, dtype: DType) -> Blocks:
         share = True
     else:
         share = False
-        column_blocks = -(-panels // max(1, 256 // columns))
+        column_blocks = min(panels, max(-(-panels // max(1, 512 // columns)), 4 if batch < 4 else 1))
         if batch * column_blocks % 2:
             column_blocks = min(panels, column_blocks + 1)
         row_blocks = max(1, -(-m // 512))
-        if batch * column_blocks * row_blocks < 4:
-            row_blocks = min(row_tiles, 4)
+        if batch * column_blocks < 4:
+            # Packing rhs again for every block of rows is the smaller evil.
+            row_blocks = max(row_blocks, min(row_tiles, 4))
     block_tiles = -(-row_tiles // row_blocks)
     by_rows = roles.lhs_unit == "k"
     pad = 64 // dtype.itemsize
