@@ -76,6 +76,7 @@ def public_without_docstring(tree: ast.Module) -> list[str]:
         node.name for node in tree.body
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"
         and not ast.get_docstring(node)
+        and not any(ast.unparse(d) == "overload" for d in node.decorator_list)
     ]
 
 
