@@ -17,7 +17,6 @@ import tilewright as tw
 from tilewright.codegen import cpu, llvm
 from tilewright.codegen.cpu.program import program_text
 from tilewright.compiler.pipeline import compile_graph
-from tilewright.compiler.plan import Plan
 from tilewright.compiler.target import Target
 from tilewright.ir.interp import run_graph
 from tilewright.ir.loops import For, Kernel
