@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tilewright.compiler.cost import node_bytes, node_flops
+from tilewright.compiler.cost import node_flops
 from tilewright.compiler.passes.simplify import SIMPLIFY, simplify, simplify_logged
 from tilewright.compiler.rules.arithmetic import ELEMENTWISE, holds
 from tilewright.compiler.rules.reductions import ONLY_USER
@@ -20,20 +20,22 @@ from tilewright.ir.types import FLOATS, INTS, DType, bf16, f16, f32, f64
 RULES = [*SIMPLIFY, *ONLY_USER]
 
 ROOTS = {
-    "pow": 20, "div": 6, "floordiv": 20, "mod": 20, "sqrt": 5, "exp": 10, "mul": 2,
+    "pow": 20, "div": 6, "floordiv": 20, "mod": 20, "sqrt": 5, "exp": 10,
 }
 """What an element of the slower ops costs, in additions."""
 
 
 def weight(root: Node) -> float:
-    """A price: slow ops by the table above, others by their operations, views nothing."""
+    """A price: slow ops by the table above, others by their operations, views and casts nothing."""
     total = 0.0
     for node in topological((root,)):
         size = node.type.size
+        if node.op.name == "cast":
+            continue
         if node.op.kind == "elementwise":
             total += ROOTS.get(node.op.name, 1) * size
         elif node.op.kind not in ("source", "view"):
-            total += node_flops(node) + 1e-3 * node_bytes(node)
+            total += node_flops(node)
     return total
 
 

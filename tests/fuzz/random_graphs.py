@@ -152,8 +152,10 @@ class Maker:
     def single(self) -> None:
         x = self.node()
         assert x is not None
-        names = {"f": ("neg", "abs", "floor", "rint", "trunc"), "i": ("neg", "abs", "not", "popcount"),
-                 "u": ("not", "popcount"), "b": ("not",)}[x.dtype.kind]
+        names = {
+            "f": ("neg", "abs", "floor", "rint", "trunc"),
+            "i": ("neg", "abs", "not", "popcount"), "u": ("not", "popcount"), "b": ("not",),
+        }[x.dtype.kind]
         name, bound = self.pick(*names), self.bounds[x]
         if bound.exact or name in ("neg", "abs"):
             result = apply(name, x)

@@ -11,14 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from random_graphs import Case, assert_same, cases
 
 from tilewright import config
+from tilewright.codegen.cpu import TIERS, build, host_target
 from tilewright.compiler.interp import run_plan
 from tilewright.compiler.passes.expand import expand
 from tilewright.compiler.passes.fold import fold
 from tilewright.compiler.passes.simplify import simplify
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.compiler.target import Target
+from tilewright.errors import UserError
 from tilewright.ir.interp import run_graph
 from tilewright.ir.text import show
+from tilewright.runtime.executable import Executable
 
 TARGETS = (
     Target("wide", 64, 32, 1 << 15, 1 << 20, 1 << 25, "", "", ""),
@@ -60,3 +63,26 @@ def test_plans_keep_the_meaning(target: Target, case: Case) -> None:
         compiled = compile_graph(case.graph, target)
     for threads, backwards in ((1, False), (2, True)):
         compare(case, run_plan(compiled.plan, arrays, threads, backwards), want)
+
+
+def host_tiers() -> list[str]:
+    """The CPU tiers that this machine can run."""
+    names = []
+    for name in TIERS:
+        try:
+            names.append(host_target(name).name)
+        except UserError:
+            continue
+    return names
+
+
+@pytest.mark.parametrize("tier", host_tiers())
+@settings(max_examples=40, **SETTINGS)
+@given(cases())
+def test_machine_code_keeps_the_meaning(tier: str, case: Case) -> None:
+    arrays = case.arrays()
+    want = run_graph(case.graph, arrays)
+    hypothesis.note(show(case.graph))
+    target = host_target(tier)
+    plan = compile_graph(case.graph, target).plan
+    compare(case, Executable(plan, build(plan, target))(arrays), want)

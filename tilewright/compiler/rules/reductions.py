@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tilewright.compiler.rules.law import fits, law, number, sample
 from tilewright.ir.attrs import ContractAttrs, ReduceAttrs
-from tilewright.ir.build import broadcast, contract, reduce, reshape, transpose
+from tilewright.ir.build import broadcast, cast, contract, reduce, reshape, transpose
 from tilewright.ir.graph import Node, full, full_value, make
 from tilewright.ir.meaning import highest, lowest
 from tilewright.ir.rewrite import Match, Rules, any_op, hole, op
-from tilewright.ir.types import bool_, f16, i32
+from tilewright.ir.types import accumulator, bool_, f16, i32
 
 x, y = hole("x"), hole("y")
 REDUCTIONS = ("sum", "prod", "reduce_max", "reduce_min")
@@ -196,6 +196,26 @@ def with_ones(m: Match) -> Node | None:
     return spread(total, kept, out, m.root)
 
 
+def as_sum(m: Match) -> Node | None:
+    """A contraction with an operand all of whose labels the other has, as a sum of a product.
+
+    Each element of the larger operand is read once, so there is nothing for a contraction to keep
+    in registers, and the sum can share its kernel with what stands around it.
+    """
+    lhs, rhs, out = labels_of(m)
+    x, y = m.root.inputs
+    if not set(rhs) <= set(lhs):
+        x, y, lhs, rhs = y, x, rhs, lhs
+    if not set(rhs) <= set(lhs):
+        return None
+    wide = accumulator(m.root.dtype)
+    product = cast(x, wide) * spread(cast(y, wide), rhs, lhs, x)
+    name = "reduce_max" if m.root.dtype is bool_ else "sum"
+    total = reduce(name, product, [i for i, label in enumerate(lhs) if label not in out])
+    kept = [label for label in lhs if label in out]
+    return transpose(cast(total, m.root.dtype), [kept.index(label) for label in out])
+
+
 def nothing_summed(m: Match) -> bool:
     """Whether the contraction has a result but sums over no elements."""
     return m.root.type.size > 0 and 0 in sizes_of(m.root).values()
@@ -215,6 +235,12 @@ def products() -> list[Node]:
         contract(a, b, (0, 1, 2), (3, 1, 2), (0, 3, 1, 2)),
         contract(sample(2), sample(3, name="y"), (0,), (1,), (1, 0)),
         contract(sample(2, 3), ones, (0, 1), (1, 2), (2, 0)),
+        contract(sample(3, 2, 5), sample(5, 2, 3, name="y"), (0, 1, 2), (2, 1, 0), (1, 0)),
+        contract(sample(2, 4, 5), sample(5, 2, name="y"), (0, 1, 2), (2, 0), (1, 0)),
+        contract(sample(5), sample(5, 2, name="y"), (0,), (0, 1), (1,)),
+        contract(sample(5, dtype=f16), sample(5, dtype=f16, name="y"), (0,), (0,), ()),
+        contract(sample(5, 2, dtype=bool_), sample(2, 5, dtype=bool_, name="y"), (0, 1), (1, 0),
+                 (1,)),
         contract(ones, sample(3, 4, dtype=ones.dtype), (0, 1), (0, 1), ()),
         contract(sample(2, 0), sample(0, 3, name="y"), (0, 1), (1, 2), (0, 2)),
     ]
@@ -226,6 +252,7 @@ CONTRACT = Rules(
     law("contract-units", op("contract", x, y), drop_units, examples=products),
     law("contract-product", op("contract", x, y), as_product, examples=products),
     law("contract-ones", op("contract", x, y), with_ones, examples=products),
+    law("contract-sum", op("contract", x, y), as_sum, examples=products),
     law("contract-transpose-left", op("contract", op("transpose", ..., bind="t"), y), absorb_left,
         examples=products),
     law("contract-transpose-right", op("contract", x, op("transpose", ..., bind="t")),
