@@ -78,7 +78,9 @@ def pullback(
     def accumulate(node: Node, cotangent: Node | None) -> None:
         if cotangent is not None and id(node) in active:
             known = sums.get(id(node))
-            sums[id(node)] = cotangent if known is None else known + cotangent
+            if known is not None:
+                cotangent = place(known + cotangent, (known, cotangent), node.loc)
+            sums[id(node)] = cotangent
 
     for root, cotangent in zip(roots, cotangents, strict=True):
         accumulate(root, cotangent)

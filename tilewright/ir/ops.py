@@ -211,7 +211,7 @@ register(Op("contract", "contract", 2, infer.infer_contract, meaning.contract, a
 register(Op("take", "index", 2, infer.infer_take, meaning.take, a.IndexAttrs,
             types=ALL, transpose=t.gather("take_add")))
 register(Op("take_along", "index", 2, infer.infer_take_along, meaning.take_along, a.IndexAttrs,
-            types=ALL, transpose=t.gather("take_along_add")))
+            types=ALL, transpose=t.take_along))
 register(Op("take_add", "index", 3, infer.infer_scatter(infer.infer_take), meaning.take_add,
             a.IndexAttrs, types=NUMBERS, transpose=t.scatter("take")))
 register(Op("take_along_add", "index", 3, infer.infer_scatter(infer.infer_take_along),

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from tilewright.ir.attrs import FlipAttrs, IndexAttrs
+from tilewright.ir.attrs import FlipAttrs, IndexAttrs, IotaAttrs
 from tilewright.ir.build import (
+    broadcast,
     cast,
     contract,
     pad,
@@ -20,7 +21,7 @@ from tilewright.ir.build import (
     where,
 )
 from tilewright.ir.graph import Node, apply, full, make
-from tilewright.ir.types import accumulator, bool_, concrete, size_of
+from tilewright.ir.types import Shape, TensorType, accumulator, bool_, concrete, i32, i64, size_of
 
 Cotangents: TypeAlias = tuple[Node | None, ...]
 
@@ -168,6 +169,27 @@ def gather(scatter: str) -> Callable[[Node, Node], Cotangents]:
         attrs = IndexAttrs(node.attrs.axis)
         return make(scatter, (full(x.type, 0), index, ct), attrs), None
     return transposed
+
+
+def take_along(node: Node, ct: Node) -> Cotangents:
+    """One index per row: an elementwise choice, which joins the kernels around it; else a scatter."""
+    x, index = node.inputs
+    axis = node.attrs.axis
+    if index.shape[axis] != 1:
+        return gather("take_along_add")(node, ct)
+    size = concrete(x.shape)[axis]
+    # Looked up in 0, 1, 2 ...: counted from the start, and an error if it is outside.
+    counted = make("take", [iota(size), index], IndexAttrs(0))
+    every = list(range(len(x.shape)))
+    hits = apply("eq", iota(size, x.shape, axis), broadcast(counted, x.shape, every))
+    return where(hits, broadcast(ct, x.shape, every), 0), None
+
+
+def iota(size: int, shape: Shape | None = None, axis: int = 0) -> Node:
+    """0, 1, 2 ... along an axis, in the shortest type of at least 32 bits that holds them."""
+    dtype = i32 if size <= 1 << 31 else i64
+    type = TensorType(dtype, (size,) if shape is None else shape)
+    return make("iota", (), IotaAttrs(axis), type=type)
 
 
 def scatter(gather: str) -> Callable[[Node, Node], Cotangents]:
