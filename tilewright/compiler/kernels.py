@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from tilewright.ir.loops import (
@@ -13,6 +13,7 @@ from tilewright.ir.loops import (
     Buffer,
     Call,
     Check,
+    Const,
     Expr,
     For,
     If,
@@ -21,18 +22,8 @@ from tilewright.ir.loops import (
     Load,
     Stmt,
     Store,
+    Var,
 )
-
-
-def statements(body: Iterable[Stmt]) -> Iterator[Stmt]:
-    """Every statement of a body, outer ones before those inside them."""
-    for statement in body:
-        yield statement
-        if isinstance(statement, For):
-            yield from statements(statement.body)
-        elif isinstance(statement, If):
-            yield from statements(statement.body)
-            yield from statements(statement.orelse)
 
 
 def has_barrier(kernel: Kernel) -> bool:
@@ -99,6 +90,53 @@ class _Renamer:
 
 def canonical(kernel: Kernel) -> Kernel:
     """The kernel named by its family and a digest of its structure: equal kernels, equal names."""
-    structure = repr((kernel.params, kernel.body))
-    digest = hashlib.blake2b(structure.encode(), digest_size=4).hexdigest()
+    digest = hashlib.blake2b(structure(kernel).encode(), digest_size=4).hexdigest()
     return replace(kernel, name=f"{kernel.name}_{digest}")
+
+
+def structure(kernel: Kernel) -> str:
+    """A text of all but the name and line of a kernel; the same text means the same program."""
+    parts: list[str] = [_declaration(p) for p in kernel.params]
+    _describe(kernel.body, parts.append)
+    return " ".join(parts)
+
+
+def _declaration(b: Buffer) -> str:
+    return f"{b.name}:{b.dtype.name}[{b.size}]{b.space},{b.access}"
+
+
+def _describe(body: Iterable[Stmt], write: Callable[[str], None]) -> None:
+    for s in body:
+        write(type(s).__name__)
+        if isinstance(s, For):
+            write(f"{_expr(s.var)}={_expr(s.start)}..{_expr(s.stop)}")
+            write(f"{s.kind},{s.step},{s.width},{s.interleave}{{")
+            _describe(s.body, write)
+            write("}")
+        elif isinstance(s, If):
+            write(f"{_expr(s.condition)}{{")
+            _describe(s.body, write)
+            write("}{")
+            _describe(s.orelse, write)
+            write("}")
+        elif isinstance(s, Let):
+            write(f"{_expr(s.var)}={_expr(s.value)}")
+        elif isinstance(s, Store | Accumulate):
+            how = s.op if isinstance(s, Accumulate) else s.streaming
+            write(f"{s.buffer.name}[{_expr(s.index)}]{how}={_expr(s.value)}?{_expr(s.mask)}")
+        elif isinstance(s, Check):
+            write(f"{_expr(s.condition)}!{s.code}")
+        elif isinstance(s, Alloc):
+            write(_declaration(s.buffer))
+
+
+def _expr(e: Expr | None) -> str:
+    if isinstance(e, Const):
+        return f"{e.value!r}:{e.dtype.name}"
+    if isinstance(e, Var):
+        return f"{e.name}:{e.dtype.name}"
+    if isinstance(e, Call):
+        return f"{e.op}:{e.dtype.name}({','.join(map(_expr, e.args))})"
+    if isinstance(e, Load):
+        return f"{e.buffer.name}[{_expr(e.index)}]?{_expr(e.mask)}:{_expr(e.other)}"
+    return ""

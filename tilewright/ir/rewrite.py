@@ -40,6 +40,7 @@ Right sides
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -128,6 +129,8 @@ class Rules:
             raise ValueError(f"two rules have the same name: {repeated}")
         self.rules = rules
         self._by_op: dict[str, tuple[Rule, ...]] = {}
+        # Nodes never change, so one to which no rule applies is in normal form for good.
+        self.normal: weakref.WeakSet[Node] = weakref.WeakSet()
 
     def __add__(self, other: Rules) -> Rules:
         return Rules(*self.rules, *other.rules)
@@ -178,6 +181,9 @@ def normalize(
         if node in done:
             stack.pop()
             continue
+        if node in rules.normal:
+            done[node] = node
+            continue
         if node in next_form:
             if next_form[node] not in done:
                 raise CompilerBug(f"rewriting goes in circles; fired most: {fired.most_common(4)}")
@@ -192,6 +198,7 @@ def normalize(
             result = fire(node, rules, fired)
         if result is node:
             done[node] = node
+            rules.normal.add(node)
             continue
         if fired.total() > fuel:
             raise CompilerBug(f"rewriting does not end; fired most: {fired.most_common(4)}")
