@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,10 +12,17 @@ from tilewright.ir.types import DType, bool_
 _SCALARS = {"bool": "i1", "f16": "half", "bf16": "bfloat", "f32": "float", "f64": "double"}
 
 
+_types: dict[tuple[str, int], str] = {}
+
+
 def llvm_type(dtype: DType, lanes: int = 1) -> str:
     """The LLVM type of a value in registers; bool is i1 there."""
-    scalar = _SCALARS.get(dtype.name, f"i{dtype.bits}")
-    return scalar if lanes == 1 else f"<{lanes} x {scalar}>"
+    found = _types.get((dtype.name, lanes))
+    if found is None:
+        scalar = _SCALARS.get(dtype.name, f"i{dtype.bits}")
+        found = scalar if lanes == 1 else f"<{lanes} x {scalar}>"
+        _types[(dtype.name, lanes)] = found
+    return found
 
 
 def memory_type(dtype: DType, lanes: int = 1) -> str:
@@ -30,8 +36,7 @@ def mangle(dtype: DType, lanes: int = 1) -> str:
     return scalar if lanes == 1 else f"v{lanes}{scalar}"
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """An SSA value or a constant: its text, element type and number of lanes (1: a scalar)."""
 
     name: str

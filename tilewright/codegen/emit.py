@@ -118,7 +118,7 @@ class Emitter(Loops):
         elif self.section is None or self.shared(index, value, mask):
             self.store_outside(s, index, value, mask)
         else:
-            masks = self.copies(mask) if mask is not None else (None,) * self.section.copies
+            masks = self.copies(mask) if mask is not None else [None] * self.section.copies
             for copy, part in enumerate(self.copies(value)):
                 self.store_copy(
                     s.buffer, index, copy, part, masks[copy], s.streaming and self.streaming
@@ -127,11 +127,11 @@ class Emitter(Loops):
     def shared(self, index: Affine | Val, *values: Val | None) -> bool:
         """Whether all lanes store the same value to the same place."""
         here = isinstance(index, Affine) and index.lane == 0
-        return here and not any(isinstance(v, tuple) for v in values)
+        return here and not any(isinstance(v, list) for v in values)
 
     def store_outside(self, s: Store, index: Affine | Val, value: Val, mask: Val | None) -> None:
         """A scalar store."""
-        if isinstance(value, tuple) or isinstance(mask, tuple) or not isinstance(index, Affine):
+        if isinstance(value, list) or isinstance(mask, list) or not isinstance(index, Affine):
             raise CompilerBug("a varying value outside of a vector loop")
         place, scalar = index, value
         if mask is None:
@@ -147,7 +147,7 @@ class Emitter(Loops):
     def condition(self, s: If) -> None:
         """A branch; nothing is left of it if the condition is a constant."""
         condition = self.value(s.condition)
-        if isinstance(condition, tuple):
+        if isinstance(condition, list):
             condition = self.first_lane(condition[0])
         if condition.name in ("true", "false"):
             self.statements(s.body if condition.name == "true" else s.orelse)
@@ -187,10 +187,10 @@ class Emitter(Loops):
         if isinstance(condition, Value) and condition.name == "true":
             return
         bad: Value | None = None
-        values = (condition,) if isinstance(condition, Value) else condition
+        values = [condition] if isinstance(condition, Value) else condition
         for copy, value in enumerate(values):
             wrong = self.b.binary("xor", value, self.b.like(value, True))
-            active = self.mask(copy) if isinstance(condition, tuple) else None
+            active = self.mask(copy) if isinstance(condition, list) else None
             if active is not None:
                 wrong = self.b.binary("and", wrong, active)
             bad = wrong if bad is None else self.b.binary("or", bad, wrong)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from tilewright.codegen.builder import Value
 from tilewright.codegen.convert import machine_of
@@ -19,7 +19,7 @@ from tilewright.errors import CompilerBug
 from tilewright.ir.loops import Buffer, Call, Const, Expr, Load, Var
 from tilewright.ir.types import i32, i64
 
-Val: TypeAlias = "Value | tuple[Value, ...]"
+Val: TypeAlias = "Value | list[Value]"
 """An expression's value: one scalar that all lanes share, or one vector per copy of the section."""
 
 
@@ -52,6 +52,7 @@ class Core:
         self.env: dict[str, Affine | Val] = {}
         self.ranges: dict[str, Range] = {}
         self.pointers: dict[str, str] = {}
+        self.forms: dict[int, Form] = {}
         self.section: Section | None = None
         self.streaming = False
         self.fenced = False
@@ -66,34 +67,48 @@ class Core:
 
     # --- indices ------------------------------------------------------------------------
     def linear(self, e: Expr) -> Affine | Val:
-        """An i64 expression as an affine index if it is one, else its vectors."""
-        if isinstance(e, Const):
-            return Affine(int(e.value))
-        if isinstance(e, Var):
-            found = self.env[e.name]
-            return found if isinstance(found, Affine) else self.as_affine(found)
-        if isinstance(e, Call):
-            return self.linear_call(e)
-        return self.as_affine(self.value(e))
+        """An i64 expression as an affine index if it is one, else its vectors.
 
-    def linear_call(self, e: Call) -> Affine | Val:
-        op = e.op
-        if op in ("add", "sub", "mul") and e.dtype is i64:
-            a, c = self.linear(e.args[0]), self.linear(e.args[1])
-            if isinstance(a, Affine) and isinstance(c, Affine):
-                if op == "add":
-                    return plus(a, c)
-                if op == "sub":
-                    return plus(a, times(c, -1))
-                if c.number is not None:
-                    return times(a, c.number)
-                if a.number is not None:
-                    return times(c, a.number)
-        elif op in ("floordiv", "mod") and e.dtype is i64:
-            found = self.divided(op, e)
+        Sums and multiples are taken apart once per expression, not once per use.
+        """
+        form = self.forms.get(id(e))
+        if form is None:
+            form = self.forms[id(e)] = linear_form(e)
+        const, lane = form.const, 0
+        terms: dict[str, int] = {}
+        for atom, factor in form.atoms:
+            a = self.env[atom.name] if isinstance(atom, Var) else self.atom(atom)
+            if not isinstance(a, Affine):
+                a = self.as_affine(a)
+                if not isinstance(a, Affine):
+                    return a if form.single else self.general(e)
+            const += a.const * factor
+            lane += a.lane * factor
+            for name, coefficient in a.terms:
+                terms[name] = terms.get(name, 0) + coefficient * factor
+        if len(terms) > 1 or 0 in terms.values():
+            terms = {name: terms[name] for name in sorted(terms) if terms[name]}
+        return Affine(const, tuple(terms.items()), lane)
+
+    def general(self, e: Expr) -> Affine | Val:
+        """Index arithmetic on vectors."""
+        return self.as_affine(self.call(e) if isinstance(e, Call) else self.value(e))
+
+    def atom(self, e: Expr) -> Affine | Val:
+        """What is neither a sum nor a multiple."""
+        if not isinstance(e, Call):
+            return self.value(e)
+        if e.op in ("floordiv", "mod"):
+            found = self.divided(e.op, e)
             if found is not None:
                 return found
-        return self.as_affine(self.call(e))
+        if e.op == "mul":
+            # One factor may be a constant by now, such as the variable of an unrolled loop.
+            a, c = self.linear(e.args[0]), self.linear(e.args[1])
+            for one, other in ((a, c), (c, a)):
+                if isinstance(one, Affine) and isinstance(other, Affine) and other.number is not None:
+                    return times(one, other.number)
+        return self.call(e)
 
     def divided(self, op: str, e: Call) -> Affine | Val | None:
         """Quotient or remainder by a positive constant, using what is known of the dividend."""
@@ -136,7 +151,7 @@ class Core:
         return self.as_affine(value)
 
     def as_affine(self, v: Val) -> Affine | Val:
-        if isinstance(v, tuple):
+        if isinstance(v, list):
             return v
         number = number_of(v)
         return Affine(number) if number is not None else Affine(0, ((v.name, 1),))
@@ -151,10 +166,10 @@ class Core:
             return self.sum_terms(a)
         section = self.require_section()
         base = self.sum_terms(a.uniform())
-        return tuple(
+        return [
             self.lane_values(base, a.lane, copy * section.width * a.lane, section.width)
             for copy in range(section.copies)
-        )
+        ]
 
     def lane_values(self, base: Value, step: int, offset: int, width: int) -> Value:
         steps = Value(ramp(width, step, offset), i64, width)
@@ -199,17 +214,17 @@ class Core:
             ("splat", v.name, v.type, width), (v.name,), lambda: self.b.splat(v, width)
         )
 
-    def copies(self, v: Val) -> tuple[Value, ...]:
+    def copies(self, v: Val) -> list[Value]:
         """The vectors of a value, one per copy."""
-        if isinstance(v, tuple):
+        if isinstance(v, list):
             return v
         section = self.require_section()
-        return (self.spread(v, section.width),) * section.copies
+        return [self.spread(v, section.width)] * section.copies
 
     def each(self, make: Callable[..., Value], args: tuple[Val, ...], key: Any) -> Val:
         """``make`` on scalars, or per copy on vectors; written as far out as possible, once."""
         pure = self.b.pure
-        if not any(isinstance(a, tuple) for a in args):
+        if not any(isinstance(a, list) for a in args):
             names = tuple(a.name for a in args)  # type: ignore[union-attr]
             typed = (key, names, args[0].type) if args else (key, names)  # type: ignore[union-attr]
             return pure(typed, names, lambda: make(*args))  # type: ignore[no-any-return]
@@ -217,11 +232,49 @@ class Core:
         for parts in zip(*(self.copies(a) for a in args), strict=True):
             names = tuple(p.name for p in parts)
             results.append(pure((key, names, parts[0].type), names, lambda p=parts: make(*p)))
-        return tuple(results)
+        return results
 
     def mask(self, copy: int) -> Value | None:
         """The active lanes of a copy; None for all."""
         return self.section.masks[copy] if self.section else None
+
+
+class Form(NamedTuple):
+    """An index taken apart: ``const`` plus a number times each of ``atoms``.
+
+    ``of`` keeps the expression alive, whose identity stands for it.
+    """
+
+    of: Expr
+    const: int
+    atoms: tuple[tuple[Expr, int], ...]
+    single: bool
+
+
+def linear_form(e: Expr) -> Form:
+    """The sums and multiples at the top of an i64 expression."""
+    atoms: list[tuple[Expr, int]] = []
+    const = collect(e, 1, atoms)
+    return Form(e, const, tuple(atoms), len(atoms) == 1 and atoms[0][0] is e)
+
+
+def collect(e: Expr, factor: int, atoms: list[tuple[Expr, int]]) -> int:
+    """Append the atoms of ``factor * e``; its constant part."""
+    if isinstance(e, Const):
+        return int(e.value) * factor
+    if isinstance(e, Call) and e.dtype is i64:
+        first = e.args[0]
+        if e.op in ("add", "sub"):
+            second = collect(e.args[1], factor if e.op == "add" else -factor, atoms)
+            return collect(first, factor, atoms) + second
+        if e.op == "mul":
+            second_arg = e.args[1]
+            if isinstance(second_arg, Const):
+                return collect(first, factor * int(second_arg.value), atoms)
+            if isinstance(first, Const):
+                return collect(second_arg, factor * int(first.value), atoms)
+    atoms.append((e, factor))
+    return 0
 
 
 def ramp(width: int, step: int, offset: int = 0) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Affine:
+class Affine(NamedTuple):
     """``const + sum(coefficient * value) + lane * (number of the iteration within its section)``.
 
     terms  (SSA name, coefficient) of uniform i64 values, sorted, coefficients not 0

@@ -70,20 +70,20 @@ class Memory(Core):
             mask = None
         index = self.linear(e.index)
         other = self.other_value(e) if mask is not None else None
-        varying = isinstance(index, tuple) or (isinstance(index, Affine) and index.lane != 0)
+        varying = isinstance(index, list) or (isinstance(index, Affine) and index.lane != 0)
         if isinstance(index, Value):
             raise CompilerBug("a uniform index that is not affine")
-        if not varying and not isinstance(mask, tuple) and not isinstance(other, tuple):
+        if not varying and not isinstance(mask, list) and not isinstance(other, list):
             if not isinstance(index, Affine):
                 raise CompilerBug("a varying index outside of a vector loop")
             return self.load_scalar(e.buffer, index, mask, other)
         section = self.require_section()
-        masks = self.copies(mask) if mask is not None else (None,) * section.copies
-        others = self.copies(other) if other is not None else (None,) * section.copies
-        return tuple(
+        masks = self.copies(mask) if mask is not None else [None] * section.copies
+        others = self.copies(other) if other is not None else [None] * section.copies
+        return [
             self.load_copy(e.buffer, index, copy, masks[copy], others[copy])
             for copy in range(section.copies)
-        )
+        ]
 
     def other_value(self, e: Load) -> Val:
         if e.other is not None:
@@ -305,12 +305,12 @@ class Memory(Core):
             raise CompilerBug(f"a masked load of register buffer {name}")
         if across:
             width = self.require_section().width
-            return tuple(
+            return [
                 self.vector_slot(e.buffer, element + copy * width, width)
                 for copy in range(self.require_section().copies)
-            )
+            ]
         if section is not None and self.slots.get((name, element, 0)) is not None:
-            return tuple(self.known((name, element, copy)) for copy in range(section.copies))
+            return [self.known((name, element, copy)) for copy in range(section.copies)]
         whole = self.slots.layout.get(name, {}).get(element, (element, 1))
         if whole[1] > 1:
             vector = self.known((name, whole[0], "v"))
@@ -343,13 +343,13 @@ class Memory(Core):
         element, across = self.slot(buffer, index)
         section = self.section
         if section is None:
-            if isinstance(value, tuple):
+            if isinstance(value, list):
                 raise CompilerBug("a varying value outside of a vector loop")
             self.slots.claim(buffer.name, element, 1)
             self.slots.set((buffer.name, element, None), value)
             return
         if not across and buffer.name not in section.local:
-            if isinstance(value, tuple):
+            if isinstance(value, list):
                 raise CompilerBug(f"the lanes of a vector loop differ on {buffer.name}[{element}]")
             self.slots.claim(buffer.name, element, 1)
             self.slots.set((buffer.name, element, None), value)

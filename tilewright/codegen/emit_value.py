@@ -37,7 +37,7 @@ class Values(Memory):
             found = self.env[e.name]
             return self.materialize(found) if isinstance(found, Affine) else found
         if e.dtype is i64:
-            linear = self.linear_call(e)
+            linear = self.linear(e)
             return self.materialize(linear) if isinstance(linear, Affine) else linear
         return self.call(e)
 
@@ -91,7 +91,7 @@ class Values(Memory):
         elif s.buffer.space == "register":
             self.accumulate_slots(s, value, mask)
         else:
-            masks = self.copies(mask) if mask is not None else (None,) * section.copies
+            masks = self.copies(mask) if mask is not None else [None] * section.copies
             for copy, part in enumerate(self.copies(value)):
                 old = self.load_copy(s.buffer, index, copy, masks[copy], None)
                 new = self.combine(s.op, s.buffer, old, part)
@@ -100,18 +100,18 @@ class Values(Memory):
     def accumulate_slots(self, s: Accumulate, value: Val, mask: Val | None) -> None:
         """Into a register buffer whose elements belong to the lanes."""
         old = self.copies(self.load_register(Load(s.buffer, s.index)))
-        masks = self.copies(mask) if mask is not None else (None,) * len(old)
+        masks = self.copies(mask) if mask is not None else [None] * len(old)
         new = []
         for a, part, m in zip(old, self.copies(value), masks, strict=True):
             result = self.combine(s.op, s.buffer, a, part)
             new.append(result if m is None else self.b.select(m, result, a))
-        self.store_register(s.buffer, self.linear(s.index), tuple(new))
+        self.store_register(s.buffer, self.linear(s.index), new)
 
     def accumulate_scalar(
         self, s: Accumulate, index: Affine | Val, value: Val, mask: Val | None
     ) -> None:
         """Outside of vector loops."""
-        if isinstance(value, tuple) or isinstance(mask, tuple) or not isinstance(index, Affine):
+        if isinstance(value, list) or isinstance(mask, list) or not isinstance(index, Affine):
             raise CompilerBug("a varying value outside of a vector loop")
         if mask is not None:
             value = self.b.select(mask, value, self.start(s))
@@ -124,7 +124,7 @@ class Values(Memory):
         """One scalar into one place."""
         if s.buffer.space == "register":
             old = self.load_register(Load(s.buffer, Const(index.const)))
-            if index.terms or isinstance(old, tuple):
+            if index.terms or isinstance(old, list):
                 raise CompilerBug(f"the index of register buffer {s.buffer.name} is not constant")
             new = self.combine(s.op, s.buffer, old, value)
             saved, self.section = self.section, None
@@ -143,7 +143,7 @@ class Values(Memory):
         """
         section = self.require_section()
         private = self.b.depth(n for n, _ in index.terms) <= section.outside
-        masks = self.copies(mask) if mask is not None else (None,) * section.copies
+        masks = self.copies(mask) if mask is not None else [None] * section.copies
         parts = []
         for copy, part in enumerate(self.copies(value)):
             active = self.conjunction(masks[copy], section.masks[copy])
