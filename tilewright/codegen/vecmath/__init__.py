@@ -9,21 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tilewright.codegen.builder import Value
-from tilewright.codegen.vecmath import exponential, hyperbolic, logarithm, special, trigonometric
+from tilewright.codegen.vecmath.area import acosh, asinh, atanh
+from tilewright.codegen.vecmath.exponential import exp, exp2, expm1
+from tilewright.codegen.vecmath.hyperbolic import cosh, sinh, tanh
+from tilewright.codegen.vecmath.inverse import acos, asin, atan, atan2
 from tilewright.codegen.vecmath.lanes import function, outlined
+from tilewright.codegen.vecmath.logarithm import log, log1p, log2, log10
+from tilewright.codegen.vecmath.power import cbrt, power
+from tilewright.codegen.vecmath.special import erf
+from tilewright.codegen.vecmath.trigonometric import cos, sin, tan
+
+INLINE = {
+    "exp": exp, "exp2": exp2, "expm1": expm1, "log": log, "log2": log2, "log10": log10,
+    "log1p": log1p, "tanh": tanh, "sinh": sinh, "cosh": cosh, "erf": erf,
+    "asin": asin, "acos": acos, "atan": atan,
+}
+"""Written in place."""
+
+CALLED = {
+    "sin": sin, "cos": cos, "tan": tan, "atan2": atan2, "asinh": asinh, "acosh": acosh,
+    "atanh": atanh, "cbrt": cbrt, "pow": power,
+}
+"""Written once per module and called."""
 
 MATH: dict[str, Callable[..., Value]] = {
-    "exp": function(exponential.exp),
-    "exp2": function(exponential.exp2),
-    "expm1": function(exponential.expm1),
-    "log": function(logarithm.log),
-    "log2": function(logarithm.log2),
-    "log10": function(logarithm.log10),
-    "log1p": function(logarithm.log1p),
-    "sin": outlined(trigonometric.sin),
-    "cos": outlined(trigonometric.cos),
-    "tan": outlined(trigonometric.tan),
-    "tanh": function(hyperbolic.tanh),
-    "erf": function(special.erf),
+    **{name: function(formula) for name, formula in INLINE.items()},
+    **{name: outlined(formula) for name, formula in CALLED.items()},
 }
 """By op name: ``(builder, *values) -> value``."""

@@ -6,9 +6,10 @@ sides. f32 takes a polynomial in f; f64 the odd series in s = f / (2 + f), which
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from tilewright.codegen.vecmath.lanes import Formula, Lanes, horner
+from tilewright.codegen.vecmath.lanes import Formula, Lanes, fast_two_sum, horner
 from tilewright.ir.types import DType, f32, f64
 
 
@@ -18,7 +19,8 @@ class Logarithm:
 
     start    the bits of 2/3
     series   f32: (log(1 + f) - f + f^2 / 2) / f^3; f64: (log(1 + f) / s - 2) / s^2 by powers of s^2
-    bases    per base: log_b(2) in two parts, the first times an exponent exact, and log_b(e) in two
+    bases    per base: log_b(2) in two parts, the first times an exponent exact, and log_b(e) in
+             two, the first of half a mantissa
     """
 
     start: int
@@ -35,9 +37,10 @@ TABLES: dict[DType, Logarithm] = {
         ),
         {
             "e": (0.693145751953125, 1.428606765330187e-06, 1.0, 0.0),
-            "2": (1.0, 0.0, 1.4426950216293335, 1.925963033500011e-08),
+            "2": (1.0, 0.0, 1.44287109375, -0.00017605285393074155),
             "10": (
-                0.301025390625, 4.605039066518657e-06, 0.4342944920063019, -1.0103049952192578e-08,
+                0.301025390625, 4.605039066518657e-06,
+                0.434326171875, -3.168997136526741e-05,
             ),
         },
     ),
@@ -49,19 +52,27 @@ TABLES: dict[DType, Logarithm] = {
         ),
         {
             "e": (0.6931471805601177, -1.7239444525614835e-13, 1.0, 0.0),
-            "2": (1.0, 0.0, 1.4426950408889634, 2.0355273740931033e-17),
+            "2": (1.0, 0.0, 1.4426950514316559, -1.0542692476429138e-08),
             "10": (
                 0.3010299956640665, -8.532344317057107e-14,
-                0.4342944819032518, 1.098319650216765e-17,
+                0.4342944845557213, -2.6524694553078553e-09,
             ),
         },
     ),
 }
 
 
-def split_exponent(x: Lanes) -> tuple[Lanes, Lanes]:
-    """e as an integer and m from 2/3 to 4/3 with x = 2^e m; x positive, normal and finite."""
-    layout, start = x.layout, TABLES[x.value.dtype].start
+SHORT = (0.6666666309451509, 0.4000086104106155, 0.28507115121333415, 0.2409872392023584)
+"""The series of f64 to 2^-35."""
+
+
+def split_exponent(x: Lanes, start: int | None = None) -> tuple[Lanes, Lanes]:
+    """e as an integer and m from 2/3 to 4/3 with x = 2^e m; x positive, normal and finite.
+
+    ``start`` is the bits of another least m.
+    """
+    layout = x.layout
+    start = start or TABLES[x.value.dtype].start
     offset = x.as_bits() - start
     m = (offset & ((1 << layout.mantissa) - 1)) + start
     return offset >> layout.mantissa, m.as_float()
@@ -82,13 +93,28 @@ def excess(f: Lanes) -> Lanes:
 def combine(e: Lanes, f: Lanes, base: str) -> Lanes:
     """The logarithm of 2^e (1 + f); e is a float that is an integer."""
     two, two_rest, unit, unit_rest = TABLES[f.value.dtype].bases[base]
-    rest = excess(f)
     if base == "e":
-        return e.fma(two, f + e.fma(two_rest, rest))
-    rest = rest * unit + f * unit_rest
+        return e.fma(two, f + e.fma(two_rest, excess(f)))
+    # Both the upper half of f and ``unit`` have half a mantissa: their product is exact.
+    half = 1 << (f.layout.mantissa // 2 + 1)
+    upper = (f.as_bits() & -half).as_float()
+    small = (f - upper).fma(unit, f.fma(unit_rest, excess(f) * (unit + unit_rest)))
     if two_rest:
-        rest = e.fma(two_rest, rest)
-    return e.fma(two, f.fma(unit, rest)) if two != 1.0 else e + f.fma(unit, rest)
+        small = e.fma(two_rest, small)
+    if f.value.dtype is f32:
+        return e.fma(two, upper.fma(unit, small))
+    total, lost = fast_two_sum(e * two, upper * unit)
+    return total + (small + lost)
+
+
+def short_log(x: Lanes) -> Lanes:
+    """The natural logarithm of a positive normal f64 to 2^-35, for results rounded to f32."""
+    e, m = split_exponent(x)
+    f = m - 1.0
+    s = f / (f + 2.0)
+    square = s * s
+    series = s.fma(2.0, s * square * horner(square, SHORT))
+    return e.to_float().fma(math.log(2), series)
 
 
 def with_edges(x: Lanes, result: Lanes) -> Lanes:

@@ -1,4 +1,4 @@
-"""erf and cbrt."""
+"""The error function."""
 
 from __future__ import annotations
 
