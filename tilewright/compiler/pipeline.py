@@ -23,6 +23,8 @@ from tilewright.compiler.passes.fold import fold
 from tilewright.compiler.passes.fuse import fuse
 from tilewright.compiler.passes.memory import memory
 from tilewright.compiler.passes.simplify import simplify
+from tilewright.compiler.passes.sums import sums
+from tilewright.compiler.passes.specialize import specialize
 from tilewright.compiler.plan import Plan
 from tilewright.compiler.schedules import lower
 from tilewright.compiler.stage import Stage
@@ -35,9 +37,11 @@ from tilewright.ir.verify import verify
 
 GRAPH = (
     simplify,  # before expand: laws of composite ops, such as integer powers
+    sums,
     expand,
     fold,
     simplify,  # what expand and fold left
+    specialize,  # after simplify: axes of size 1 are gone
 )
 KERNELS = (fuse, lower, memory)
 
