@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tilewright.frontend import nn as nn
     from tilewright.frontend import numpy as numpy
     from tilewright.frontend import tree as tree
-    from tilewright.frontend.elementwise import erf as erf
+    from tilewright.frontend.functions import erf as erf
     from tilewright.frontend.indexing import scatter_add as scatter_add
     from tilewright.frontend.jit import explain_recompile as explain_recompile
     from tilewright.frontend.jit import jit as jit
@@ -29,7 +29,7 @@ _PUBLIC = {
     "vjp": "frontend.transforms",
     "stop_gradient": "frontend.transforms",
     "scatter_add": "frontend.indexing",
-    "erf": "frontend.elementwise",
+    "erf": "frontend.functions",
     "threads": "runtime.threads",
     "UserError": "errors",
     "ShapeError": "errors",

@@ -16,7 +16,17 @@ from tilewright.frontend.trace import Traced, trace_function
 from tilewright.ir.interp import run_graph
 from tilewright.ir.verify import verify
 
-__all__ = ["BF16", "DTYPES", "agrees", "interpret", "numpy_result", "same", "sample", "traced", "_api"]
+__all__ = [
+    "BF16",
+    "DTYPES",
+    "agrees",
+    "interpret",
+    "numpy_result",
+    "same",
+    "sample",
+    "traced",
+    "_api",
+]
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = tuple(map(np.dtype, ("?", "i1", "i4", "i8", "u1", "u8", "f2", "f4", "f8"))) + (BF16,)
@@ -57,7 +67,9 @@ def same(got: Any, expected: Any) -> None:
     step = {2: 2e-3, 4: 2e-6, 8: 1e-13}[expected.dtype.itemsize]
     step = 2e-2 if expected.dtype == BF16 else step
     wide = np.float64
-    np.testing.assert_allclose(got.astype(wide), expected.astype(wide), rtol=8 * step, atol=8 * step)
+    np.testing.assert_allclose(
+        got.astype(wide), expected.astype(wide), rtol=8 * step, atol=8 * step
+    )
 
 
 def agrees(function: Callable[..., Any], *args: Any) -> None:
@@ -72,7 +84,9 @@ def agrees(function: Callable[..., Any], *args: Any) -> None:
         same(a, b)
 
 
-def sample(shape: tuple[int, ...], dtype: Any, seed: int = 0, low: float = -3, high: float = 3) -> np.ndarray:
+def sample(
+    shape: tuple[int, ...], dtype: Any, seed: int = 0, low: float = -3, high: float = 3
+) -> np.ndarray:
     """Random values of this type: small numbers, integers among them."""
     kind = np.dtype(dtype)
     values = np.random.default_rng(seed).uniform(low, high, shape)

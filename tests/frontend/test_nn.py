@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from frontend_harness import BF16, interpret, sample, same
+from frontend_harness import BF16, interpret, same, sample
 
 import tilewright as tw
 
@@ -23,17 +23,32 @@ DEFINITIONS = {
     "sigmoid": (tw.nn.sigmoid, lambda x: 1 / (1 + np.exp(-x))),
     "silu": (tw.nn.silu, lambda x: x / (1 + np.exp(-x))),
     "gelu": (lambda x: tw.nn.gelu(x, approximate=False), lambda x: x * normal(x)),
-    "gelu tanh": (tw.nn.gelu, lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))),
+    "gelu tanh": (
+        tw.nn.gelu,
+        lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    ),
     "softmax": (tw.nn.softmax, lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True)),
-    "softmax 0": (lambda x: tw.nn.softmax(x, 0), lambda x: np.exp(x) / np.exp(x).sum(0, keepdims=True)),
+    "softmax 0": (
+        lambda x: tw.nn.softmax(x, 0),
+        lambda x: np.exp(x) / np.exp(x).sum(0, keepdims=True),
+    ),
     "log_softmax": (tw.nn.log_softmax, lambda x: x - np.log(np.exp(x).sum(-1, keepdims=True))),
     "logsumexp": (tw.nn.logsumexp, lambda x: np.log(np.exp(x).sum())),
-    "logsumexp 1": (lambda x: tw.nn.logsumexp(x, 1, True), lambda x: np.log(np.exp(x).sum(1, keepdims=True))),
-    "layer_norm": (tw.nn.layer_norm, lambda x: (x - x.mean(-1, keepdims=True)) / np.sqrt(
-        x.var(-1, keepdims=True) + 1e-5)),
+    "logsumexp 1": (
+        lambda x: tw.nn.logsumexp(x, 1, True),
+        lambda x: np.log(np.exp(x).sum(1, keepdims=True)),
+    ),
+    "layer_norm": (
+        tw.nn.layer_norm,
+        lambda x: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5),
+    ),
     "one_hot": (lambda x: tw.nn.one_hot(LABELS, 6, "f8"), lambda x: np.eye(6)[LABELS]),
-    "cross_entropy": (lambda x: tw.nn.cross_entropy(x, LABELS), lambda x: -np.mean(
-        np.log(np.exp(x) / np.exp(x).sum(1, keepdims=True))[np.arange(4), LABELS])),
+    "cross_entropy": (
+        lambda x: tw.nn.cross_entropy(x, LABELS),
+        lambda x: (
+            -np.mean(np.log(np.exp(x) / np.exp(x).sum(1, keepdims=True))[np.arange(4), LABELS])
+        ),
+    ),
 }
 
 
@@ -50,13 +65,22 @@ def test_the_element_type_is_kept(name: str, dtype: object) -> None:
     x = X.astype(dtype)
     for result in (interpret(DEFINITIONS[name][0], x), np.asarray(DEFINITIONS[name][0](x))):
         assert result.dtype == x.dtype
-        np.testing.assert_allclose(result.astype("f8"), DEFINITIONS[name][1](x.astype("f8")), rtol=5e-2, atol=5e-2)
+        np.testing.assert_allclose(
+            result.astype("f8"), DEFINITIONS[name][1](x.astype("f8")), rtol=5e-2, atol=5e-2
+        )
 
 
 def test_large_numbers_do_not_overflow() -> None:
     x = np.array([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4]])
     with np.errstate(over="raise", invalid="raise"):
-        for f in (tw.nn.softmax, tw.nn.log_softmax, tw.nn.sigmoid, tw.nn.silu, tw.nn.logsumexp, tw.nn.gelu):
+        for f in (
+            tw.nn.softmax,
+            tw.nn.log_softmax,
+            tw.nn.sigmoid,
+            tw.nn.silu,
+            tw.nn.logsumexp,
+            tw.nn.gelu,
+        ):
             assert np.isfinite(f(x)).all()
             assert np.isfinite(interpret(f, x)).all()
     assert tw.nn.sigmoid(x)[0].tolist() == [1, 0, 0.5]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from frontend_harness import interpret, sample, same, traced
+from frontend_harness import interpret, same, sample, traced
 
 import tilewright as tw
 from tilewright.ir.graph import Graph
@@ -16,11 +16,20 @@ CREATED = {
     "zeros of a type": (lambda: tw.numpy.zeros(3, "i4"), lambda: np.zeros(3, "i4")),
     "ones": (lambda: tw.numpy.ones((2, 3), np.float32), lambda: np.ones((2, 3), np.float32)),
     "full": (lambda: tw.numpy.full((2,), 7), lambda: np.full((2,), 7)),
-    "full of a row": (lambda: tw.numpy.full((2, 3), [1.0, 2.0, 3.0]), lambda: np.full((2, 3), [1.0, 2.0, 3.0])),
+    "full of a row": (
+        lambda: tw.numpy.full((2, 3), [1.0, 2.0, 3.0]),
+        lambda: np.full((2, 3), [1.0, 2.0, 3.0]),
+    ),
     "arange": (lambda: tw.numpy.arange(5), lambda: np.arange(5)),
-    "arange of a type": (lambda: tw.numpy.arange(2, 9, 3, np.int32), lambda: np.arange(2, 9, 3, np.int32)),
+    "arange of a type": (
+        lambda: tw.numpy.arange(2, 9, 3, np.int32),
+        lambda: np.arange(2, 9, 3, np.int32),
+    ),
     "arange down": (lambda: tw.numpy.arange(9, 2, -2), lambda: np.arange(9, 2, -2)),
-    "arange of floats": (lambda: tw.numpy.arange(0.0, 1.0, 0.25), lambda: np.arange(0.0, 1.0, 0.25)),
+    "arange of floats": (
+        lambda: tw.numpy.arange(0.0, 1.0, 0.25),
+        lambda: np.arange(0.0, 1.0, 0.25),
+    ),
     "empty arange": (lambda: tw.numpy.arange(3, 1), lambda: np.arange(3, 1)),
     "linspace": (lambda: tw.numpy.linspace(0, 1, 5), lambda: np.linspace(0, 1, 5)),
     "eye": (lambda: tw.numpy.eye(3, 4, 1, np.float32), lambda: np.eye(3, 4, 1, np.float32)),
@@ -42,10 +51,15 @@ def test_creation_inside_and_outside_of_a_trace(name: str) -> None:
 
 
 def test_creation_from_traced_values() -> None:
-    same(interpret(lambda x: tw.numpy.asarray([x[0, 0], 2.0, x[1, 1]]), X), np.array([X[0, 0], 2.0, X[1, 1]]))
+    same(
+        interpret(lambda x: tw.numpy.asarray([x[0, 0], 2.0, x[1, 1]]), X),
+        np.array([X[0, 0], 2.0, X[1, 1]]),
+    )
     same(interpret(lambda x: tw.numpy.full((2, 6), x[0]), X), np.full((2, 6), X[0]))
-    same(interpret(lambda x: tw.numpy.linspace(x[0, 0], x[0, 1], 3), X.astype("f8")),
-         np.linspace(X[0, 0].astype("f8"), X[0, 1].astype("f8"), 3))
+    same(
+        interpret(lambda x: tw.numpy.linspace(x[0, 0], x[0, 1], 3), X.astype("f8")),
+        np.linspace(X[0, 0].astype("f8"), X[0, 1].astype("f8"), 3),
+    )
     same(interpret(lambda x: tw.numpy.array(x, "f8"), X), X.astype("f8"))
 
 
@@ -66,18 +80,25 @@ def test_erf_inside_and_outside() -> None:
 def test_scatter_add(axis: int) -> None:
     index = np.array([[1, 0], [1, -1]])
     target = list(X.shape)
-    target[axis:axis + 1 or None] = index.shape
+    target[axis : axis + 1 or None] = index.shape
     values = sample(tuple(target), "f4", 2)
     expected = X.copy()
     np.add.at(expected, (slice(None),) * (axis % 2) + (index,), values)
     same(tw.scatter_add(X, index, values, axis), expected)
     same(interpret(lambda x, i, v: tw.scatter_add(x, i, v, axis), X, index, values), expected)
-    same(interpret(lambda x: tw.scatter_add(x, index, 1, axis), X), tw.scatter_add(X, index, 1, axis))
+    same(
+        interpret(lambda x: tw.scatter_add(x, index, 1, axis), X), tw.scatter_add(X, index, 1, axis)
+    )
 
 
 PLACES = {
-    "a row": np.s_[1], "an element": np.s_[-1, 2], "a range": np.s_[1:3, ::2], "backwards": np.s_[::-2, 4:1:-1],
-    "an ellipsis": np.s_[..., 0], "nothing": np.s_[2:2], "everything": np.s_[:],
+    "a row": np.s_[1],
+    "an element": np.s_[-1, 2],
+    "a range": np.s_[1:3, ::2],
+    "backwards": np.s_[::-2, 4:1:-1],
+    "an ellipsis": np.s_[..., 0],
+    "nothing": np.s_[2:2],
+    "everything": np.s_[:],
 }
 
 
@@ -119,6 +140,7 @@ def test_a_captured_array_is_a_snapshot() -> None:
     assert ops(found.graph).count("const") == 2
     before, after = interpret(lambda x: (x + np.arange(6, dtype="f4"), x), X)
     from tilewright.ir.interp import run_graph
+
     first, second = run_graph(found.graph, [X])
     same(first, before)
     assert second[0, 0] == X[0, 0] + 100
@@ -127,6 +149,7 @@ def test_a_captured_array_is_a_snapshot() -> None:
 def test_equal_captured_arrays_are_one_constant() -> None:
     def f(x):
         return x + np.arange(6.0), x * np.arange(6.0)
+
     assert ops(traced(f, X).graph).count("const") == 1
 
 
@@ -150,6 +173,7 @@ def test_nodes_carry_the_users_line() -> None:
     def f(x):
         y = np.exp(x)
         return tw.nn.softmax(y)
+
     nodes = [n for n in traced(f, X).graph.nodes() if n.op.name != "input"]
     assert {n.loc.file for n in nodes} == {__file__}
     lines = {n.op.name: n.loc.line for n in nodes}

@@ -11,16 +11,24 @@ from tilewright.frontend.elementwise import ROWS, SPECIAL
 UFUNCS = sorted({*ROWS, *SPECIAL}, key=lambda u: u.__name__)
 UNARY = [u for u in UFUNCS if u.nin == 1]
 BINARY = [u for u in UFUNCS if u.nin == 2]
-NARROW = {"arccosh": (1, 3), "arcsin": (-0.9, 0.9), "arccos": (-0.9, 0.9), "arctanh": (-0.9, 0.9),
-          "log1p": (-0.9, 3)}
+NARROW = {
+    "arccosh": (1, 3),
+    "arcsin": (-0.9, 0.9),
+    "arccos": (-0.9, 0.9),
+    "arctanh": (-0.9, 0.9),
+    "log1p": (-0.9, 3),
+}
 
-NEEDED = """add subtract multiply divide true_divide floor_divide remainder mod fmod divmod power float_power
-negative positive absolute fabs sign maximum minimum fmax fmin rint floor ceil trunc sqrt square cbrt
-reciprocal exp exp2 expm1 log log2 log10 log1p logaddexp logaddexp2 sin cos tan arcsin arccos arctan
-arctan2 hypot sinh cosh tanh arcsinh arccosh arctanh degrees radians deg2rad rad2deg
-equal not_equal less less_equal greater greater_equal logical_and logical_or logical_xor logical_not
-bitwise_and bitwise_or bitwise_xor invert left_shift right_shift bitwise_count
-isnan isinf isfinite signbit copysign nextafter spacing ldexp modf heaviside""".split()
+NEEDED = """
+add subtract multiply divide true_divide floor_divide remainder mod fmod divmod power
+float_power negative positive absolute fabs sign maximum minimum fmax fmin rint floor ceil
+trunc sqrt square cbrt reciprocal exp exp2 expm1 log log2 log10 log1p logaddexp logaddexp2 sin
+cos tan arcsin arccos arctan arctan2 hypot sinh cosh tanh arcsinh arccosh arctanh degrees
+radians deg2rad rad2deg equal not_equal less less_equal greater greater_equal logical_and
+logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor invert left_shift
+right_shift bitwise_count isnan isinf isfinite signbit copysign nextafter spacing ldexp modf
+heaviside
+""".split()
 
 
 @pytest.mark.parametrize("name", NEEDED)
@@ -88,7 +96,7 @@ def test_python_numbers_stay_python_numbers() -> None:
 
     def update(x, rate, step):
         rate = rate * 0.5 + step  # Python's arithmetic: still weak
-        return x * rate, x * (step + 1), -rate * x, x ** step
+        return x * rate, x * (step + 1), -rate * x, x**step
 
     agrees(update, x, 0.1, 2)
     assert [n.dtype.name for n in traced(update, x, 0.1, 2).graph.outputs] == ["f32"] * 4
@@ -115,10 +123,27 @@ def test_signed_and_unsigned_compare_by_value() -> None:
 
 
 OPERATORS = {
-    "arithmetic": lambda x, y: (x + y, x - y, x * y, x / (abs(y) + 1), x // 2, x % 3, -x, +x, abs(x)),
-    "reflected": lambda x, y: (1 + x, 1 - x, 2 * x, 2 / (x * x + 1), 7 // (abs(x) + 1), 7 % (abs(x) + 1)),
+    "arithmetic": lambda x, y: (
+        x + y,
+        x - y,
+        x * y,
+        x / (abs(y) + 1),
+        x // 2,
+        x % 3,
+        -x,
+        +x,
+        abs(x),
+    ),
+    "reflected": lambda x, y: (
+        1 + x,
+        1 - x,
+        2 * x,
+        2 / (x * x + 1),
+        7 // (abs(x) + 1),
+        7 % (abs(x) + 1),
+    ),
     "comparison": lambda x, y: (x < y, x <= y, x == y, x != y, x > 0, 0 >= x),
-    "power": lambda x, y: (abs(x) ** 2, 2.0 ** y, abs(x) ** 0.5),
+    "power": lambda x, y: (abs(x) ** 2, 2.0**y, abs(x) ** 0.5),
     "divmod": lambda x, y: (*divmod(x, 2), *divmod(7, abs(x) + 1)),
     "with lists": lambda x, y: (x + [1, 2, 3, 4, 5], [1] * 5 * x),
     "left array": lambda x, y: np.arange(5.0) - x,
@@ -132,7 +157,9 @@ def test_operators(name: str) -> None:
 
 def test_operators_on_integers() -> None:
     x, y = sample((7,), "i4", 1, -9, 9), sample((7,), "i4", 2, 0, 5)
-    agrees(lambda x, y: (x & y, x | y, x ^ y, ~x, x << y, x >> y, 1 << y, x // (y + 1), 3 & x), x, y)
+    agrees(
+        lambda x, y: (x & y, x | y, x ^ y, ~x, x << y, x >> y, 1 << y, x // (y + 1), 3 & x), x, y
+    )
 
 
 METHODS = ("outer", "reduce")

@@ -1,0 +1,1 @@
+"""Python functions on arrays enter, graphs and compiled functions leave."""

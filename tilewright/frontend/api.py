@@ -6,15 +6,40 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.frontend import contraction, elementwise, indexing, moves, reductions, rows, shapes
-from tilewright.frontend.elementwise import ROWS, SPECIAL, erf
+from tilewright.frontend import (
+    contraction,
+    elementwise,
+    functions,
+    indexing,
+    joins,
+    moves,
+    operators,
+    reductions,
+    rows,
+    shapes,
+    statistics,
+)
+from tilewright.frontend.elementwise import ROWS, SPECIAL
+from tilewright.frontend.functions import erf
 from tilewright.frontend.indexing import scatter_add
 from tilewright.frontend.tracer import FUNCTIONS
 
 __all__ = ["MODULES", "erf", "scatter_add", "traceable"]
 
-MODULES = (elementwise, rows, reductions, shapes, moves, indexing, contraction)
-"""The modules that hold the implementations, in the order of the documentation."""
+MODULES = (
+    operators,
+    elementwise,
+    functions,
+    rows,
+    reductions,
+    statistics,
+    shapes,
+    joins,
+    moves,
+    indexing,
+    contraction,
+)
+"""The modules that hold the implementations."""
 
 
 def traceable() -> dict[str, Any]:

@@ -12,10 +12,22 @@ from tilewright.errors import DTypeError, ShapeError, TraceError
 from tilewright.frontend.location import here
 from tilewright.frontend.tracer import Trace, Tracer, current, describe
 from tilewright.ir.attrs import (
-    BroadcastAttrs, CastAttrs, ConcatAttrs, IotaAttrs, ReduceAttrs, ReshapeAttrs,
+    BroadcastAttrs,
+    CastAttrs,
+    ConcatAttrs,
+    IotaAttrs,
+    ReduceAttrs,
+    ReshapeAttrs,
 )
 from tilewright.ir.graph import (
-    CONSTANTS, NO_ATTRS, Attrs, ConstAttrs, Node, full, full_value, make,
+    CONSTANTS,
+    NO_ATTRS,
+    Attrs,
+    ConstAttrs,
+    Node,
+    full,
+    full_value,
+    make,
 )
 from tilewright.ir.types import DTYPES, DType, Shape, TensorType, dtype_of, i64, size_of
 
@@ -45,8 +57,11 @@ def checked_dtype(value: Any, what: str) -> DType:
     except TypeError:
         got = getattr(value, "dtype", value)
         raise DTypeError(
-            f"{what} has an element type that is not supported", expected=f"one of {SUPPORTED}",
-            got=got, loc=here(), hint="convert it with .astype before it goes in",
+            f"{what} has an element type that is not supported",
+            expected=f"one of {SUPPORTED}",
+            got=got,
+            loc=here(),
+            hint="convert it with .astype before it goes in",
         ) from None
 
 
@@ -93,7 +108,8 @@ def stack_nodes(rows: Sequence[Node]) -> Node:
     shape = rows[0].shape
     if any(row.shape != shape for row in rows):
         raise ShapeError(
-            "a nested sequence has rows of different shapes", loc=here(),
+            "a nested sequence has rows of different shapes",
+            loc=here(),
             got=", ".join(str(row.type) for row in rows),
         )
     return concat([reshape(cast(row, dtype), (1, *shape)) for row in rows], 0)
@@ -108,7 +124,7 @@ def capture(array: np.ndarray, dtype: DType) -> Node:
     raw = plain.reshape(-1).view(np.uint8).reshape(plain.size, -1)
     if (raw[-1] == raw[0]).all() and (raw == raw[0]).all():
         return full(type, plain.reshape(-1)[0], here())
-    digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
+    digest = hashlib.blake2b(raw.tobytes(), digest_size=16).hexdigest()
     if digest not in CONSTANTS:
         kept = plain.copy()
         kept.setflags(write=False)
@@ -122,13 +138,15 @@ def scalar(dtype: DType, value: Any, shape: Shape = ()) -> Node:
 
 
 def number(value: Any, dtype: DType, shape: Shape = ()) -> Node:
-    """A Python number as this type. Raises ``DTypeError`` if an integer does not fit, as NumPy does."""
+    """A Python number as this type. Raises ``DTypeError`` for an integer that does not fit."""
     if dtype.is_int:
         limits = np.iinfo(dtype.numpy)
         if not limits.min <= value <= limits.max:
             raise DTypeError(
                 f"the Python integer {value} does not fit its partner's element type",
-                expected=f"{limits.min} to {limits.max} ({dtype})", got=value, loc=here(),
+                expected=f"{limits.min} to {limits.max} ({dtype})",
+                got=value,
+                loc=here(),
                 hint="convert the array to a wider type first, with .astype",
             )
     return scalar(dtype, value, shape)
@@ -190,13 +208,17 @@ def iota(shape: Shape, axis: int, dtype: DType = i64) -> Node:
 def common_shape(name: str, nodes: Sequence[Any]) -> tuple[int, ...]:
     """The shape that the operands broadcast to. Raises ``ShapeError`` that names them."""
     try:
-        return np.broadcast_shapes(*(np.shape(x) if not isinstance(x, Node) else x.shape for x in nodes))
+        return np.broadcast_shapes(
+            *(np.shape(x) if not isinstance(x, Node) else x.shape for x in nodes)
+        )
     except ValueError:
         pass
     listed = " and ".join(describe(x) if isinstance(x, Node) else describe_value(x) for x in nodes)
     raise ShapeError(
         f"{name}: the shapes do not broadcast",
-        expected="sizes that are equal or 1, aligned at the last axis", got=listed, loc=here(),
+        expected="sizes that are equal or 1, aligned at the last axis",
+        got=listed,
+        loc=here(),
         hint="insert an axis with x[:, None], or check the transposes",
     )
 
@@ -215,8 +237,10 @@ def axis_of(axis: Any, rank: int, name: str) -> int:
     number = int(axis)
     if not -rank <= number < rank:
         raise ShapeError(
-            f"{name}: there is no axis {number}", expected=f"-{rank} to {rank - 1}" if rank else
-            "a value with axes", got=number, loc=here(),
+            f"{name}: there is no axis {number}",
+            expected=f"-{rank} to {rank - 1}" if rank else "a value with axes",
+            got=number,
+            loc=here(),
         )
     return number % rank
 

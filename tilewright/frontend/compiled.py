@@ -26,8 +26,13 @@ from tilewright.runtime.executable import Executable
 STAGES = ("graph", "optimised graph", "kernels", "loops", "llvm", "asm")
 """What ``as_text`` can show, in the order in which it comes about."""
 
-ALIASES = {"optimized graph": "optimised graph", "optimized": "optimised graph",
-           "optimised": "optimised graph", "plan": "kernels", "assembly": "asm"}
+ALIASES = {
+    "optimized graph": "optimised graph",
+    "optimized": "optimised graph",
+    "optimised": "optimised graph",
+    "plan": "kernels",
+    "assembly": "asm",
+}
 
 
 class Stages(tuple[Stage, ...]):
@@ -69,8 +74,12 @@ class Lowered:
         """The text of a stage, one of :data:`STAGES`. Raises ``TraceError`` for any other name."""
         name = ALIASES.get(stage, stage)
         if name not in STAGES:
-            raise TraceError("as_text: no such stage", expected=", ".join(map(repr, STAGES)),
-                             got=repr(stage), loc=here())
+            raise TraceError(
+                "as_text: no such stage",
+                expected=", ".join(map(repr, STAGES)),
+                got=repr(stage),
+                loc=here(),
+            )
         return show(self.graph) if name == "graph" else TEXTS[name](self.compiled)
 
     @property
@@ -83,8 +92,9 @@ class Lowered:
         return self.compiled.cost()
 
     def __repr__(self) -> str:
-        types = ", ".join(f"{p}: {n.type}" for p, n in zip(
-            self.traced.paths, self.graph.inputs, strict=True))
+        types = ", ".join(
+            f"{p}: {n.type}" for p, n in zip(self.traced.paths, self.graph.inputs, strict=True)
+        )
         return f"{type(self).__name__}<{self.graph.name}({types})>"
 
 
@@ -105,8 +115,9 @@ class Compiled:
         except Exception as error:
             compiler_bug(graph, target, donated, error)
         self.target = target
-        generated = Stage("codegen", (time.perf_counter() - start) * 1e3, True,
-                          lambda: self.native.llvm_text)
+        generated = Stage(
+            "codegen", (time.perf_counter() - start) * 1e3, True, lambda: self.native.llvm_text
+        )
         traced = Stage("trace", lowered._milliseconds, True, lambda: show(lowered.graph))
         self.stages = Stages((traced, *self.program.stages, generated))
 

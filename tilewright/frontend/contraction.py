@@ -15,7 +15,7 @@ from tilewright.frontend.elementwise import check_keywords
 from tilewright.frontend.location import here
 from tilewright.frontend.moves import diagonal_node
 from tilewright.frontend.shapes import permute, sizes
-from tilewright.frontend.tracer import Tracer, describe, implements, refuse
+from tilewright.frontend.tracer import Tracer, describe, implements
 from tilewright.ir.attrs import ContractAttrs
 from tilewright.ir.graph import Node
 from tilewright.ir.types import bool_, size_of
@@ -36,11 +36,12 @@ def operands(name: str, *values: Any, dtype: Any = None) -> list[Node]:
 
 def multiply(a: Any, b: Any) -> Any:
     """The product with a number, which counts as an array here."""
-    return np.multiply(*(v if isinstance(v, Tracer) else np.asarray(v) for v in (a, b)))
+    left, right = (v if isinstance(v, Tracer) else np.asarray(v) for v in (a, b))
+    return np.multiply(left, right)  # type: ignore[arg-type]
 
 
 def contract(x: Node, y: Node, lhs: Labels, rhs: Labels, out: Labels) -> Node:
-    """Einsum of two operands; labels that stand in one operand alone and not in ``out`` are summed."""
+    """Einsum of two operands; labels that only one operand has, and not ``out``, are summed."""
     x, lhs = sum_alone(x, lhs, {*rhs, *out})
     y, rhs = sum_alone(y, rhs, {*lhs, *out})
     return emit("contract", (x, y), ContractAttrs(lhs, rhs, out))
@@ -55,8 +56,13 @@ def sum_alone(node: Node, labels: Labels, kept: set[int]) -> tuple[Node, Labels]
 
 def mismatch(name: str, x: Node, y: Node, why: str, hint: str | None = None) -> ShapeError:
     """The error of two operands that do not fit."""
-    return ShapeError(f"{name}: the shapes do not fit", expected=why,
-                      got=f"{describe(x)} and {describe(y)}", loc=here(), hint=hint)
+    return ShapeError(
+        f"{name}: the shapes do not fit",
+        expected=why,
+        got=f"{describe(x)} and {describe(y)}",
+        loc=here(),
+        hint=hint,
+    )
 
 
 def product(name: str, x: Node, y: Node, left: str, right: str, result: str) -> Node:
@@ -64,7 +70,7 @@ def product(name: str, x: Node, y: Node, left: str, right: str, result: str) -> 
 
     ``left``, ``right`` and ``result`` name the last axes: "mk", "kn", "mn" for a matrix product.
     """
-    batch_x, batch_y = x.shape[:len(x.shape) - len(left)], y.shape[:len(y.shape) - len(right)]
+    batch_x, batch_y = x.shape[: len(x.shape) - len(left)], y.shape[: len(y.shape) - len(right)]
     try:
         batch = np.broadcast_shapes(batch_x, batch_y)
     except ValueError:
@@ -74,16 +80,18 @@ def product(name: str, x: Node, y: Node, left: str, right: str, result: str) -> 
     x, lhs = drop_ones(x, batch_x, batch)
     y, rhs = drop_ones(y, batch_y, batch)
     missing = [i for i in range(len(batch)) if i not in lhs and i not in rhs]
-    out = tuple(i for i in range(len(batch)) if i not in missing) + tuple(numbers[c] for c in result)
+    out = tuple(i for i in range(len(batch)) if i not in missing) + tuple(
+        numbers[c] for c in result
+    )
     made = contract(x, y, lhs + last_x, rhs + last_y, out)
-    return build.reshape(made, (*batch, *made.shape[len(batch) - len(missing):]))
+    return build.reshape(made, (*batch, *made.shape[len(batch) - len(missing) :]))
 
 
 def drop_ones(node: Node, own: Sequence[int], batch: Sequence[int]) -> tuple[Node, Labels]:
-    """The node without leading axes of size 1, which need no label, and the labels of the others."""
+    """The node without leading axes of size 1, and the labels of the other axes."""
     first = len(batch) - len(own)
     labels = tuple(first + i for i, d in enumerate(own) if d != 1)
-    shape = tuple(d for d in own if d != 1) + tuple(node.shape[len(own):])
+    shape = tuple(d for d in own if d != 1) + tuple(node.shape[len(own) :])
     return build.reshape(node, shape), labels
 
 
@@ -92,16 +100,22 @@ def _product(name: str, left: str, right: str, result: str) -> Any:
         x, y = operands(name, x1, x2)
         if len(x.shape) < len(left) or len(y.shape) < len(right):
             raise mismatch(name, x, y, f"at least {len(left)} and {len(right)} axes")
-        shared = [(x.shape[-len(left) + left.index(c)], y.shape[-len(right) + right.index(c)])
-                  for c in left if c in right]
+        shared = [
+            (x.shape[-len(left) + left.index(c)], y.shape[-len(right) + right.index(c)])
+            for c in left
+            if c in right
+        ]
         if any(a != b for a, b in shared):
             raise mismatch(name, x, y, "equal sizes on the axes that are summed")
         return wrap(product(name, x, y, left, right, result), x1, x2)
+
     return run
 
 
 for _name, _parts in {
-    "vecdot": ("k", "k", ""), "matvec": ("mk", "k", "m"), "vecmat": ("k", "kn", "n"),
+    "vecdot": ("k", "k", ""),
+    "matvec": ("mk", "k", "m"),
+    "vecmat": ("k", "kn", "n"),
 }.items():
     if hasattr(np, _name):
         implements(getattr(np, _name))(_product(f"np.{_name}", *_parts))
@@ -112,13 +126,20 @@ def matmul(x1: Any, x2: Any, /) -> Tracer:
     """``np.matmul``."""
     x, y = operands("np.matmul", x1, x2)
     if not x.shape or not y.shape:
-        raise mismatch("np.matmul", x, y, "at least one axis each", "use * to multiply with a number")
+        raise mismatch(
+            "np.matmul", x, y, "at least one axis each", "use * to multiply with a number"
+        )
     left = "mk" if len(x.shape) > 1 else "k"
     right = "kn" if len(y.shape) > 1 else "k"
     if x.shape[-1] != y.shape[-len(right)]:
         raise mismatch(
-            "np.matmul", x, y, f"equal sizes on the axes that are summed, not {x.shape[-1]} and "
-            f"{y.shape[-len(right)]}", "transpose an operand, or check the order of the operands")
+            "np.matmul",
+            x,
+            y,
+            f"equal sizes on the axes that are summed, not {x.shape[-1]} and "
+            f"{y.shape[-len(right)]}",
+            "transpose an operand, or check the order of the operands",
+        )
     result = left.replace("k", "") + right.replace("k", "")
     return wrap(product("np.matmul", x, y, left, right, result), x1, x2)
 
@@ -164,8 +185,10 @@ def kron(a: Any, b: Any) -> Any:
     """``np.kron``."""
     rank = max(np.ndim(a), np.ndim(b))
     shapes = [(1,) * (rank - np.ndim(v)) + np.shape(v) for v in (a, b)]
-    wide = [np.reshape(v, [d for n in shape for d in ((n, 1) if first else (1, n))])
-            for v, shape, first in ((a, shapes[0], True), (b, shapes[1], False))]
+    wide = [
+        np.reshape(v, [d for n in shape for d in ((n, 1) if first else (1, n))])
+        for v, shape, first in ((a, shapes[0], True), (b, shapes[1], False))
+    ]
     return np.reshape(np.multiply(*wide), [m * n for m, n in zip(*shapes, strict=True)])
 
 
@@ -176,12 +199,20 @@ def tensordot(a: Any, b: Any, axes: Any = 2, *, name: str = "np.tensordot") -> T
     if isinstance(axes, (int, np.integer)):
         pairs = (tuple(range(len(x.shape) - int(axes), len(x.shape))), tuple(range(int(axes))))
     else:
-        pairs = tuple(sizes(side, name) for side in axes)
+        first, second = axes
+        pairs = (sizes(first, name), sizes(second, name))
     left = [axis_of(i, len(x.shape), name) for i in pairs[0]]
     right = [axis_of(i, len(y.shape), name) for i in pairs[1]]
-    if len(left) != len(right) or any(x.shape[i] != y.shape[j] for i, j in zip(left, right, strict=True)):
-        raise mismatch(name, x, y, "equal sizes on the axes that are summed",
-                       f"the axes are {tuple(left)} of the first and {tuple(right)} of the second")
+    if len(left) != len(right) or any(
+        x.shape[i] != y.shape[j] for i, j in zip(left, right, strict=True)
+    ):
+        raise mismatch(
+            name,
+            x,
+            y,
+            "equal sizes on the axes that are summed",
+            f"the axes are {tuple(left)} of the first and {tuple(right)} of the second",
+        )
     lhs = list(range(len(x.shape)))
     rhs = [len(lhs) + i for i in range(len(y.shape))]
     for i, j in zip(left, right, strict=True):
@@ -192,14 +223,22 @@ def tensordot(a: Any, b: Any, axes: Any = 2, *, name: str = "np.tensordot") -> T
 
 # --- einsum -----------------------------------------------------------------------------------
 @implements(np.einsum)
-def einsum(*args: Any, out: Any = None, optimize: Any = False, dtype: Any = None,
-           order: str = "K", casting: str = "safe") -> Tracer:
+def einsum(
+    *args: Any,
+    out: Any = None,
+    optimize: Any = False,
+    dtype: Any = None,
+    order: str = "K",
+    casting: str = "safe",
+) -> Tracer:
     """``np.einsum`` with any number of operands, repeated labels and ellipses."""
     check_keywords("np.einsum", {"out": out}, ())
     subscripts, values = interleaved(args) if not isinstance(args[0], str) else (args[0], args[1:])
     nodes = operands("np.einsum", *values, dtype=dtype)
     labels, result = parse(subscripts, nodes)
-    numbers = {letter: i for i, letter in enumerate(dict.fromkeys(itertools.chain(*labels, result)))}
+    numbers = {
+        letter: i for i, letter in enumerate(dict.fromkeys(itertools.chain(*labels, result)))
+    }
     coded = [tuple(numbers[c] for c in word) for word in labels]
     terms = [without_repeats(node, word) for node, word in zip(nodes, coded, strict=True)]
     terms = squeeze_broadcast(terms)
@@ -213,19 +252,23 @@ def interleaved(args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
     def word(labels: Any) -> str:
         return "".join("..." if label is Ellipsis else letters[label] for label in labels)
 
-    values, words = args[0:len(args) - len(args) % 2:2], args[1::2]
+    values, words = args[0 : len(args) - len(args) % 2 : 2], args[1::2]
     text = ",".join(map(word, words))
     return (f"{text}->{word(args[-1])}" if len(args) % 2 else text), values
 
 
 def parse(subscripts: str, nodes: Sequence[Node]) -> tuple[list[list[str]], list[str]]:
-    """The labels of each operand and of the result; axes of an ellipsis are '0', '1' ... from the end."""
+    """The labels of operands and result; those of an ellipsis are '0', '1' ... from the end."""
     text = subscripts.replace(" ", "")
     left, arrow, right = text.partition("->")
     words = left.split(",")
     if len(words) != len(nodes):
-        raise ShapeError("np.einsum: the subscripts name another number of operands",
-                         expected=len(words), got=len(nodes), loc=here())
+        raise ShapeError(
+            "np.einsum: the subscripts name another number of operands",
+            expected=len(words),
+            got=len(nodes),
+            loc=here(),
+        )
     labels = [spell(word, node) for word, node in zip(words, nodes, strict=True)]
     dots = max((sum(c.isdigit() for c in word) for word in labels), default=0)
     ellipsis = [str(i) for i in reversed(range(dots))]
@@ -237,8 +280,11 @@ def parse(subscripts: str, nodes: Sequence[Node]) -> tuple[list[list[str]], list
         result = ellipsis + sorted(c for c in set(flat) if flat.count(c) == 1)
     unknown = set(result) - set(itertools.chain(*labels))
     if unknown or len(set(result)) != len(result):
-        raise ShapeError("np.einsum: the result's labels are repeated or in no operand",
-                         got=subscripts, loc=here())
+        raise ShapeError(
+            "np.einsum: the result's labels are repeated or in no operand",
+            got=subscripts,
+            loc=here(),
+        )
     return labels, result
 
 
@@ -247,8 +293,12 @@ def spell(word: str, node: Node) -> list[str]:
     before, found, after = word.partition("...")
     more = len(node.shape) - len(before) - len(after)
     if more < 0 or (more and not found):
-        raise ShapeError("np.einsum: the subscripts do not name the axes of an operand",
-                         expected=f"{len(before) + len(after)} axes ({word})", got=describe(node), loc=here())
+        raise ShapeError(
+            "np.einsum: the subscripts do not name the axes of an operand",
+            expected=f"{len(before) + len(after)} axes ({word})",
+            got=describe(node),
+            loc=here(),
+        )
     return [*before, *(str(i) for i in reversed(range(more))), *after]
 
 
@@ -259,7 +309,9 @@ def without_repeats(node: Node, labels: Labels) -> tuple[Node, Labels]:
             first = labels.index(label)
             second = labels.index(label, first + 1)
             if node.shape[first] != node.shape[second]:
-                raise ShapeError("np.einsum: a repeated label has two sizes", got=describe(node), loc=here())
+                raise ShapeError(
+                    "np.einsum: a repeated label has two sizes", got=describe(node), loc=here()
+                )
             node = diagonal_node(node, 0, first, second)
             rest = [x for i, x in enumerate(labels) if i not in (first, second)]
             labels = (*rest, label)
@@ -273,11 +325,18 @@ def squeeze_broadcast(terms: list[tuple[Node, Labels]]) -> list[tuple[Node, Labe
         for label, d in zip(labels, node.shape, strict=True):
             if d != 1 and full.setdefault(label, d) != d:
                 raise ShapeError(
-                    "np.einsum: a label has two sizes", expected=f"{full[label]}", got=f"{d} in "
-                    f"{describe(node)}", loc=here())
+                    "np.einsum: a label has two sizes",
+                    expected=f"{full[label]}",
+                    got=f"{d} in {describe(node)}",
+                    loc=here(),
+                )
     result = []
     for node, labels in terms:
-        keep = [i for i, label in enumerate(labels) if not (node.shape[i] == 1 and full.get(label, 1) != 1)]
+        keep = [
+            i
+            for i, label in enumerate(labels)
+            if not (node.shape[i] == 1 and full.get(label, 1) != 1)
+        ]
         shape = tuple(node.shape[i] for i in keep)
         result.append((build.reshape(node, shape), tuple(labels[i] for i in keep)))
     return result
@@ -286,8 +345,10 @@ def squeeze_broadcast(terms: list[tuple[Node, Labels]]) -> list[tuple[Node, Labe
 def finish(terms: list[tuple[Node, Labels]], out: Labels) -> Node:
     """Contract pairs, the cheapest first, until one operand is left; then sum and permute it."""
     while len(terms) > 1:
-        i, j = min(itertools.combinations(range(len(terms)), 2),
-                   key=lambda pair: cost(terms[pair[0]], terms[pair[1]], terms, pair, out))
+        i, j = min(
+            itertools.combinations(range(len(terms)), 2),
+            key=lambda pair: cost(terms[pair[0]], terms[pair[1]], terms, pair, out),
+        )
         (x, lhs), (y, rhs) = terms[i], terms[j]
         rest = [t for n, t in enumerate(terms) if n not in (i, j)]
         needed = set(out).union(*(labels for _, labels in rest))

@@ -9,13 +9,23 @@ import numpy as np
 
 from tilewright.errors import DTypeError, ShapeError
 from tilewright.frontend.build import (
-    as_node, broadcast_to, cast, check_alive, checked_dtype, common_shape, contains_traced,
-    describe_value, emit, number, reduce, reshape, scalar, wrap,
+    as_node,
+    broadcast_to,
+    cast,
+    check_alive,
+    checked_dtype,
+    common_shape,
+    contains_traced,
+    describe_value,
+    emit,
+    number,
+    scalar,
+    wrap,
 )
 from tilewright.frontend.location import here
-from tilewright.frontend.tracer import FUNCTIONS, HOOKS, Tracer, implements, refuse
+from tilewright.frontend.tracer import FUNCTIONS, HOOKS, Tracer, refuse
 from tilewright.ir.graph import OPS, Node
-from tilewright.ir.types import FLOATS, TensorType, bool_, dtype_of, f64, i64, u64
+from tilewright.ir.types import bool_, dtype_of, i64, u64
 
 Special = Callable[..., Any]
 
@@ -70,10 +80,12 @@ def convert(value: Any, dtype: np.dtype, shape: tuple[int, ...]) -> Node:
     return broadcast_to(cast(node, target), shape)
 
 
-def resolve(ufunc: np.ufunc, kinds: list[Any], values: list[Any], dtype: Any = None) -> tuple[Any, ...]:
+def resolve(
+    ufunc: np.ufunc, kinds: list[Any], values: list[Any], dtype: Any = None
+) -> tuple[Any, ...]:
     """The element types of a ufunc's loop. Raises ``DTypeError`` if there is none."""
     slots = (*kinds, *(None,) * ufunc.nout)
-    options = {}
+    options: dict[str, Any] = {}
     if dtype is not None:
         options["signature"] = (None,) * ufunc.nin + (np.dtype(dtype),) * ufunc.nout
     try:
@@ -81,8 +93,10 @@ def resolve(ufunc: np.ufunc, kinds: list[Any], values: list[Any], dtype: Any = N
     except TypeError:
         listed = ", ".join(map(describe_value, values))
         raise DTypeError(
-            f"np.{ufunc.__name__} has no meaning for these element types", got=listed,
-            loc=here(), hint="NumPy does not define it either: convert with .astype",
+            f"np.{ufunc.__name__} has no meaning for these element types",
+            got=listed,
+            loc=here(),
+            hint="NumPy does not define it either: convert with .astype",
         ) from None
 
 
@@ -93,21 +107,28 @@ def apply_ufunc(ufunc: np.ufunc, *inputs: Any, dtype: Any = None) -> Any:
         return SPECIAL[ufunc](ufunc, *values)
     name = ROWS.get(ufunc)
     if name is None:
-        refuse(f"the NumPy function np.{ufunc.__name__} cannot be traced",
-               "write it with functions that can (see dir(tw.numpy)), or call it outside the "
-               "jitted function and pass the result in")
+        refuse(
+            f"the NumPy function np.{ufunc.__name__} cannot be traced",
+            "write it with functions that can (see dir(tw.numpy)), or call it outside the "
+            "jitted function and pass the result in",
+        )
     if ufunc in COMPARISONS:
         values = [widen(x, other) for x, other in zip(values, reversed(values), strict=True)]
     types = resolve(ufunc, [kind_of(x) for x in values], values, dtype)
-    shape = common_shape(f"np.{ufunc.__name__}", [x if not isinstance(x, Tracer) else x.node for x in values])
-    nodes = [convert(x, t, shape) for x, t in zip(values, types[:ufunc.nin], strict=True)]
+    shape = common_shape(
+        f"np.{ufunc.__name__}", [x if not isinstance(x, Tracer) else x.node for x in values]
+    )
+    nodes = [convert(x, t, shape) for x, t in zip(values, types[: ufunc.nin], strict=True)]
     if ufunc in COMPARISONS and nodes[0].dtype is not nodes[1].dtype:
         return wrap(compare_mixed(name, *nodes), *values)
     supported = OPS[name].types
     if supported and not any(n.dtype in supported for n in nodes):
         raise DTypeError(
-            f"np.{ufunc.__name__} is not supported for this element type", got=str(nodes[0].dtype),
-            expected=", ".join(d.name for d in supported), loc=here(), hint="convert with .astype",
+            f"np.{ufunc.__name__} is not supported for this element type",
+            got=str(nodes[0].dtype),
+            expected=", ".join(d.name for d in supported),
+            loc=here(),
+            hint="convert with .astype",
         )
     return wrap(cast(emit(name, nodes), dtype_of(types[-1])), *values)
 
@@ -140,14 +161,19 @@ def dispatch(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict
     out = kwargs.pop("out", None)
     out = out[0] if isinstance(out, tuple) and len(out) == 1 else out
     if out is not None and not isinstance(out, Tracer):
-        refuse("in-place assignment of a traced value to a NumPy array",
-               "a traced function cannot change an array in place: write x = x + y instead of "
-               "x += y or out=x, or create x with tw.numpy", got=describe_value(out))
+        refuse(
+            "in-place assignment of a traced value to a NumPy array",
+            "a traced function cannot change an array in place: write x = x + y instead of "
+            "x += y or out=x, or create x with tw.numpy",
+            got=describe_value(out),
+        )
     result = run_method(ufunc, method, inputs, kwargs)
     return result if out is None else assign(out, result)
 
 
-def run_method(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def run_method(
+    ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     """The result of a ufunc's method."""
     if method == "__call__":
         check_keywords(f"np.{ufunc.__name__}", kwargs, ("dtype",))
@@ -161,26 +187,43 @@ def run_method(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: di
         return apply_ufunc(ufunc, wide, right)
     if method == "reduce" and ufunc in REDUCTIONS:
         array, *rest = inputs
-        options = dict(zip(("axis", "dtype", "out", "keepdims", "initial", "where"), rest, strict=False))
+        options = dict(
+            zip(("axis", "dtype", "out", "keepdims", "initial", "where"), rest, strict=False)
+        )
         options = {"axis": 0, **options, **kwargs}
         return FUNCTIONS[REDUCTIONS[ufunc]](array, **options)
-    hint = "add up at indices with tw.scatter_add(x, indices, values)" if method == "at" else (
-        "use a loop over x[i], or a matrix product with a triangle of ones"
-        if method == "accumulate" else "write it with slices and reductions")
+    hint = (
+        "add up at indices with tw.scatter_add(x, indices, values)"
+        if method == "at"
+        else (
+            "use a loop over x[i], or a matrix product with a triangle of ones"
+            if method == "accumulate"
+            else "write it with slices and reductions"
+        )
+    )
     refuse(f"the ufunc method np.{ufunc.__name__}.{method} cannot be traced", hint)
 
 
 REDUCTIONS = {
-    np.add: np.sum, np.multiply: np.prod, np.maximum: np.max, np.minimum: np.min,
-    np.logical_and: np.all, np.logical_or: np.any,
+    np.add: np.sum,
+    np.multiply: np.prod,
+    np.maximum: np.max,
+    np.minimum: np.min,
+    np.logical_and: np.all,
+    np.logical_or: np.any,
 }
 MATRIX = tuple(
     getattr(np, name) for name in ("matmul", "vecdot", "matvec", "vecmat") if hasattr(np, name)
 )
 
 _DEFAULTS = {
-    "where": True, "casting": "same_kind", "order": "K", "subok": True, "signature": None,
-    "out": None, "keepdims": np._NoValue,
+    "where": True,
+    "casting": "same_kind",
+    "order": "K",
+    "subok": True,
+    "signature": None,
+    "out": None,
+    "keepdims": np._NoValue,
 }
 
 
@@ -191,8 +234,11 @@ def check_keywords(name: str, kwargs: dict[str, Any], allowed: tuple[str, ...]) 
             continue
         if isinstance(value, str) and _DEFAULTS.get(key) == value:
             continue
-        refuse(f"the argument {key}= of {name} cannot be traced", _HINTS.get(
-            key, "leave it out, or write the function with others"), got=describe_value(value))
+        refuse(
+            f"the argument {key}= of {name} cannot be traced",
+            _HINTS.get(key, "leave it out, or write the function with others"),
+            got=describe_value(value),
+        )
 
 
 _HINTS = {
@@ -210,21 +256,30 @@ def assign(target: Tracer, result: Any) -> Tracer:
     """
     check_alive(target)
     if target.node in target.scope.paths:
-        refuse("in-place assignment to a traced array",
-               "NumPy would change the caller's array: write x = x + y instead of x += y",
-               got=describe_value(target))
+        refuse(
+            "in-place assignment to a traced array",
+            "NumPy would change the caller's array: write x = x + y instead of x += y",
+            got=describe_value(target),
+        )
     if any(other() is not None and other() is not target for other in target.memory or ()):
-        refuse("in-place assignment to a traced array that shares memory with another (a view)",
-               "write x = x + y instead of x += y", got=describe_value(target))
+        refuse(
+            "in-place assignment to a traced array that shares memory with another (a view)",
+            "write x = x + y instead of x += y",
+            got=describe_value(target),
+        )
     if result.shape != target.shape:
         raise ShapeError(
             "in-place assignment cannot change the shape of an array",
-            expected=describe_value(target), got=describe_value(result), loc=here(),
+            expected=describe_value(target),
+            got=describe_value(result),
+            loc=here(),
         )
     if not np.can_cast(result.dtype, target.dtype, "same_kind"):
         raise DTypeError(
             "in-place assignment cannot change the element type of an array",
-            expected=describe_value(target), got=describe_value(result), loc=here(),
+            expected=describe_value(target),
+            got=describe_value(result),
+            loc=here(),
             hint="write x = x + y instead of x += y, or convert with .astype",
         )
     target.node = cast(result.node, dtype_of(target.dtype))
@@ -239,10 +294,12 @@ HOOKS["assign"] = assign
 # --- ufuncs that are not one row ----------------------------------------------------------
 def special(*ufuncs: np.ufunc) -> Callable[[Special], Special]:
     """Enter a function into :data:`SPECIAL`."""
+
     def enter(function: Special) -> Special:
         for ufunc in ufuncs:
             SPECIAL[ufunc] = function
         return function
+
     return enter
 
 
@@ -285,114 +342,3 @@ def _round(ufunc: np.ufunc, x: Any) -> Any:
 def _absolute(ufunc: np.ufunc, x: Any) -> Any:
     node = typed(ufunc, x)
     return wrap(node if node.dtype is bool_ else emit("abs", (node,)), x)
-
-
-# --- elementwise functions that are not ufuncs ----------------------------------------------
-@implements(np.where)
-def where(condition: Any, x: Any = None, y: Any = None) -> Any:
-    """``np.where`` with three arguments."""
-    if x is None or y is None:
-        refuse("np.where with one argument cannot be traced: its result has no fixed size",
-               "use the three-argument form np.where(condition, a, b)")
-    values = [regular(v, "np.where") for v in (condition, x, y)]
-    kinds = [kind_of(v) for v in values[1:]]
-    plain = [np.dtype(k).type(0) if isinstance(k, np.dtype) else k(0) for k in kinds]
-    dtype = np.result_type(*plain)
-    shape = common_shape("np.where", [v.node if isinstance(v, Tracer) else v for v in values])
-    chosen = broadcast_to(cast(as_node(values[0]), bool_), shape)
-    nodes = (chosen, *(convert(v, dtype, shape) for v in values[1:]))
-    return wrap(emit("where", nodes), *values)
-
-
-@implements(np.clip)
-def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, **bounds: Any) -> Any:
-    """``np.clip``; a bound may be None."""
-    low, high = bounds.pop("min", a_min), bounds.pop("max", a_max)
-    low, high = (None if b is np._NoValue else b for b in (low, high))
-    check_keywords("np.clip", {"out": out, **bounds}, ())
-    result = a
-    if low is not None:
-        result = np.maximum(result, low)
-    if high is not None:
-        result = np.minimum(result, high)
-    return np.copy(result) if result is a else result
-
-
-@implements(np.round, np.around)
-def round_(a: Any, decimals: int = 0, out: Any = None) -> Any:
-    """``np.round``: halves go to the even neighbour."""
-    check_keywords("np.round", {"out": out}, ())
-    node = as_node(a)
-    if not node.dtype.is_float:
-        if decimals < 0:
-            refuse("np.round of integers with negative decimals cannot be traced",
-                   "divide, round and multiply floats")
-        return wrap(node, a)
-    if decimals == 0:
-        return np.rint(a)
-    scale = 10.0 ** abs(decimals)
-    scaled = a * scale if decimals > 0 else a / scale
-    rounded = np.rint(scaled)
-    return (rounded / scale if decimals > 0 else rounded * scale).astype(a.dtype)
-
-
-@implements(np.fix)
-def fix(x: Any, out: Any = None) -> Any:
-    """``np.fix``: towards zero."""
-    return np.trunc(x)
-
-
-@implements(np.astype)
-def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
-    """``np.astype``."""
-    return wrap(cast(as_node(x), checked_dtype(np.dtype(dtype), "astype: the result")), x)
-
-
-@implements(np.copy)
-def copy(a: Any, order: str = "K", subok: bool = False) -> Any:
-    """``np.copy``: the same values, sharing no memory."""
-    return wrap(as_node(a), a)
-
-
-@implements(np.nan_to_num)
-def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
-    """``np.nan_to_num``."""
-    node = as_node(x)
-    if not node.dtype.is_float:
-        return wrap(node, x)
-    most = float(largest(node.dtype.numpy))
-    result = np.where(np.isnan(x), node.dtype.numpy.type(nan), x)
-    for infinity, value in ((np.inf, posinf), (-np.inf, neginf)):
-        limit = np.copysign(most, infinity) if value is None else value
-        result = np.where(np.equal(x, infinity), node.dtype.numpy.type(limit), result)
-    return result
-
-
-def largest(dtype: np.dtype) -> Any:
-    """The largest finite number of a float type."""
-    return np.nextafter(dtype.type(np.inf), dtype.type(0))
-
-
-@implements(np.isclose)
-def isclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool = False) -> Any:
-    """``np.isclose``."""
-    near = np.less_equal(np.abs(np.subtract(a, b)), atol + rtol * np.abs(b))
-    result = np.where(np.logical_and(np.isfinite(a), np.isfinite(b)), near, np.equal(a, b))
-    if equal_nan:
-        result = np.logical_or(result, np.logical_and(np.isnan(a), np.isnan(b)))
-    return result
-
-
-def erf(x: Any) -> Any:
-    """The error function, elementwise; integers count as f64. On plain numbers it gives NumPy's kind."""
-    value = regular(x, "tw.erf")
-    if isinstance(value, Tracer):
-        node = value.node if value.node.dtype.is_float else cast(value.node, f64)
-        return wrap(emit("erf", (node,)), x)
-    array = np.asarray(value)
-    wide = array if array.dtype in FLOAT_DTYPES else array.astype(np.float64)
-    kind = TensorType(dtype_of(wide), wide.shape)
-    return OPS["erf"].numpy(None, kind, wide)[()]
-
-
-FLOAT_DTYPES = tuple(d.numpy for d in FLOATS)

@@ -37,10 +37,12 @@ def argument_trees(
         numbers[name] = iter(range(count, count + leaves))
         count += leaves
     try:
+
         def matched(name: str, value: Any) -> spec.Tree:
             if name in parameters.static:
                 return spec.Static(value)
             return argument_tree(value, numbers[name])
+
         return spec.Arguments(
             tuple(matched(name, value) for name, value in placed),
             tuple((name, matched(name, value)) for name, value in named),
@@ -68,7 +70,8 @@ def argument_tree(value: Any, numbers: Iterator[int]) -> spec.Tree:
         keys = tuple(tree.structure(value).entries())
         return spec.Dict(keys, tuple(argument_tree(value[k], numbers) for k in keys))
     if dataclasses.is_dataclass(kind) and all(
-            not f.metadata.get("static") for f in dataclasses.fields(kind)):
+        not f.metadata.get("static") for f in dataclasses.fields(kind)
+    ):
         names = tuple(f.name for f in dataclasses.fields(kind))
         children = tuple(argument_tree(getattr(value, name), numbers) for name in names)
         return spec.Attributes(kind, names, children)
@@ -93,7 +96,7 @@ def _result(out: tree.TreeSpec, places: Iterator[int]) -> spec.Tree:
     if out.type is dict:
         by_key = dict(zip(out.entries(), children, strict=True))
         # A rebuilt dict has its keys in the order in which the function made it.
-        keys = tuple(tree.unflatten(out.one_level(), children))
+        keys = tuple(_joiner(out.one_level())(children))
         return spec.Dict(keys, tuple(by_key[key] for key in keys))
     return spec.Build(_joiner(out.one_level()), children)
 
@@ -101,4 +104,5 @@ def _result(out: tree.TreeSpec, places: Iterator[int]) -> spec.Tree:
 def _joiner(level: Any) -> Callable[[tuple[Any, ...]], Any]:
     def join(children: tuple[Any, ...]) -> Any:
         return tree.unflatten(level, children)
+
     return join

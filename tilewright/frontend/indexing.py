@@ -11,8 +11,17 @@ import numpy as np
 from tilewright.errors import DTypeError, OutOfBounds, ShapeError
 from tilewright.frontend import build
 from tilewright.frontend.build import (
-    as_node, axis_of, broadcast_to, cast, check_alive, common_shape, contains_traced, emit, iota,
-    scalar, wrap,
+    as_node,
+    axis_of,
+    broadcast_to,
+    cast,
+    check_alive,
+    common_shape,
+    contains_traced,
+    emit,
+    iota,
+    scalar,
+    wrap,
 )
 from tilewright.frontend.location import here
 from tilewright.frontend.moves import pad_node
@@ -20,7 +29,7 @@ from tilewright.frontend.shapes import flip_node, part, permute
 from tilewright.frontend.tracer import HOOKS, Tracer, describe, implements, refuse, share
 from tilewright.ir.attrs import IndexAttrs
 from tilewright.ir.graph import Node
-from tilewright.ir.types import TensorType, bool_, dtype_of, i64
+from tilewright.ir.types import TensorType, bool_, i64
 
 
 def get(value: Tracer, index: Any) -> Tracer:
@@ -35,6 +44,7 @@ def get(value: Tracer, index: Any) -> Tracer:
 
 
 def is_array(item: Any) -> bool:
+    """True for an index array, traced or not."""
     return isinstance(item, (Tracer, np.ndarray))
 
 
@@ -49,12 +59,15 @@ def expand(index: Any, rank: int, node: Node) -> list[Any]:
         raise OutOfBounds("an index has more than one ...", loc=here())
     if named > rank:
         raise OutOfBounds(
-            "too many indices", expected=f"at most {rank} for {describe(node)}", got=named, loc=here(),
+            "too many indices",
+            expected=f"at most {rank} for {describe(node)}",
+            got=named,
+            loc=here(),
         )
     if Ellipsis not in [i for i in items if not is_array(i)]:
         items.append(Ellipsis)
     at = next(i for i, item in enumerate(items) if item is Ellipsis)
-    return [*items[:at], *[slice(None)] * (rank - named), *items[at + 1:]]
+    return [*items[:at], *[slice(None)] * (rank - named), *items[at + 1 :]]
 
 
 def item_of(item: Any, node: Node) -> list[Any]:
@@ -72,13 +85,18 @@ def item_of(item: Any, node: Node) -> list[Any]:
     kind = item.dtype.kind
     if kind == "b":
         if isinstance(item, Tracer):
-            refuse("indexing with a traced boolean mask: the result has no fixed size",
-                   "use np.where(mask, x, 0), or a reduction with where=mask", got=describe(node))
+            refuse(
+                "indexing with a traced boolean mask: the result has no fixed size",
+                "use np.where(mask, x, 0), or a reduction with where=mask",
+                got=describe(node),
+            )
         return list(np.nonzero(item)) if item.ndim else [None, np.zeros(int(item), np.int64)]
     if kind not in "iu":
         raise DTypeError(
-            "an array is indexed with something that is not an integer", loc=here(),
-            expected="integers, slices, None, ... or integer arrays", got=f"{item.dtype}{list(item.shape)}",
+            "an array is indexed with something that is not an integer",
+            loc=here(),
+            expected="integers, slices, None, ... or integer arrays",
+            got=f"{item.dtype}{list(item.shape)}",
         )
     return [item]
 
@@ -118,9 +136,11 @@ def bounds(item: Any, node: Node, axis: int) -> tuple[int, int, int, bool]:
         return place % length, place % length + 1, 1, False
     for bound in (item.start, item.stop, item.step):
         if isinstance(bound, Tracer):
-            refuse("a slice with a traced bound has no fixed size",
-                   "index with an array of places, x[start + np.arange(n)], or make the bound static",
-                   got=describe(bound.node))
+            refuse(
+                "a slice with a traced bound has no fixed size",
+                "index with an array of places, x[start + np.arange(n)], or make the bound static",
+                got=describe(bound.node),
+            )
     start, stop, step = item.indices(length)
     places = range(start, stop, step)
     if not places:
@@ -134,8 +154,10 @@ def check_place(place: int, length: int, axis: int, node: Node) -> None:
     """Raise ``OutOfBounds`` for an index that is known and wrong."""
     if not -length <= place < length:
         raise OutOfBounds(
-            f"index {place} is outside axis {axis}", expected=f"-{length} to {length - 1}" if length
-            else "nothing: the axis is empty", got=f"{place} on {describe(node)}", loc=here(),
+            f"index {place} is outside axis {axis}",
+            expected=f"-{length} to {length - 1}" if length else "nothing: the axis is empty",
+            got=f"{place} on {describe(node)}",
+            loc=here(),
         )
 
 
@@ -154,15 +176,21 @@ def take_arrays(value: Tracer, items: list[Any]) -> Tracer:
     first = places[0] if together else 0
     order = (*rest[:first], *places, *rest[first:])
     moved = permute(node, order)
-    lengths = moved.shape[first:first + len(places)]
-    flat = build.reshape(moved, (
-        *moved.shape[:first], int(np.prod(lengths)), *moved.shape[first + len(places):]))
+    lengths = moved.shape[first : first + len(places)]
+    flat = build.reshape(
+        moved, (*moved.shape[:first], int(np.prod(lengths)), *moved.shape[first + len(places) :])
+    )
     index = linear(arrays, lengths, shape, node, places)
     return wrap(take_node(flat, index, first), *used)
 
 
-def linear(arrays: list[Any], lengths: Sequence[int], shape: tuple[int, ...], node: Node,
-           axes: Sequence[int]) -> Any:
+def linear(
+    arrays: list[Any],
+    lengths: Sequence[int],
+    shape: tuple[int, ...],
+    node: Node,
+    axes: Sequence[int],
+) -> Any:
     """One index into the flattened axes; a place outside any axis stays outside."""
     if not any(isinstance(a, Tracer) for a in arrays):
         for array, length, axis in zip(arrays, lengths, axes, strict=True):
@@ -196,8 +224,13 @@ def index_node(index: Any, length: int, axis: int, node: Node) -> Node:
                 check_place(place, length, axis, node)
         found = as_node(array)
     if not found.dtype.is_int:
-        raise DTypeError("an index is not an integer", expected="an integer array",
-                         got=describe(found), loc=here(), hint="convert it with .astype(np.int64)")
+        raise DTypeError(
+            "an index is not an integer",
+            expected="an integer array",
+            got=describe(found),
+            loc=here(),
+            hint="convert it with .astype(np.int64)",
+        )
     return found
 
 
@@ -210,8 +243,11 @@ def take_node(node: Node, index: Any, axis: int) -> Node:
 def take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Tracer:
     """``np.take``; an index outside the axis is an error when the program runs."""
     node = as_node(a)
-    node, along = (build.reshape(node, (node.type.size,)), 0) if axis is None else (
-        node, axis_of(axis, len(node.shape), "np.take"))
+    node, along = (
+        (build.reshape(node, (node.type.size,)), 0)
+        if axis is None
+        else (node, axis_of(axis, len(node.shape), "np.take"))
+    )
     length = node.shape[along]
     if out is not None:
         refuse("the argument out= of np.take cannot be traced", "use the returned value")
@@ -231,12 +267,17 @@ def take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Tracer:
     along = axis_of(axis, len(data.shape), "np.take_along_axis")
     index = index_node(indices, data.shape[along], along, data)
     if len(index.shape) != len(data.shape):
-        raise ShapeError("np.take_along_axis: the ranks differ", expected=describe(data),
-                         got=describe(index), loc=here())
+        raise ShapeError(
+            "np.take_along_axis: the ranks differ",
+            expected=describe(data),
+            got=describe(index),
+            loc=here(),
+        )
     shapes = [tuple(1 if i == along else d for i, d in enumerate(n.shape)) for n in (data, index)]
     rest = common_shape("np.take_along_axis", [np.empty(s, np.bool_) for s in shapes])
-    data, index = (broadcast_to(n, (*rest[:along], n.shape[along], *rest[along + 1:]))
-                   for n in (data, index))
+    data, index = (
+        broadcast_to(n, (*rest[:along], n.shape[along], *rest[along + 1 :])) for n in (data, index)
+    )
     return wrap(emit("take_along", (data, index), IndexAttrs(along)), arr, indices)
 
 
@@ -244,22 +285,27 @@ def scatter_add(x: Any, indices: Any, values: Any, axis: int = 0) -> Any:
     """``x`` with ``values`` added at the places that ``np.take(x, indices, axis)`` reads.
 
     values has the shape ``x.shape[:axis] + indices.shape + x.shape[axis + 1:]``, or broadcasts to
-    it; a place that is named several times receives every value. Raises ``OutOfBounds`` for an index
-    outside the axis. On plain NumPy arrays it gives a new NumPy array.
+    it; a place that is named several times receives every value. Raises ``OutOfBounds`` for an
+    index outside the axis. On plain NumPy arrays it gives a new NumPy array.
     """
     if not any(isinstance(v, Tracer) for v in (x, indices, values)):
         result = np.array(x)
         along = axis_of(axis, result.ndim, "tw.scatter_add")
-        np.add.at(result, (slice(None),) * along + (np.asarray(indices),), values)
+        places: Any = (slice(None),) * along + (np.asarray(indices),)
+        np.add.at(result, places, values)
         return result
     data = as_node(x)
     along = axis_of(axis, len(data.shape), "tw.scatter_add")
     index = index_node(indices, data.shape[along], along, data)
-    target = (*data.shape[:along], *index.shape, *data.shape[along + 1:])
+    target = (*data.shape[:along], *index.shape, *data.shape[along + 1 :])
     added = cast(as_node(values), data.dtype)
     if common_shape("tw.scatter_add", [added, np.empty(target, np.bool_)]) != target:
-        raise ShapeError("tw.scatter_add: the values do not fit", expected=f"{target}",
-                         got=describe(added), loc=here())
+        raise ShapeError(
+            "tw.scatter_add: the values do not fit",
+            expected=f"{target}",
+            got=describe(added),
+            loc=here(),
+        )
     nodes = (data, index, broadcast_to(added, target))
     return wrap(emit("take_add", nodes, IndexAttrs(along)), x, indices, values)
 
@@ -285,7 +331,7 @@ class Places:
         """x with ``values`` added at these places; a place named several times gets every one."""
         value = self.value
         if not any(is_array(i) for i in self.items):
-            return value + self._spread(values)
+            return np.add(value, self._spread(values))  # type: ignore[return-value]
         node = value.node
         flat = build.reshape(node, (node.type.size,))
         places = wrap(build.reshape(iota((node.type.size,), 0, i64), node.shape), value)[self.index]
@@ -299,16 +345,22 @@ class Places:
         Raises ``TraceError`` for index arrays: they may name a place twice.
         """
         if any(is_array(i) for i in self.items):
-            refuse(".at[...].set with index arrays cannot be traced", "use slices and integers, "
-                   "np.where with a mask, or .at[...].add")
+            refuse(
+                ".at[...].set with index arrays cannot be traced",
+                "use slices and integers, np.where with a mask, or .at[...].add",
+            )
         ones = self._spread(np.True_, bool_)
         spread = self._spread(values)
         return wrap(emit("where", (ones.node, spread.node, self.value.node)), self.value, spread)
 
     def _fitting(self, values: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
         if np.broadcast_shapes(np.shape(values), shape) != shape:
-            raise ShapeError("x.at[...]: the values do not fit", expected=str(shape),
-                             got=str(np.shape(values)), loc=here())
+            raise ShapeError(
+                "x.at[...]: the values do not fit",
+                expected=str(shape),
+                got=str(np.shape(values)),
+                loc=here(),
+            )
         return shape
 
     def _spread(self, values: Any, dtype: Any = None) -> Tracer:

@@ -32,8 +32,8 @@ class Jitted:
     """A function that compiles itself for each new signature of its arguments.
 
     A signature is the tree structure of the arguments, the shape and dtype of each array, and the
-    values of the static arguments. Results are NumPy arrays, 0-d ones included, in the tree that the
-    function returned; Python numbers in it become arrays.
+    values of the static arguments. Results are NumPy arrays, 0-d ones included, in the tree that
+    the function returned; Python numbers in it become arrays.
 
     Called inside another traced function it is traced as a part of that one.
     """
@@ -45,8 +45,12 @@ class Jitted:
         return made
 
     def __init__(
-        self, function: Function, static_argnames: Sequence[str], donate_argnames: Sequence[str],
-        target: str | None, threads: int | None,
+        self,
+        function: Function,
+        static_argnames: Sequence[str],
+        donate_argnames: Sequence[str],
+        target: str | None,
+        threads: int | None,
     ) -> None:
         self.function = function
         self.parameters = Parameters(function, static_argnames, donate_argnames)
@@ -142,8 +146,11 @@ class Jitted:
     def stages(self) -> Stages:
         """The steps of the latest compilation. Raises ``TraceError`` before the first call."""
         if not self._compiled:
-            raise TraceError(f"{self.parameters_name} has not been compiled yet", loc=here(),
-                             hint="call it, or use f.lower(...).stages")
+            raise TraceError(
+                f"{self.parameters_name} has not been compiled yet",
+                loc=here(),
+                hint="call it, or use f.lower(...).stages",
+            )
         return list(self._compiled.values())[-1][0].stages
 
     @property
@@ -156,19 +163,31 @@ class Jitted:
 def jit(function: Function, /) -> Jitted: ...
 @overload
 def jit(
-    function: None = None, /, *, static_argnames: str | Sequence[str] = (),
-    donate_argnames: str | Sequence[str] = (), target: str | None = None,
+    function: None = None,
+    /,
+    *,
+    static_argnames: str | Sequence[str] = (),
+    donate_argnames: str | Sequence[str] = (),
+    target: str | None = None,
     threads: int | None = None,
 ) -> Callable[[Function], Jitted]: ...
 @overload
 def jit(
-    function: Function, /, *, static_argnames: str | Sequence[str] = (),
-    donate_argnames: str | Sequence[str] = (), target: str | None = None,
+    function: Function,
+    /,
+    *,
+    static_argnames: str | Sequence[str] = (),
+    donate_argnames: str | Sequence[str] = (),
+    target: str | None = None,
     threads: int | None = None,
 ) -> Jitted: ...
 def jit(
-    function: Function | None = None, /, *, static_argnames: str | Sequence[str] = (),
-    donate_argnames: str | Sequence[str] = (), target: str | None = None,
+    function: Function | None = None,
+    /,
+    *,
+    static_argnames: str | Sequence[str] = (),
+    donate_argnames: str | Sequence[str] = (),
+    target: str | None = None,
     threads: int | None = None,
 ) -> Any:
     """Compile a function of arrays, as a decorator with or without arguments.
@@ -202,11 +221,15 @@ def explain_recompile(function: Jitted) -> str:
     if len(history) == 1:
         return f"{name} was compiled once, {_place(history[0][1])}; nothing was recompiled"
     latest, loc = history[-1]
-    found = [(signature.differences(old, latest), number, where)
-             for number, (old, where) in enumerate(history[:-1], 1)]
+    found = [
+        (signature.differences(old, latest), number, where)
+        for number, (old, where) in enumerate(history[:-1], 1)
+    ]
     lines, number, where = min(found, key=lambda item: (len(item[0]), -item[1]))
-    head = (f"{name} was compiled {len(history)} times; the latest, {_place(loc)}, differs from "
-            f"number {number}, {_place(where)}, in:")
+    head = (
+        f"{name} was compiled {len(history)} times; the latest, {_place(loc)}, differs from "
+        f"number {number}, {_place(where)}, in:"
+    )
     return "\n".join([head, *(f"  {line}" for line in lines)])
 
 

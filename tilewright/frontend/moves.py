@@ -1,4 +1,4 @@
-"""More of NumPy's functions that move elements: split, pad, roll, triangles, diagonals, differences."""
+"""More of NumPy's functions that move elements: pad, roll, triangles, diagonals, differences."""
 
 from __future__ import annotations
 
@@ -11,64 +11,13 @@ from tilewright.errors import ShapeError
 from tilewright.frontend import build
 from tilewright.frontend.build import as_node, axis_of, cast, emit, iota, number, scalar, wrap
 from tilewright.frontend.elementwise import check_keywords, python_number
+from tilewright.frontend.joins import join
 from tilewright.frontend.location import here
-from tilewright.frontend.shapes import flip_node, join, part, permute, size, sizes, slice_node
-from tilewright.frontend.tracer import Tracer, describe, implements, refuse, share
+from tilewright.frontend.shapes import flip_node, permute, size, sizes, slice_node
+from tilewright.frontend.tracer import Tracer, describe, implements, refuse
 from tilewright.ir.attrs import PadAttrs
 from tilewright.ir.graph import Node
 from tilewright.ir.types import bool_, i64
-
-
-def pieces(name: str, ary: Any, cuts: Sequence[int], axis: int) -> list[Tracer]:
-    """The ranges of an axis between the cuts, as views."""
-    node = as_node(ary)
-    length = node.shape[axis]
-    bounds = [slice(a, b).indices(length)[:2] for a, b in zip(
-        [0, *cuts], [*cuts, length], strict=True)]
-    parts = [wrap(slice_node(node, axis, a, max(a, b)), ary) for a, b in bounds]
-    share(ary, parts)
-    return parts
-
-
-@implements(np.array_split)
-def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Tracer]:
-    """``np.array_split``."""
-    return cut("np.array_split", ary, indices_or_sections, axis, even=False)
-
-
-@implements(np.split)
-def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Tracer]:
-    """``np.split``."""
-    return cut("np.split", ary, indices_or_sections, axis, even=True)
-
-
-def cut(name: str, ary: Any, sections: Any, axis: int, even: bool) -> list[Tracer]:
-    """Split at indices, or into a number of sections."""
-    along = axis_of(axis, np.ndim(ary), name)
-    length = np.shape(ary)[along]
-    if isinstance(sections, (tuple, list, np.ndarray)):
-        return pieces(name, ary, sizes(sections, name), along)
-    number_of = size(sections, name)
-    if number_of < 1 or (even and length % number_of):
-        raise ShapeError(
-            f"{name}: the axis does not divide into equal sections", got=f"{length} places into "
-            f"{number_of} sections", loc=here(), hint="use np.array_split for unequal sections",
-        )
-    each, more = divmod(length, number_of)
-    cuts = [i * each + min(i, more) for i in range(1, number_of)]
-    return pieces(name, ary, cuts, along)
-
-
-def _split_along(axis: int, name: str) -> Callable[..., Any]:
-    def run(ary: Any, indices_or_sections: Any) -> Any:
-        along = 0 if axis == 1 and np.ndim(ary) == 1 else axis
-        return cut(name, ary, indices_or_sections, along, even=True)
-    return run
-
-
-implements(np.vsplit)(_split_along(0, "np.vsplit"))
-implements(np.hsplit)(_split_along(1, "np.hsplit"))
-implements(np.dsplit)(_split_along(2, "np.dsplit"))
 
 
 @implements(np.roll)
@@ -84,13 +33,19 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Any:
         if length and places % length:
             middle = length - places % length
             node = build.concat(
-                [slice_node(node, along, middle, length), slice_node(node, along, 0, middle)], along)
+                [slice_node(node, along, middle, length), slice_node(node, along, 0, middle)], along
+            )
     return wrap(node, a)
 
 
 # --- padding --------------------------------------------------------------------------------
-def pad_node(node: Node, low: Sequence[int], high: Sequence[int], value: Node,
-             interior: Sequence[int] | None = None) -> Node:
+def pad_node(
+    node: Node,
+    low: Sequence[int],
+    high: Sequence[int],
+    value: Node,
+    interior: Sequence[int] | None = None,
+) -> Node:
     """The node with ``value`` around it (and between its elements)."""
     gaps = tuple(interior) if interior is not None else (0,) * len(node.shape)
     if not any((*low, *high, *gaps)):
@@ -112,8 +67,10 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", **options: Any) -> T
         return wrap(_constant(node, widths, options.pop("constant_values", 0)), array)
     mirrors = {"edge": _edge, "reflect": _reflect, "symmetric": _symmetric, "wrap": _wrap}
     if mode not in mirrors or options.get("reflect_type", "even") != "even":
-        refuse(f"np.pad with mode={mode!r} and {options} cannot be traced",
-               f"use one of the modes constant, {', '.join(mirrors)}")
+        refuse(
+            f"np.pad with mode={mode!r} and {options} cannot be traced",
+            f"use one of the modes constant, {', '.join(mirrors)}",
+        )
     for axis, (low, high) in enumerate(widths):
         if low or high:
             node = _along(node, axis, mirrors[mode](node.shape[axis], low, high))
@@ -122,16 +79,19 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", **options: Any) -> T
 
 def _constant(node: Node, widths: list[list[int]], values: Any) -> Node:
     if isinstance(values, Tracer) or np.ndim(values) == 0:
-        given = number(values, node.dtype) if python_number(values) and not (
-            isinstance(values, float) and node.dtype.is_int) else cast(as_node(values), node.dtype)
+        given = (
+            number(values, node.dtype)
+            if python_number(values) and not (isinstance(values, float) and node.dtype.is_int)
+            else cast(as_node(values), node.dtype)
+        )
         return pad_node(node, [w[0] for w in widths], [w[1] for w in widths], given)
     pairs = np.broadcast_to(np.asarray(values), (len(widths), 2))
     rank = len(widths)
     for axis, (low, high) in enumerate(widths):
         for side, width in ((0, low), (1, high)):
-            places = [[0] * rank, [0] * rank]
-            places[side][axis] = width
-            node = pad_node(node, *places, scalar(node.dtype, pairs[axis, side]))
+            low_high = ([0] * rank, [0] * rank)
+            low_high[side][axis] = width
+            node = pad_node(node, *low_high, scalar(node.dtype, pairs[axis, side]))
     return node
 
 
@@ -157,7 +117,9 @@ def _reflect(length: int, low: int, high: int) -> np.ndarray:
 def _along(node: Node, axis: int, places: np.ndarray) -> Node:
     """The elements of an axis at places that run up, down or stand still: slices side by side."""
     if node.shape[axis] == 0:
-        raise ShapeError("np.pad: an empty axis has nothing to repeat", got=describe(node), loc=here())
+        raise ShapeError(
+            "np.pad: an empty axis has nothing to repeat", got=describe(node), loc=here()
+        )
     runs: list[Node] = []
     start = 0
     while start < len(places):
@@ -216,7 +178,9 @@ def diagonal_node(node: Node, offset: int, first: int, second: int) -> Node:
     flat = build.reshape(node, (*outer, rows * columns))
     if length == 0:
         return slice_node(flat, len(outer), 0, 0)
-    return slice_node(flat, len(outer), start, start + (length - 1) * (columns + 1) + 1, columns + 1)
+    return slice_node(
+        flat, len(outer), start, start + (length - 1) * (columns + 1) + 1, columns + 1
+    )
 
 
 @implements(np.diagonal, np.linalg.diagonal, view=True)
@@ -228,8 +192,9 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tracer:
 
 
 @implements(np.trace)
-def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None,
-          out: Any = None) -> Any:
+def trace(
+    a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None
+) -> Any:
     """``np.trace``."""
     check_keywords("np.trace", {"out": out}, ())
     return np.sum(diagonal(a, offset, axis1, axis2), -1, dtype=dtype)
@@ -259,8 +224,10 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
     edges = [None if e is np._NoValue else e for e in (prepend, append)]
     if any(e is not None for e in edges):
         shape = tuple(1 if i == along else d for i, d in enumerate(np.shape(a)))
-        before, after = ([] if e is None else [np.broadcast_to(e, shape) if np.ndim(e) == 0 else e]
-                         for e in edges)
+        before, after = (
+            [] if e is None else [np.broadcast_to(e, shape) if np.ndim(e) == 0 else e]
+            for e in edges
+        )
         a = wrap(join("np.diff", [*before, a, *after], along), a, *before, *after)
     for _ in range(size(n, "np.diff")):
         node = as_node(a)
@@ -273,19 +240,39 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
 
 # --- like -------------------------------------------------------------------------------------
 def _filled(name: str, value: Any) -> Callable[..., Tracer]:
-    def run(a: Any, dtype: Any = None, order: str = "K", subok: bool = True, shape: Any = None,
-            *, device: Any = None) -> Tracer:
+    def run(
+        a: Any,
+        dtype: Any = None,
+        order: str = "K",
+        subok: bool = True,
+        shape: Any = None,
+        *,
+        device: Any = None,
+    ) -> Tracer:
         return full_like(a, value, dtype, shape=shape)
+
     run.__name__ = name
     return run
 
 
 @implements(np.full_like)
-def full_like(a: Any, fill_value: Any, dtype: Any = None, order: str = "K", subok: bool = True,
-              shape: Any = None, *, device: Any = None) -> Tracer:
+def full_like(
+    a: Any,
+    fill_value: Any,
+    dtype: Any = None,
+    order: str = "K",
+    subok: bool = True,
+    shape: Any = None,
+    *,
+    device: Any = None,
+) -> Tracer:
     """``np.full_like``."""
-    kind = build.checked_dtype(np.dtype(dtype) if dtype is not None else np.result_type(
-        a.dtype if hasattr(a, "dtype") else np.asarray(a)), "np.full_like: the result")
+    kind = build.checked_dtype(
+        np.dtype(dtype)
+        if dtype is not None
+        else np.result_type(a.dtype if hasattr(a, "dtype") else np.asarray(a)),
+        "np.full_like: the result",
+    )
     target = np.shape(a) if shape is None else sizes(shape, "np.full_like")
     return wrap(build.broadcast_to(cast(as_node(fill_value), kind), target), a, fill_value)
 
@@ -318,10 +305,12 @@ def size_of(a: Any, axis: Any = None) -> int:
 @implements(np.result_type)
 def result_type(*arrays_and_dtypes: Any) -> np.dtype:
     """``np.result_type``; a traced Python number follows the others."""
+
     def plain(value: Any) -> Any:
         if not isinstance(value, Tracer):
             return value
         return value.dtype.type(0).item() if value.weak else value.dtype
+
     return np.result_type(*map(plain, arrays_and_dtypes))
 
 

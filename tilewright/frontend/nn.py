@@ -13,13 +13,21 @@ import numpy as np
 
 from tilewright.errors import DTypeError, ShapeError
 from tilewright.frontend.build import axis_of, describe_value
-from tilewright.frontend.elementwise import FLOAT_DTYPES, erf
+from tilewright.frontend.functions import FLOAT_DTYPES, erf
 from tilewright.frontend.location import here
 from tilewright.frontend.numpy import iota
 
 __all__ = [
-    "cross_entropy", "gelu", "layer_norm", "log_softmax", "logsumexp", "one_hot", "relu", "sigmoid",
-    "silu", "softmax",
+    "cross_entropy",
+    "gelu",
+    "layer_norm",
+    "log_softmax",
+    "logsumexp",
+    "one_hot",
+    "relu",
+    "sigmoid",
+    "silu",
+    "softmax",
 ]
 
 
@@ -88,7 +96,9 @@ def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     return result if keepdims else np.squeeze(result, axes)
 
 
-def layer_norm(x: Any, scale: Any = None, bias: Any = None, axis: Any = -1, eps: float = 1e-5) -> Any:
+def layer_norm(
+    x: Any, scale: Any = None, bias: Any = None, axis: Any = -1, eps: float = 1e-5
+) -> Any:
     """(x - mean) / sqrt(var + eps) over ``axis``, times ``scale``, plus ``bias``."""
     x = _float(x)
     apart = x - np.mean(x, axis=axis, keepdims=True)
@@ -113,15 +123,19 @@ def cross_entropy(logits: Any, labels: Any, axis: int = -1) -> Any:
     """The mean over all rows of -log_softmax(logits)[label].
 
     logits has one more axis (``axis``, the classes) than the integer ``labels``. Raises
-    ``ShapeError`` or ``DTypeError`` if they do not fit, ``OutOfBounds`` for a label that is no class.
+    ``ShapeError`` or ``DTypeError`` if they do not fit, ``OutOfBounds`` for a label of no class.
     """
     labels = _labels(labels, "tw.nn.cross_entropy")
     logits = _float(logits)
     along = axis_of(axis, logits.ndim, "tw.nn.cross_entropy")
     rest = tuple(d for i, d in enumerate(logits.shape) if i != along)
     if np.shape(labels) != rest:
-        raise ShapeError("tw.nn.cross_entropy: the labels do not fit the logits",
-                         expected=f"labels of shape {rest}", got=describe_value(labels), loc=here())
+        raise ShapeError(
+            "tw.nn.cross_entropy: the labels do not fit the logits",
+            expected=f"labels of shape {rest}",
+            got=describe_value(labels),
+            loc=here(),
+        )
     rows = log_softmax(logits, along)
     chosen = np.take_along_axis(rows, np.expand_dims(labels, along), along)
     return -np.mean(chosen)
@@ -130,6 +144,10 @@ def cross_entropy(logits: Any, labels: Any, axis: int = -1) -> Any:
 def _labels(labels: Any, name: str) -> Any:
     array = labels if hasattr(labels, "dtype") else np.asarray(labels)
     if array.dtype.kind not in "iu":
-        raise DTypeError(f"{name}: the labels are not integers", expected="integer labels",
-                         got=describe_value(array), loc=here())
+        raise DTypeError(
+            f"{name}: the labels are not integers",
+            expected="integer labels",
+            got=describe_value(array),
+            loc=here(),
+        )
     return array

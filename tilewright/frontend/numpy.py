@@ -12,7 +12,7 @@ import numpy as _np
 
 from tilewright.frontend import api as _api
 from tilewright.frontend import build as _build
-from tilewright.frontend.elementwise import erf
+from tilewright.frontend.functions import erf
 from tilewright.frontend.indexing import scatter_add
 from tilewright.frontend.shapes import size as _size
 from tilewright.frontend.shapes import sizes as _sizes
@@ -21,8 +21,20 @@ from tilewright.frontend.tracer import current as _current
 from tilewright.ir.types import dtype_of as _dtype_of
 
 __all__ = [
-    "arange", "array", "asarray", "empty", "erf", "eye", "full", "identity", "iota", "linspace",
-    "ones", "scatter_add", "tri", "zeros",
+    "arange",
+    "array",
+    "asarray",
+    "empty",
+    "erf",
+    "eye",
+    "full",
+    "identity",
+    "iota",
+    "linspace",
+    "ones",
+    "scatter_add",
+    "tri",
+    "zeros",
 ]
 
 
@@ -40,7 +52,9 @@ def full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
         return _np.full(_sizes(shape, "tw.numpy.full"), fill_value, dtype)
     node = _build.as_node(fill_value)
     if dtype is not None:
-        node = _build.cast(node, _build.checked_dtype(_np.dtype(dtype), "tw.numpy.full: the result"))
+        node = _build.cast(
+            node, _build.checked_dtype(_np.dtype(dtype), "tw.numpy.full: the result")
+        )
     return _build.wrap(_build.broadcast_to(node, _sizes(shape, "tw.numpy.full")), fill_value)
 
 
@@ -76,11 +90,12 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> An
     for bound in (first, end, step):
         if isinstance(bound, _Tracer):
             _size(bound, "tw.numpy.arange")
+    plain: Any = _np.arange
     if _current() is None:
-        return _np.arange(first, end, step, dtype)
-    kind = _np.dtype(dtype) if dtype is not None else _np.arange(first, first, step).dtype
+        return plain(first, end, step, dtype)
+    kind = _np.dtype(dtype) if dtype is not None else plain(first, first, step).dtype
     if kind.kind not in "iu":
-        return asarray(_np.arange(first, end, step, kind))
+        return asarray(plain(first, end, step, kind))
     counts = iota((len(range(first, end, step)),), 0, kind)
     scaled = counts if step == 1 else counts * kind.type(step)
     return scaled if first == 0 else scaled + kind.type(first)
@@ -92,11 +107,18 @@ def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype:
         points = _np.linspace(start, stop, num, endpoint, dtype=dtype)
         return points if _current() is None else asarray(points)
     fractions = _np.linspace(0.0, 1.0, num, endpoint)
-    points = start + (stop - start) * fractions.reshape(-1, *(1,) * max(_np.ndim(start), _np.ndim(stop)))
+    points = start + (stop - start) * fractions.reshape(
+        -1, *(1,) * max(_np.ndim(start), _np.ndim(stop))
+    )
     return points if dtype is None else points.astype(dtype)
 
 
-def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = float) -> Any:
+def eye(
+    N: int,  # noqa: N803 - NumPy's name
+    M: int | None = None,  # noqa: N803
+    k: int = 0,
+    dtype: Any = float,
+) -> Any:
     """``np.eye``."""
     if _current() is None:
         return _np.eye(N, M, k, dtype)
@@ -109,7 +131,12 @@ def identity(n: int, dtype: Any = float) -> Any:
     return eye(n, dtype=dtype)
 
 
-def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = float) -> Any:
+def tri(
+    N: int,  # noqa: N803 - NumPy's name
+    M: int | None = None,  # noqa: N803
+    k: int = 0,
+    dtype: Any = float,
+) -> Any:
     """``np.tri``: ones on and below the k-th diagonal."""
     if _current() is None:
         return _np.tri(N, M, k, dtype)

@@ -7,10 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.errors import DTypeError, ShapeError
+from tilewright.errors import ShapeError
 from tilewright.frontend.build import (
-    as_node, axes_of, axis_of, broadcast_in, broadcast_to, cast, checked_dtype, count, emit, iota,
-    number, reduce, reshape, scalar, wrap,
+    as_node,
+    axes_of,
+    axis_of,
+    broadcast_in,
+    broadcast_to,
+    cast,
+    checked_dtype,
+    count,
+    emit,
+    iota,
+    number,
+    reduce,
+    reshape,
+    scalar,
+    wrap,
 )
 from tilewright.frontend.elementwise import check_keywords, python_number
 from tilewright.frontend.location import here
@@ -46,13 +59,24 @@ def combine_initial(op: str, node: Node, initial: Any) -> Node:
     """The result of a reduction with a starting value."""
     if initial is None or initial is np._NoValue:
         return node
-    start = number(initial, node.dtype) if python_number(initial) else cast(as_node(initial), node.dtype)
+    start = (
+        number(initial, node.dtype)
+        if python_number(initial)
+        else cast(as_node(initial), node.dtype)
+    )
     return emit(op, (node, broadcast_to(start, node.shape)))
 
 
 def fold(
-    ufunc: np.ufunc, op: str, after: str, a: Any, axis: Any, dtype: Any, keepdims: Any,
-    initial: Any, where: Any,
+    ufunc: np.ufunc,
+    op: str,
+    after: str,
+    a: Any,
+    axis: Any,
+    dtype: Any,
+    keepdims: Any,
+    initial: Any,
+    where: Any,
 ) -> Tracer:
     """A sum or a product."""
     x = as_node(a)
@@ -67,16 +91,30 @@ def fold(
 
 
 @implements(np.sum)
-def sum_(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False,
-         initial: Any = None, where: Any = True) -> Tracer:
+def sum_(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = False,
+    initial: Any = None,
+    where: Any = True,
+) -> Tracer:
     """``np.sum``."""
     check_keywords("np.sum", {"out": out}, ())
     return fold(np.add, "sum", "add", a, axis, dtype, keepdims, initial, where)
 
 
 @implements(np.prod)
-def prod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False,
-         initial: Any = None, where: Any = True) -> Tracer:
+def prod(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = False,
+    initial: Any = None,
+    where: Any = True,
+) -> Tracer:
     """``np.prod``."""
     check_keywords("np.prod", {"out": out}, ())
     return fold(np.multiply, "prod", "mul", a, axis, dtype, keepdims, initial, where)
@@ -100,22 +138,36 @@ def no_identity(name: str, x: Node, axes: tuple[int, ...], where: Any = True) ->
         refuse(f"np.{name} with where= needs initial=", "give the value for rows without elements")
     if count(x.shape, axes) == 0:
         raise ShapeError(
-            f"np.{name} of no elements has no value", got=describe(x), loc=here(),
+            f"np.{name} of no elements has no value",
+            got=describe(x),
+            loc=here(),
             hint="give initial=, or reduce over an axis that has elements",
         )
 
 
 @implements(np.max, np.amax)
-def max_(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None,
-         where: Any = True) -> Tracer:
+def max_(
+    a: Any,
+    axis: Any = None,
+    out: Any = None,
+    keepdims: Any = False,
+    initial: Any = None,
+    where: Any = True,
+) -> Tracer:
     """``np.max``: NaN if there is one."""
     check_keywords("np.max", {"out": out}, ())
     return extremum("max", a, axis, keepdims, initial, where)
 
 
 @implements(np.min, np.amin)
-def min_(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None,
-         where: Any = True) -> Tracer:
+def min_(
+    a: Any,
+    axis: Any = None,
+    out: Any = None,
+    keepdims: Any = False,
+    initial: Any = None,
+    where: Any = True,
+) -> Tracer:
     """``np.min``: NaN if there is one."""
     check_keywords("np.min", {"out": out}, ())
     return extremum("min", a, axis, keepdims, initial, where)
@@ -127,7 +179,9 @@ def truth_of(a: Any) -> Node:
 
 
 @implements(np.any)
-def any_(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True) -> Tracer:
+def any_(
+    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True
+) -> Tracer:
     """``np.any``."""
     check_keywords("np.any", {"out": out}, ())
     x = masked(truth_of(a), where, False)
@@ -136,7 +190,9 @@ def any_(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *, wh
 
 
 @implements(np.all)
-def all_(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True) -> Tracer:
+def all_(
+    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True
+) -> Tracer:
     """``np.all``."""
     check_keywords("np.all", {"out": out}, ())
     x = masked(truth_of(a), where, True)
@@ -172,8 +228,15 @@ def average_of(x: Node, axes: tuple[int, ...], where: Any) -> tuple[Node, Node]:
 
 
 @implements(np.mean)
-def mean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *,
-         where: Any = True) -> Tracer:
+def mean(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: Any = False,
+    *,
+    where: Any = True,
+) -> Tracer:
     """``np.mean``: of integers in f64, of the 16-bit floats in f32, rounded once."""
     check_keywords("np.mean", {"out": out}, ())
     x = as_node(a)
@@ -184,7 +247,14 @@ def mean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims:
 
 
 def variance(
-    a: Any, axis: Any, dtype: Any, ddof: Any, keepdims: Any, where: Any, root: bool, middle: Any,
+    a: Any,
+    axis: Any,
+    dtype: Any,
+    ddof: Any,
+    keepdims: Any,
+    where: Any,
+    root: bool,
+    middle: Any,
 ) -> Tracer:
     """``np.var``, or its square root."""
     x = as_node(a)
@@ -207,14 +277,24 @@ def variance(
 
 
 def _spread(root: bool) -> Callable[..., Tracer]:
-    def run(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0,
-            keepdims: Any = False, *, where: Any = True, mean: Any = None,
-            correction: Any = None) -> Tracer:
+    def run(
+        a: Any,
+        axis: Any = None,
+        dtype: Any = None,
+        out: Any = None,
+        ddof: Any = 0,
+        keepdims: Any = False,
+        *,
+        where: Any = True,
+        mean: Any = None,
+        correction: Any = None,
+    ) -> Tracer:
         name = "np.std" if root else "np.var"
         check_keywords(name, {"out": out}, ())
         freedom = ddof if correction in (None, np._NoValue) else correction
         middle = None if mean is np._NoValue else mean
         return variance(a, axis, dtype, freedom, keepdims, where, root, middle)
+
     return run
 
 
@@ -236,8 +316,9 @@ def position(name: str, a: Any, axis: Any, keepdims: Any) -> Tracer:
         chosen = emit("or", (chosen, emit("ne", (flat, flat))))
     length = flat.shape[along]
     kind = i32 if length < 2**31 - 1 else i64
-    places = emit("where", (
-        chosen, iota(flat.shape, along, kind), scalar(kind, length, flat.shape)))
+    places = emit(
+        "where", (chosen, iota(flat.shape, along, kind), scalar(kind, length, flat.shape))
+    )
     result = cast(reduce("reduce_min", places, (along,)), i64)
     reduced = tuple(range(rank)) if axis is None else (along,)
     return wrap(kept(result, x.shape, reduced, keepdims), a)
@@ -255,98 +336,3 @@ def argmin(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = False) 
     """``np.argmin``: the first of equals, i64."""
     check_keywords("np.argmin", {"out": out}, ())
     return position("min", a, axis, keepdims)
-
-
-@implements(np.ptp)
-def ptp(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
-    """``np.ptp``: largest minus smallest."""
-    check_keywords("np.ptp", {"out": out}, ())
-    return max_(a, axis, keepdims=keepdims) - min_(a, axis, keepdims=keepdims)
-
-
-@implements(np.average)
-def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = False, *,
-            keepdims: Any = False) -> Any:
-    """``np.average``; weights have the shape of ``a`` or the length of ``axis``."""
-    if weights is None:
-        result = mean(a, axis, keepdims=keepdims)
-        places = np.full(result.shape, count(np.shape(a), axes_of(axis, np.ndim(a), "np.average")))
-        return (result, places.astype(result.dtype)) if returned else result
-    if np.shape(weights) != np.shape(a):
-        if not isinstance(axis, (int, np.integer)) or np.ndim(weights) != 1:
-            raise ShapeError(
-                "np.average: the weights do not fit", expected=f"{np.shape(a)}, or one axis and "
-                "weights of its length", got=np.shape(weights), loc=here(),
-            )
-        along = axis_of(axis, np.ndim(a), "np.average")
-        weights = np.reshape(weights, [-1 if i == along else 1 for i in range(np.ndim(a))])
-    dtype = np.result_type(a, weights)
-    wide = np.result_type(dtype, np.float64) if dtype.kind in "biu" else dtype
-    product = np.multiply(a, weights).astype(wide)
-    total = np.sum(np.broadcast_to(weights, np.shape(a)).astype(wide), axis, keepdims=keepdims)
-    result = np.sum(product, axis, keepdims=keepdims) / total
-    return (result, total) if returned else result
-
-
-def _without_nans(function: Any, value: float) -> Callable[..., Any]:
-    """A reduction that leaves out NaNs, by a value that changes nothing."""
-    def run(a: Any, axis: Any = None, **options: Any) -> Any:
-        x = as_node(a)
-        if not x.dtype.is_float:
-            return function(a, axis, **options)
-        result = function(np.where(np.isnan(a), x.dtype.numpy.type(value), a), axis, **options)
-        if abs(value) != np.inf:
-            return result
-        missing = np.all(np.isnan(a), axis, keepdims=options.get("keepdims", False))
-        return np.where(missing, x.dtype.numpy.type(np.nan), result)
-    return run
-
-
-implements(np.nansum)(_without_nans(np.sum, 0.0))
-implements(np.nanprod)(_without_nans(np.prod, 1.0))
-implements(np.nanmax)(_without_nans(np.max, -np.inf))
-implements(np.nanmin)(_without_nans(np.min, np.inf))
-
-
-@implements(np.nanmean)
-def nanmean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False) -> Any:
-    """``np.nanmean``."""
-    check_keywords("np.nanmean", {"out": out}, ())
-    if not as_node(a).dtype.is_float:
-        return mean(a, axis, dtype, keepdims=keepdims)
-    return mean(a, axis, dtype, keepdims=keepdims, where=np.logical_not(np.isnan(a)))
-
-
-@implements(np.linalg.norm)
-def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
-    """``np.linalg.norm``: of vectors for the orders None, 0, 1, 2, any p and infinity; of matrices
-    for None, 'fro', 1, -1 and infinity."""
-    wide = as_node(x)
-    x = np.astype(x, np.float64) if not wide.dtype.is_float else x
-    axes = axes_of(axis, len(wide.shape), "np.linalg.norm")
-    if ord is None or (ord == "fro" and len(axes) == 2) or (ord == 2 and len(axes) == 1):
-        return np.sqrt(np.sum(np.multiply(x, x), axes, keepdims=keepdims))
-    size = np.abs(x)
-    if len(axes) == 1:
-        return _vector_norm(size, ord, axes, keepdims)
-    if len(axes) != 2 or ord not in (1, -1, np.inf, -np.inf):
-        refuse(f"np.linalg.norm with ord={ord!r} cannot be traced",
-               "use the orders None, 'fro', 1, -1, inf or -inf for matrices")
-    listed = tuple(axis) if isinstance(axis, (tuple, list)) else axes
-    rows, columns = (axis_of(a, len(wide.shape), "np.linalg.norm") for a in listed)
-    first, second = (rows, columns) if abs(ord) == 1 else (columns, rows)
-    sums = np.sum(size, first, keepdims=True)
-    result = (np.max if ord > 0 else np.min)(sums, second, keepdims=True)
-    return result if keepdims else np.squeeze(result, axes)
-
-
-def _vector_norm(size: Any, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
-    if ord in (np.inf, -np.inf):
-        return (np.max if ord > 0 else np.min)(size, axes, keepdims=keepdims)
-    if ord == 0:
-        return np.sum(np.not_equal(size, 0).astype(size.dtype), axes, keepdims=keepdims)
-    if ord == 1:
-        return np.sum(size, axes, keepdims=keepdims)
-    if not isinstance(ord, (int, float)):
-        raise DTypeError("np.linalg.norm: no such order for vectors", got=repr(ord), loc=here())
-    return np.power(np.sum(np.power(size, ord), axes, keepdims=keepdims), 1.0 / ord)

@@ -1,4 +1,4 @@
-"""What happens when the compiler itself fails: a script that fails in the same way, and an error."""
+"""What happens when the compiler itself fails: an error, and a script that fails likewise."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ print("compiled and ran: the failure does not occur")
 def write(graph: Graph, target: Target | None, donated: tuple[int, ...], error: Exception) -> Path:
     """Write the script for this graph and failure; its name follows from its contents."""
     text = SCRIPT.format(
-        error=first_line(error), graph=show(graph).rstrip("\n"), donated=donated,
+        error=first_line(error),
+        graph=show(graph).rstrip("\n"),
+        donated=donated,
         target=target.name if target is not None else None,
     )
     folder = Path(config.get("reproducers") or tempfile.gettempdir())

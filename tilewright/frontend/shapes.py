@@ -8,24 +8,32 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.errors import DTypeError, ShapeError
+from tilewright.errors import ShapeError
 from tilewright.frontend import build
 from tilewright.frontend.build import (
-    as_node, axes_of, axis_of, cast, describe_value, emit, iota, scalar, wrap,
+    as_node,
+    axes_of,
+    axis_of,
+    emit,
+    scalar,
+    wrap,
 )
-from tilewright.frontend.elementwise import check_keywords, convert, python_number, regular
 from tilewright.frontend.location import here
 from tilewright.frontend.tracer import Tracer, describe, implements, refuse
-from tilewright.ir.attrs import FlipAttrs, PadAttrs, SliceAttrs, TransposeAttrs
+from tilewright.ir.attrs import FlipAttrs, SliceAttrs, TransposeAttrs
 from tilewright.ir.graph import Node
-from tilewright.ir.types import dtype_of, size_of
+from tilewright.ir.types import size_of
 
 
 def size(value: Any, name: str) -> int:
     """A size as a number. Raises ``TraceError`` for a traced value."""
     if isinstance(value, Tracer):
-        refuse(f"{name}: a size is a traced value", "sizes must be known while tracing: use x.shape, "
-               "or make the argument static with static_argnames", got=describe(value.node))
+        refuse(
+            f"{name}: a size is a traced value",
+            "sizes must be known while tracing: use x.shape, "
+            "or make the argument static with static_argnames",
+            got=describe(value.node),
+        )
     return operator.index(value)
 
 
@@ -38,12 +46,16 @@ def sizes(value: Any, name: str) -> tuple[int, ...]:
 def order_of(order: str, name: str) -> bool:
     """True for column-major order. Raises for anything but 'C', 'K', 'A' and 'F'."""
     if order not in ("C", "F", "A", "K"):
-        raise ShapeError(f"{name}: no such order", expected="'C' or 'F'", got=repr(order), loc=here())
+        raise ShapeError(
+            f"{name}: no such order", expected="'C' or 'F'", got=repr(order), loc=here()
+        )
     return order == "F"
 
 
 @implements(np.reshape, view=True)
-def reshape(a: Any, /, shape: Any = None, order: str = "C", *, copy: Any = None, **names: Any) -> Tracer:
+def reshape(
+    a: Any, /, shape: Any = None, order: str = "C", *, copy: Any = None, **names: Any
+) -> Tracer:
     """``np.reshape``; one size may be -1."""
     node = as_node(a)
     target = list(sizes(names.get("newshape", shape), "np.reshape"))
@@ -54,7 +66,9 @@ def reshape(a: Any, /, shape: Any = None, order: str = "C", *, copy: Any = None,
     if any(d < 0 for d in target) or size_of(tuple(target)) != node.type.size:
         raise ShapeError(
             "np.reshape: the elements do not fill the shape",
-            expected=f"{node.type.size} elements", got=f"{describe(node)} to {tuple(target)}", loc=here(),
+            expected=f"{node.type.size} elements",
+            got=f"{describe(node)} to {tuple(target)}",
+            loc=here(),
         )
     if order_of(order, "np.reshape"):
         return wrap(permute(build.reshape(permute(node), tuple(reversed(target)))), a)
@@ -89,8 +103,10 @@ def transpose(a: Any, axes: Any = None) -> Tracer:
     perm = [axis_of(p, len(node.shape), "np.transpose") for p in listed]
     if sorted(perm) != list(range(len(node.shape))):
         raise ShapeError(
-            "np.transpose: the axes are not a permutation", expected=f"each of the axes of "
-            f"{describe(node)} once", got=tuple(listed), loc=here(),
+            "np.transpose: the axes are not a permutation",
+            expected=f"each of the axes of {describe(node)} once",
+            got=tuple(listed),
+            loc=here(),
         )
     return wrap(permute(node, perm), a)
 
@@ -145,8 +161,10 @@ def squeeze(a: Any, axis: Any = None) -> Tracer:
         axes = axes_of(axis, len(node.shape), "np.squeeze")
     if any(node.shape[i] != 1 for i in axes):
         raise ShapeError(
-            "np.squeeze: an axis has more than one place", expected="axes of size 1",
-            got=f"axes {axes} of {describe(node)}", loc=here(),
+            "np.squeeze: an axis has more than one place",
+            expected="axes of size 1",
+            got=f"axes {axes} of {describe(node)}",
+            loc=here(),
         )
     return wrap(build.reshape(node, tuple(d for i, d in enumerate(node.shape) if i not in axes)), a)
 
@@ -156,11 +174,14 @@ def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Tracer:
     """``np.broadcast_to``."""
     node, target = as_node(array), sizes(shape, "np.broadcast_to")
     fits = len(target) >= len(node.shape) and all(
-        d in (1, t) for d, t in zip(reversed(node.shape), reversed(target), strict=False))
+        d in (1, t) for d, t in zip(reversed(node.shape), reversed(target), strict=False)
+    )
     if not fits:
         raise ShapeError(
-            "np.broadcast_to: the shape does not fit", expected=f"a shape that {describe(node)} "
-            "stretches to", got=target, loc=here(),
+            "np.broadcast_to: the shape does not fit",
+            expected=f"a shape that {describe(node)} stretches to",
+            got=target,
+            loc=here(),
         )
     return wrap(build.broadcast_to(node, target), array)
 
@@ -244,7 +265,9 @@ def slice_node(node: Node, axis: int, start: int, stop: int, step: int = 1) -> N
 
 def part(node: Node, starts: Sequence[int], stops: Sequence[int], steps: Sequence[int]) -> Node:
     """A range of every axis; the node itself if it is all of it."""
-    whole = all(s == 0 for s in starts) and all(s == 1 for s in steps) and tuple(stops) == node.shape
+    whole = (
+        all(s == 0 for s in starts) and all(s == 1 for s in steps) and tuple(stops) == node.shape
+    )
     if whole:
         return node
     attrs = SliceAttrs(tuple(starts), tuple(stops), tuple(steps))
@@ -254,83 +277,8 @@ def part(node: Node, starts: Sequence[int], stops: Sequence[int], steps: Sequenc
     return emit("slice", (node,), attrs)
 
 
-def join(name: str, arrays: Sequence[Any], axis: int, dtype: Any = None) -> Node:
-    """Operands of any kind one after another, in their common type."""
-    values = [regular(a, name) for a in arrays]
-    if not values:
-        raise ShapeError(f"{name}: no arrays to join", loc=here())
-    found = np.dtype(dtype) if dtype is not None else np.result_type(
-        *(np.asarray(v).dtype if python_number(v) else v.dtype for v in values))
-    nodes = [convert(v, found, np.shape(v)) for v in values]
-    first = nodes[0]
-    along = axis_of(axis, len(first.shape), name)
-    for node in nodes:
-        same = len(node.shape) == len(first.shape) and all(
-            a == b for i, (a, b) in enumerate(zip(node.shape, first.shape, strict=True)) if i != along)
-        if not same:
-            raise ShapeError(
-                f"{name}: the shapes do not fit", expected=f"the sizes of {describe(first)} off axis "
-                f"{along}", got=describe(node), loc=here(),
-            )
-    filled = [n for n in nodes if n.shape[along]] or nodes[:1]
-    return build.concat(filled, along)
-
-
-@implements(np.concatenate, np.concat)
-def concatenate(arrays: Any, /, axis: Any = 0, out: Any = None, *, dtype: Any = None,
-                casting: str = "same_kind") -> Tracer:
-    """``np.concatenate``."""
-    check_keywords("np.concatenate", {"out": out}, ())
-    listed = list(arrays)
-    if axis is None:
-        listed, axis = [np.ravel(a) for a in listed], 0
-    if any(np.ndim(a) == 0 for a in listed):
-        raise ShapeError("np.concatenate: 0-d arrays have no axis", loc=here(),
-                         hint="use np.stack to join numbers")
-    return wrap(join("np.concatenate", listed, axis, dtype), *listed)
-
-
-@implements(np.stack)
-def stack(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None,
-          casting: str = "same_kind") -> Tracer:
-    """``np.stack``."""
-    check_keywords("np.stack", {"out": out}, ())
-    listed = list(arrays)
-    if len({np.shape(a) for a in listed}) > 1:
-        raise ShapeError("np.stack: the shapes differ", expected="arrays of one shape", loc=here(),
-                         got=", ".join(describe_value(a) for a in listed))
-    along = axis_of(axis, np.ndim(listed[0]) + 1, "np.stack") if listed else 0
-    return wrap(join("np.stack", [np.expand_dims(a, along) for a in listed], along, dtype), *listed)
-
-
-@implements(np.hstack)
-def hstack(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Any:
-    """``np.hstack``."""
-    listed = [np.atleast_1d(a) for a in tup]
-    return concatenate(listed, 0 if np.ndim(listed[0]) == 1 else 1, dtype=dtype)
-
-
-@implements(np.vstack)
-def vstack(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Any:
-    """``np.vstack``."""
-    return concatenate([np.atleast_2d(a) for a in tup], 0, dtype=dtype)
-
-
-@implements(np.dstack)
-def dstack(tup: Any) -> Any:
-    """``np.dstack``."""
-    return concatenate([np.atleast_3d(a) for a in tup], 2)
-
-
-@implements(np.column_stack)
-def column_stack(tup: Any) -> Any:
-    """``np.column_stack``."""
-    columns = [a if np.ndim(a) > 1 else np.reshape(a, (-1, 1)) for a in tup]
-    return concatenate(columns, 1)
-
-
 @implements(np.tile)
-def tile(A: Any, reps: Any) -> Any:
+def tile(A: Any, reps: Any) -> Any:  # noqa: N803 - NumPy's name
     """``np.tile``."""
     times = sizes(reps, "np.tile")
     node = as_node(A)
@@ -348,14 +296,17 @@ def repeat(a: Any, repeats: Any, axis: Any = None) -> Any:
     if isinstance(repeats, Tracer):
         size(repeats, "np.repeat")
     node = as_node(a)
-    node, along = (build.reshape(node, (node.type.size,)), 0) if axis is None else (
-        node, axis_of(axis, len(node.shape), "np.repeat"))
+    node, along = (
+        (build.reshape(node, (node.type.size,)), 0)
+        if axis is None
+        else (node, axis_of(axis, len(node.shape), "np.repeat"))
+    )
     if np.size(repeats) != 1:
         places = np.repeat(np.arange(node.shape[along]), np.asarray(repeats))
         return np.take(wrap(node, a), places, along)
     times = int(np.asarray(repeats).reshape(()))
-    shape = (*node.shape[:along + 1], times, *node.shape[along + 1:])
+    shape = (*node.shape[: along + 1], times, *node.shape[along + 1 :])
     axes = [i for i in range(len(shape)) if i != along + 1]
     wide = build.broadcast_in(node, shape, axes)
-    target = (*node.shape[:along], node.shape[along] * times, *node.shape[along + 1:])
+    target = (*node.shape[:along], node.shape[along] * times, *node.shape[along + 1 :])
     return wrap(build.reshape(wide, target), a)

@@ -45,7 +45,8 @@ class Parameters:
         by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self.positional = tuple(p.name for p in found if p.kind in by_place)
         self.named = tuple(
-            p.name for p in found if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
+            p.name for p in found if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        )
         rest = [p.name for p in found if p.kind is inspect.Parameter.VAR_POSITIONAL]
         self.rest = rest[0] if rest else "args"
         open_ended = not found or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found)
@@ -56,12 +57,16 @@ class Parameters:
                 raise TraceError(
                     f"{option} names {unknown[0]!r}, which is no parameter",
                     expected=f"names among {', '.join(names and [p.name for p in found])}",
-                    got=unknown[0], loc=here(),
+                    got=unknown[0],
+                    loc=here(),
                 )
         both = sorted(self.static & self.donated)
         if both:
-            raise TraceError(f"the parameter {both[0]!r} is both static and donated", loc=here(),
-                             hint="only arrays can be donated")
+            raise TraceError(
+                f"the parameter {both[0]!r} is both static and donated",
+                loc=here(),
+                hint="only arrays can be donated",
+            )
 
     def name(self, place: int) -> str:
         """The name of the positional argument at this place."""
@@ -76,7 +81,7 @@ class Parameters:
         if not kwargs:
             return args, kwargs
         named = dict(kwargs)
-        for name in self.positional[len(args):]:
+        for name in self.positional[len(args) :]:
             if name not in named or name not in self.named:
                 break
             args = (*args, named.pop(name))
@@ -101,7 +106,7 @@ class Parameters:
     def join(
         self, places: int, dynamic: Mapping[str, Any], static: Sequence[tuple[str, Any]]
     ) -> tuple[list[Any], dict[str, Any]]:
-        """The call that was split: its first ``places`` arguments by position, the others by name."""
+        """The call that was split: the first ``places`` arguments by position, the rest by name."""
         named = {**dynamic, **dict(static)}
         return [named.pop(self.name(i)) for i in range(places)], named
 
@@ -115,22 +120,29 @@ class Parameters:
 
 def paths_of(dynamic: Mapping[str, Any]) -> list[str]:
     """How Python would spell each leaf of the arguments: ``params['w'][0]``."""
-    return [path for name, value in dynamic.items()
-            for path in tree.paths(tree.structure(value), name)]
+    return [
+        path for name, value in dynamic.items() for path in tree.paths(tree.structure(value), name)
+    ]
 
 
 def check_hashable(name: str, value: Any) -> None:
     """Raise ``TraceError`` for a static argument that cannot be looked up."""
     if isinstance(value, Tracer):
-        raise TraceError(f"the static argument {name!r} is a traced value", got=repr(value), loc=here(),
-                         hint="static arguments must be known while tracing")
+        raise TraceError(
+            f"the static argument {name!r} is a traced value",
+            got=repr(value),
+            loc=here(),
+            hint="static arguments must be known while tracing",
+        )
     try:
         hash(value)
     except TypeError:
         raise TraceError(
-            f"the static argument {name!r} is not hashable", expected="a value with __hash__ and "
+            f"the static argument {name!r} is not hashable",
+            expected="a value with __hash__ and "
             "__eq__, such as a number, a string, a tuple or a frozen dataclass",
-            got=f"{type(value).__name__} {value!r}", loc=here(),
+            got=f"{type(value).__name__} {value!r}",
+            loc=here(),
             hint="make it a tuple, or leave it out of static_argnames if it holds arrays",
         ) from None
 
@@ -150,7 +162,7 @@ class Signature:
 
 
 def distinct(value: Any) -> Hashable:
-    """A key that keeps apart what ``==`` confuses: 1, True and 1.0; 0.0 and -0.0; tuples of them."""
+    """A key that keeps apart what ``==`` confuses: 1, True, 1.0; 0.0, -0.0; tuples of them."""
     if isinstance(value, tuple):
         return (type(value), *map(distinct, value))
     if isinstance(value, float):
@@ -159,8 +171,8 @@ def distinct(value: Any) -> Hashable:
 
 
 def key_of(leaf: Any) -> Hashable:
-    """What the compiled function depends on in a leaf; ``None`` for one that is no array or number."""
-    kind = type(leaf)
+    """What the compiled function depends on in a leaf; ``None`` if it is no array or number."""
+    kind: Any = type(leaf)
     if kind is np.ndarray:
         return (leaf.dtype, leaf.shape)
     if kind in NUMBERS:
@@ -203,7 +215,10 @@ def unsupported(path: str, got: str) -> DTypeError:
         hint = "convert it with .astype before the call"
     return DTypeError(
         f"the argument {path} has a type that is not supported",
-        expected=f"a NumPy array or number of one of {SUPPORTED}", got=got, loc=here(), hint=hint,
+        expected=f"a NumPy array or number of one of {SUPPORTED}",
+        got=got,
+        loc=here(),
+        hint=hint,
     )
 
 
@@ -220,7 +235,9 @@ def to_array(leaf: Any, path: str = "a number") -> np.ndarray:
     except OverflowError:
         raise DTypeError(
             f"the argument {path} is a Python integer that does not fit",
-            expected="-2**63 to 2**63 - 1 (i64)", got=leaf, loc=here(),
+            expected="-2**63 to 2**63 - 1 (i64)",
+            got=leaf,
+            loc=here(),
             hint="pass np.uint64(value) or a float",
         ) from None
 
@@ -256,8 +273,10 @@ def changes(old: InputSpec, new: InputSpec) -> list[str]:
     lines = []
     if old.type.shape != new.type.shape:
         lines.append(f"shape {old.type.shape} -> {new.type.shape}")
-    kinds = [f"Python {s.type.dtype.numpy.name.rstrip('0123456789')}" if s.weak else str(s.type.dtype)
-             for s in (old, new)]
+    kinds = [
+        f"Python {s.type.dtype.numpy.name.rstrip('0123456789')}" if s.weak else str(s.type.dtype)
+        for s in (old, new)
+    ]
     if kinds[0] != kinds[1]:
         lines.append(f"dtype {kinds[0]} -> {kinds[1]}")
     return lines

@@ -21,8 +21,15 @@ from tilewright.ir.graph import Graph, Node, substitute
 from tilewright.ir.types import TensorType
 
 __all__ = [
-    "InputSpec", "Traced", "Tracer", "as_node", "current", "inline", "trace_function",
-    "trace_nodes", "wrap",
+    "InputSpec",
+    "Traced",
+    "Tracer",
+    "as_node",
+    "current",
+    "inline",
+    "trace_function",
+    "trace_nodes",
+    "wrap",
 ]
 
 
@@ -64,8 +71,11 @@ class Traced:
 
 
 def trace_nodes(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
-    level_inputs: Collection[int] | None = None, paths: Sequence[str] | None = None,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    level_inputs: Collection[int] | None = None,
+    paths: Sequence[str] | None = None,
 ) -> tuple[Graph, tree.TreeSpec, tuple[Node, ...]]:
     """Run ``function`` in a new innermost trace: (graph, structure of the result, input nodes).
 
@@ -86,8 +96,11 @@ def trace_nodes(
 
 
 def trace_function(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
-    level_inputs: Collection[int] | None = None, paths: Sequence[str] | None = None,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    level_inputs: Collection[int] | None = None,
+    paths: Sequence[str] | None = None,
 ) -> Traced:
     """:func:`trace_nodes` with all that is known about the arguments and results."""
     leaves, spec = tree.flatten((args, kwargs))
@@ -103,7 +116,8 @@ def trace_function(
         out_leaves, out_tree = tree.flatten(_call(function, new_args, new_kwargs))
         outputs = tuple(
             _result_node(leaf, path, loc)
-            for leaf, path in zip(out_leaves, tree.paths(out_tree, "result"), strict=True))
+            for leaf, path in zip(out_leaves, tree.paths(out_tree, "result"), strict=True)
+        )
     graph = Graph(tuple(trace.inputs), outputs, trace.name)
     weak = tuple(is_weak(leaf) for leaf in out_leaves)
     return Traced(graph, tuple(trace.paths.values()), out_tree, weak)
@@ -123,7 +137,9 @@ def input_spec(leaf: Any, path: str) -> InputSpec:
     if isinstance(leaf, Tracer):
         return InputSpec(leaf.node.type, leaf.weak)
     array = np.asarray(leaf)
-    return InputSpec(TensorType(checked_dtype(array.dtype, f"argument {path}"), array.shape), is_weak(leaf))
+    return InputSpec(
+        TensorType(checked_dtype(array.dtype, f"argument {path}"), array.shape), is_weak(leaf)
+    )
 
 
 def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -140,8 +156,10 @@ def _result_node(leaf: Any, path: str, loc: Location | None) -> Node:
     if isinstance(leaf, (Tracer, np.ndarray, np.generic, bool, int, float)):
         return as_node(leaf, path)
     raise DTypeError(
-        f"{path} cannot be returned from a traced function", loc=loc,
-        expected="arrays and numbers in dicts, lists, tuples and dataclasses", got=repr(leaf),
+        f"{path} cannot be returned from a traced function",
+        loc=loc,
+        expected="arrays and numbers in dicts, lists, tuples and dataclasses",
+        got=repr(leaf),
     )
 
 

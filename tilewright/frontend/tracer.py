@@ -98,12 +98,14 @@ def describe(node: Node) -> str:
 
 
 def implements(*numpy_functions: Any, view: bool = False) -> Callable[[Function], Function]:
-    """Enter a function into :data:`FUNCTIONS`; the result of a ``view`` shares its operand's memory."""
+    """Enter a function into :data:`FUNCTIONS`; the result of a ``view`` shares memory."""
+
     def enter(function: Function) -> Function:
         entry = _sharing(function) if view else function
         for numpy_function in numpy_functions:
             FUNCTIONS[numpy_function] = entry
         return function
+
     return enter
 
 
@@ -113,6 +115,7 @@ def _sharing(function: Function) -> Function:
         if isinstance(base, Tracer):
             share(base, result)
         return result
+
     return run
 
 
@@ -189,19 +192,21 @@ class Tracer:
 
     def __format__(self, spec: str) -> str:
         if spec:
-            refuse(f"a traced value has no digits to format with {spec!r}",
-                   "return it from the jitted function and print it outside",
-                   got=describe(self.node))
+            refuse(
+                f"a traced value has no digits to format with {spec!r}",
+                "return it from the jitted function and print it outside",
+                got=describe(self.node),
+            )
         return repr(self)
 
     # --- what is done with it -------------------------------------------------------------
     @property
-    def T(self) -> Any:
+    def T(self) -> Any:  # noqa: N802 - NumPy's name
         """The array with its axes in reverse order."""
         return call(np.transpose, self)
 
     @property
-    def mT(self) -> Any:
+    def mT(self) -> Any:  # noqa: N802 - NumPy's name
         """The array with its last two axes swapped."""
         return call(np.matrix_transpose, self)
 
@@ -236,9 +241,12 @@ class Tracer:
 
     def __iter__(self) -> Iterator[Any]:
         if not self.shape:
-            refuse("iteration over a traced 0-d array",
-                   "its contents are not known while it is traced; iterate over a Python sequence, "
-                   "or make the argument static with static_argnames", got=describe(self.node))
+            refuse(
+                "iteration over a traced 0-d array",
+                "its contents are not known while it is traced; iterate over a Python sequence, "
+                "or make the argument static with static_argnames",
+                got=describe(self.node),
+            )
         return (self[i] for i in range(self.shape[0]))
 
     def __copy__(self) -> Any:
@@ -255,59 +263,83 @@ class Tracer:
         found = FUNCTIONS.get(function)
         if found is None:
             name = f"{function.__module__}.{function.__name__}".replace("numpy.", "np.")
-            refuse(f"the NumPy function {name} cannot be traced",
-                   "write it with functions that can (see dir(tw.numpy)), or call it outside "
-                   "the jitted function and pass the result in")
+            refuse(
+                f"the NumPy function {name} cannot be traced",
+                "write it with functions that can (see dir(tw.numpy)), or call it outside "
+                "the jitted function and pass the result in",
+            )
         return found(*args, **kwargs)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         _refuse_storing(self)
-        refuse("a traced value cannot become a NumPy array: its contents are not known yet",
-               "use functions that dispatch (np.stack, np.where, ...) or tw.numpy.asarray",
-               got=describe(self.node))
+        refuse(
+            "a traced value cannot become a NumPy array: its contents are not known yet",
+            "use functions that dispatch (np.stack, np.where, ...) or tw.numpy.asarray",
+            got=describe(self.node),
+        )
 
     # --- what would need the contents -----------------------------------------------------
     def __bool__(self) -> bool:
-        refuse("the truth of a traced value is not known while it is traced",
-               "instead of Python's if, while, and, or, not use np.where and np.logical_and, or make "
-               "the argument static with static_argnames", got=describe(self.node))
+        refuse(
+            "the truth of a traced value is not known while it is traced",
+            "instead of Python's if, while, and, or, not use np.where and np.logical_and, or make "
+            "the argument static with static_argnames",
+            got=describe(self.node),
+        )
 
     def __float__(self) -> float:
         _refuse_storing(self)
-        refuse("float() of a traced value: its contents are not known while it is traced",
-               "use x.astype(float), or call float() on the result outside the jitted function",
-               got=describe(self.node))
+        refuse(
+            "float() of a traced value: its contents are not known while it is traced",
+            "use x.astype(float), or call float() on the result outside the jitted function",
+            got=describe(self.node),
+        )
 
     def __int__(self) -> int:
         _refuse_storing(self)
-        refuse("int() of a traced value: its contents are not known while it is traced",
-               "use x.astype(int), or make the argument static with static_argnames",
-               got=describe(self.node))
+        refuse(
+            "int() of a traced value: its contents are not known while it is traced",
+            "use x.astype(int), or make the argument static with static_argnames",
+            got=describe(self.node),
+        )
 
     def __complex__(self) -> complex:
-        refuse("complex() of a traced value: its contents are not known while it is traced",
-               "complex numbers are not supported", got=describe(self.node))
+        refuse(
+            "complex() of a traced value: its contents are not known while it is traced",
+            "complex numbers are not supported",
+            got=describe(self.node),
+        )
 
     def __index__(self) -> int:
-        refuse("a traced value cannot be used as a Python index, size or range",
-               "sizes must be known while tracing: use x.shape, or make the argument static with "
-               "static_argnames", got=describe(self.node))
+        refuse(
+            "a traced value cannot be used as a Python index, size or range",
+            "sizes must be known while tracing: use x.shape, or make the argument static with "
+            "static_argnames",
+            got=describe(self.node),
+        )
 
     def item(self, *index: Any) -> Any:
         """Raises ``TraceError``: the contents are not known."""
-        refuse(".item() of a traced value: its contents are not known while it is traced",
-               "call it on the result outside the jitted function", got=describe(self.node))
+        refuse(
+            ".item() of a traced value: its contents are not known while it is traced",
+            "call it on the result outside the jitted function",
+            got=describe(self.node),
+        )
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        refuse("in-place assignment to a traced array",
-               "use y = x.at[index].set(value) or x.at[index].add(value), or np.where",
-               got=describe(self.node))
+        refuse(
+            "in-place assignment to a traced array",
+            "use y = x.at[index].set(value) or x.at[index].add(value), or np.where",
+            got=describe(self.node),
+        )
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and hasattr(np.ndarray, name):
-            refuse(f"the array method or attribute .{name} cannot be traced",
-                   "write it with functions that can (see dir(tw.numpy))",
-                   got=describe(self.node))
+            refuse(
+                f"the array method or attribute .{name} cannot be traced",
+                "write it with functions that can (see dir(tw.numpy))",
+                got=describe(self.node),
+            )
         raise AttributeError(f"a traced array has no attribute {name!r}")
 
 
@@ -317,85 +349,9 @@ def _refuse_storing(value: Tracer) -> None:
     if frame is None or frame.f_lasti < 0:
         return
     if dis.opname[frame.f_code.co_code[frame.f_lasti]] == "STORE_SUBSCR":
-        refuse("in-place assignment of a traced value to a NumPy array",
-               "a traced function cannot change an array in place: build the result with "
-               "np.where, np.concatenate, np.stack or x.at[index].set(value)",
-               got=describe(value.node))
-
-
-_NUMBERS = (bool, int, float)
-
-
-def _is_weak(value: Any) -> bool:
-    if isinstance(value, Tracer):
-        return value.weak
-    return isinstance(value, _NUMBERS) and not isinstance(value, np.generic)
-
-
-def _binary(ufunc: np.ufunc, left: Any, right: Any) -> Any:
-    result = call(ufunc, left, right)
-    if _is_weak(left) and _is_weak(right):
-        result.weak = True
-    return result
-
-
-def _operand(value: Any) -> bool:
-    return isinstance(value, (Tracer, np.ndarray, np.generic, complex, list, tuple, *_NUMBERS))
-
-
-def _operator(ufunc: np.ufunc) -> tuple[Function, Function, Function]:
-    """The three methods of a binary operator: left, right and in place."""
-    def left(self: Tracer, other: Any) -> Any:
-        return _binary(ufunc, self, other) if _operand(other) else NotImplemented
-
-    def right(self: Tracer, other: Any) -> Any:
-        return _binary(ufunc, other, self) if _operand(other) else NotImplemented
-
-    def in_place(self: Tracer, other: Any) -> Any:
-        if not self.shape or not _operand(other):
-            return NotImplemented
-        return HOOKS["assign"](self, call(ufunc, self, other))
-
-    return left, right, in_place
-
-
-def _unary(ufunc: np.ufunc) -> Function:
-    def run(self: Tracer) -> Any:
-        result = call(ufunc, self)
-        result.weak = self.weak
-        return result
-    return run
-
-
-def _method(function: Any) -> Function:
-    def run(self: Tracer, *args: Any, **kwargs: Any) -> Any:
-        return call(function, self, *args, **kwargs)
-    run.__doc__ = f"``np.{function.__name__}`` of this array."
-    return run
-
-
-for _name, _ufunc in {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide,
-    "floordiv": np.floor_divide, "mod": np.remainder, "pow": np.power, "matmul": np.matmul,
-    "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
-    "lshift": np.left_shift, "rshift": np.right_shift, "divmod": np.divmod,
-}.items():
-    for _prefix, _function in zip(("__", "__r", "__i"), _operator(_ufunc), strict=True):
-        if (_prefix, _name) != ("__i", "divmod"):
-            setattr(Tracer, f"{_prefix}{_name}__", _function)
-for _name, _ufunc in {
-    "lt": np.less, "le": np.less_equal, "eq": np.equal, "ne": np.not_equal,
-    "gt": np.greater, "ge": np.greater_equal,
-}.items():
-    setattr(Tracer, f"__{_name}__", _operator(_ufunc)[0])
-for _name, _ufunc in {
-    "neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert,
-}.items():
-    setattr(Tracer, f"__{_name}__", _unary(_ufunc))
-for _function in (
-    np.sum, np.prod, np.max, np.min, np.mean, np.var, np.std, np.any, np.all, np.argmax, np.argmin,
-    np.ravel, np.squeeze, np.swapaxes, np.dot, np.clip, np.round, np.copy, np.take, np.repeat,
-    np.diagonal, np.trace,
-):
-    setattr(Tracer, _function.__name__, _method(_function))
-Tracer.conj = Tracer.conjugate = _method(np.copy)  # type: ignore[attr-defined]
+        refuse(
+            "in-place assignment of a traced value to a NumPy array",
+            "a traced function cannot change an array in place: build the result with "
+            "np.where, np.concatenate, np.stack or x.at[index].set(value)",
+            got=describe(value.node),
+        )

@@ -79,16 +79,20 @@ def leaves_like(spec: TreeSpec, tree: Any, what: str) -> list[Any]:
         return found
     expected, got = difference(spec, other)
     raise TraceError(
-        f"{what} has another structure", expected=expected, got=got, loc=here(),
+        f"{what} has another structure",
+        expected=expected,
+        got=got,
+        loc=here(),
         hint="compare tw.tree.structure of both; None is a tree without leaves",
     )
 
 
 def difference(expected: TreeSpec, got: TreeSpec, path: str = "") -> tuple[str, str]:
-    """The first place where two structures differ, in words: what is expected there, and what is."""
+    """The first place where two structures differ: what is expected there, and what there is."""
     same_kind = expected.type is got.type and expected.num_children == got.num_children
     if same_kind and expected.entries() == got.entries():
-        names = [accessor.codify("") for accessor in expected.one_level().accessors()]
+        level = expected.one_level()
+        names = [accessor.codify("") for accessor in level.accessors()] if level else []
         for name, a, b in zip(names, expected.children(), got.children(), strict=True):
             if a != b:
                 return difference(a, b, path + name)
@@ -123,12 +127,12 @@ def _register_dataclass(cls: type) -> None:
     dynamic = tuple(f.name for f in fields if not f.metadata.get("static"))
     static = tuple(f.name for f in fields if f.metadata.get("static"))
 
-    def split(value: Any) -> tuple[tuple[Any, ...], Any, tuple[str, ...]]:
+    def split(value: Any) -> Any:
         rest = tuple(getattr(value, name) for name in static)
         return tuple(getattr(value, name) for name in dynamic), rest, dynamic
 
-    def join(rest: tuple[Any, ...], children: Iterable[Any]) -> Any:
-        value = object.__new__(cls)
+    def join(rest: Any, children: Any) -> Any:
+        value: Any = object.__new__(cls)
         for name, child in (*zip(dynamic, children, strict=True), *zip(static, rest, strict=True)):
             object.__setattr__(value, name, child)
         return value
