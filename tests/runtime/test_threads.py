@@ -16,7 +16,7 @@ import pytest
 from runtime_programs import HALF, MANY, adder, counter, reverser, scribbler
 
 from tilewright import config
-from tilewright.runtime.native_team import TEAM
+from tilewright.runtime.native_team import BOX, BOX_WORDS, TEAM
 from tilewright.runtime.threads import team, threads, threads_in_force, threads_now
 
 X = np.arange(64, dtype=np.float32)
@@ -55,6 +55,30 @@ def test_sleeping_workers_wake_up() -> None:
     with threads(2):
         for _ in range(20):
             pause.wait(0.002)
+            np.testing.assert_array_equal(run([X, Y])[0], (X + Y)[::-1])
+
+
+SHORT = 10**6
+"""Flops of a program that is worth a team, but not worth waiting for workers to wake up."""
+
+
+def test_a_short_program_does_not_wait_for_sleeping_workers() -> None:
+    run, long, pause = counter(SHORT), counter(), threading.Event()
+    assert (run.work.mode, long.work.mode) == (2, 3)
+    asleep = team().boxes.reshape(-1, BOX_WORDS)[:, BOX["SLEEPS"]]
+    with threads(3):
+        for call in (run, run._call_slowly):
+            assert long([])[0] == 3
+            while not asleep[:2].all():
+                pause.wait(0.001)
+            assert (call([]) if call is run else call())[0] == 1
+    assert long([])[0] == threads_in_force()
+
+
+def test_short_programs_one_after_another() -> None:
+    run = reverser(SHORT)
+    with threads(3):
+        for _ in range(2000):
             np.testing.assert_array_equal(run([X, Y])[0], (X + Y)[::-1])
 
 
@@ -235,9 +259,15 @@ with threads(3):
 def test_interrupts_leave_the_team_usable() -> None:
     code = ONES + """
 import os, signal, threading, time
-run, caught = reverser(), 0
+run, caught, inside = reverser(), 0, False
 me = os.getpid()
 done = threading.Event()
+def interrupt(*_):
+    global inside
+    if inside:
+        inside = False
+        raise KeyboardInterrupt
+signal.signal(signal.SIGINT, interrupt)
 def poke():
     for _ in range(50):
         time.sleep(0.002)
@@ -247,6 +277,7 @@ poker = threading.Thread(target=poke)
 poker.start()
 while not done.is_set():
     try:
+        inside = True
         with threads(1 + caught % 4):
             for _ in range(1000): run([x, x])
     except KeyboardInterrupt:

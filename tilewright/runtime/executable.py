@@ -91,7 +91,7 @@ class Executable:
         for i, array in enumerate((*arrays, *fresh[:len(self.plan.outputs)], *self.constants)):
             table[i] = address_of(array)
         threads = 1
-        if self.work.mode == 2:
+        if self.work.mode >= 2:
             threads = max(1, min(threads_now(), self.work.most_threads))
         space = memory.take(self.arena + threads * self.stride)
         try:
@@ -99,7 +99,7 @@ class Executable:
             run = support().run if self.work.mode else support().run_here
             status = run(
                 team().address, self.native.address, table.ctypes.data, threads,
-                space + self.arena, self.stride,
+                space + self.arena, self.stride, self.work.mode == 3,
             )
         finally:
             memory.give(space)

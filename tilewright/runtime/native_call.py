@@ -24,7 +24,7 @@ define internal i64 @threads(ptr %call) {
 entry:
   %mode = word i64 %call MODE
   %team = word ptr %call TEAM
-  %several = icmp eq i64 %mode, 2
+  %several = icmp uge i64 %mode, 2
   br i1 %several, label %look, label %one
 one:
   ret i64 1
@@ -91,7 +91,9 @@ here:
   br label %ran
 away:
   %thread = capi ptr %api PyEval_SaveThread()
-  %status2 = call i64 @tw_run(ptr %team, ptr %code, ptr %table, i64 %n, ptr %scratch, i64 %stride)
+  %wake = icmp eq i64 %mode, 3
+  %status2 = call i64 @tw_run(ptr %team, ptr %code, ptr %table, i64 %n, ptr %scratch, i64 %stride, \
+i1 %wake)
   capi void %api PyEval_RestoreThread(ptr %thread)
   br label %ran
 ran:

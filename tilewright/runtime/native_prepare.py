@@ -27,8 +27,8 @@ TEMPLATE     the program's table, ENTRIES long, with the constants filled in
 RESULT       descriptions of RESULTS new arrays: table entry, bytes, descr, rank, shape
 COPY         COPIES triples (to, from, bytes) of table entries to copy after the run
 ARENA        the table entry of the arena, of ARENA_BYTES; STRIDE: bytes of scratch per thread
-MODE         0: run here with the interpreter lock held; 1: here without it; 2: on a team of up to
-             MOST threads
+MODE         0: run here with the interpreter lock held; 1: here without it; 2, 3: on a team of
+             up to MOST threads, in 3 even if its workers have to be woken
 ORDER        permutation of the inputs, for the overlap test; 0 where nothing is donated
 RANGES       per input 2 * bytes + (1 if donated)
 BYTES        size of the frame; ..._AT: words of it where its parts start

@@ -181,8 +181,41 @@ define internal i64 @alone(ptr %program, ptr %table, ptr %scratch) {
   ret i64 %status
 }
 
+; How many threads are there at once: the caller and the workers up to the first that sleeps. Those
+; that sleep are woken, but for the next program.
+define internal i64 @awake(ptr %team, i64 %of) {
+entry:
+  %boxes = word ptr %team BOXES
+  br label %look
+look:
+  %tid = phi i64 [ 1, %entry ], [ %tid1, %next ]
+  %ready = phi i64 [ %of, %entry ], [ %ready1, %next ]
+  %more = icmp ult i64 %tid, %of
+  br i1 %more, label %one, label %end
+one:
+  %before = sub i64 %tid, 1
+  %offset = mul i64 %before, $BOX_WORDS
+  %box = at %boxes %offset
+  %sleeps_at = at %box SLEEPS
+  %sleeps = load atomic i64, ptr %sleeps_at monotonic, align 8
+  %asleep = icmp ne i64 %sleeps, 0
+  br i1 %asleep, label %nudge, label %next
+nudge:
+  call void @os_wake(ptr %team, ptr %box)
+  %fewer = call i64 @llvm.umin.i64(i64 %ready, i64 %tid)
+  br label %next
+next:
+  %ready1 = phi i64 [ %ready, %one ], [ %fewer, %nudge ]
+  %tid1 = add i64 %tid, 1
+  br label %look
+end:
+  ret i64 %ready
+}
+
 ; Runs a program on up to %wanted threads, or alone where others have the team; returns its status.
-define i64 @tw_run(ptr %team, ptr %program, ptr %table, i64 %wanted, ptr %scratch, i64 %stride) {
+; Unless %wake, workers that sleep are left out: the program is over before they would come.
+define i64 @tw_run(ptr %team, ptr %program, ptr %table, i64 %wanted, ptr %scratch, i64 %stride, \
+i1 %wake) {
 entry:
   %several = icmp ugt i64 %wanted, 1
   br i1 %several, label %lock, label %solo
@@ -194,7 +227,13 @@ lock:
 count:
   %workers = word i64 %team WORKERS
   %most = add i64 %workers, 1
-  %of = call i64 @llvm.umin.i64(i64 %wanted, i64 %most)
+  %there = call i64 @llvm.umin.i64(i64 %wanted, i64 %most)
+  br i1 %wake, label %decide, label %short
+short:
+  %awake = call i64 @awake(ptr %team, i64 %there)
+  br label %decide
+decide:
+  %of = phi i64 [ %there, %count ], [ %awake, %short ]
   %enough = icmp ugt i64 %of, 1
   br i1 %enough, label %prepare, label %unlock
 unlock:

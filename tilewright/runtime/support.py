@@ -67,7 +67,7 @@ def support() -> Support:
     """The machine code; assembled at the first use."""
     address = machine.load(native_source(), FUNCTIONS)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    run = (number, pointer, pointer, pointer, number, pointer, number)
+    run = (number, pointer, pointer, pointer, number, pointer, number, ctypes.c_bool)
     free, held = ctypes.CFUNCTYPE, ctypes.PYFUNCTYPE
     return Support(
         worker=free(None, pointer, pointer, number, number)(address["tw_worker"]),

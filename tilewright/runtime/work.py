@@ -15,6 +15,8 @@ HOLD_LOCK_BELOW = 10e-6
 """Seconds below which handing the interpreter lock over costs more than others gain from it."""
 ALONE_BELOW = 20e-6
 """Seconds below which waking and joining a team costs more than it gives."""
+WAKE_FROM = 100e-6
+"""Seconds from which it pays to wait until workers that sleep have woken up."""
 SHARE = 5e-6
 """Seconds of work that one more thread must find."""
 
@@ -24,7 +26,8 @@ class Work:
     """How to run a program.
 
     mode  0: on the calling thread with the interpreter lock held, 1: there without the lock,
-          2: on a team of up to ``most_threads``, without the lock
+          2: on a team of up to ``most_threads``, without the lock, of workers that are awake,
+          3: the same, and workers that sleep are woken
     """
 
     seconds: float
@@ -43,4 +46,4 @@ def estimate(plan: Plan) -> Work:
         return Work(seconds, 0, 1)
     if seconds < ALONE_BELOW:
         return Work(seconds, 1, 1)
-    return Work(seconds, 2, int(seconds / SHARE))
+    return Work(seconds, 2 if seconds < WAKE_FROM else 3, int(seconds / SHARE))
