@@ -19,21 +19,23 @@ class Memory(Core):
     def address(self, buffer: Buffer, index: Affine) -> str:
         """The place of a uniform index. What is constant in a loop is added outside of it."""
         element = llvm_type(memory(buffer.dtype))
-        place = self.pointers[buffer.name]
-        depths = self.b.depths
-        by_depth = sorted(index.terms, key=lambda t: depths.get(t[0], 0))
-        for name, coefficient in by_depth:
-            step = self.scaled(name, coefficient)
-            place = self.offset(place, element, step.name)
+        memo = self.b.regions[self.b.place].memo
+        start = self.pointers[buffer.name]
+        place: str | None = memo.get((start, index.terms))
+        if place is None:
+            place, depths = start, self.b.depths
+            for name, coefficient in sorted(index.terms, key=lambda t: depths.get(t[0], 0)):
+                place = self.offset(place, element, self.scaled(name, coefficient).name)
+            memo[(start, index.terms)] = place
         if not index.const:
             return place
         # A displacement costs nothing in an address, but a register if it is computed far away.
-        key = ("at", place, element, index.const)
-        memo = self.b.regions[self.b.place].memo
-        found = memo.get(key)
+        key = (place, index.const)
+        found: str | None = memo.get(key)
         if found is None:
-            found = memo[key] = self.b.pointer(f"getelementptr {element}, ptr {place}, i64 {index.const}")
-        return found  # type: ignore[no-any-return]
+            found = self.b.pointer(f"getelementptr {element}, ptr {place}, i64 {index.const}")
+            memo[key] = found
+        return found
 
     def offset(self, place: str, element: str, by: str) -> str:
         return self.b.pure(  # type: ignore[no-any-return]

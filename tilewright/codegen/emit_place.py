@@ -77,8 +77,12 @@ class Placer(Builder):
 
     def depth(self, names: Iterable[str]) -> int:
         """The depth at which all of these values are known."""
-        depths = self.depths
-        return max((depths.get(name, 0) for name in names), default=0)
+        deepest, depths = 0, self.depths
+        for name in names:
+            found = depths.get(name, 0)
+            if found > deepest:
+                deepest = found
+        return deepest
 
     def settle(self, names: Iterable[str], cheap: bool, reads: bool) -> int:
         """The outermost depth for an instruction on these values.
@@ -86,7 +90,8 @@ class Placer(Builder):
         Code in a branch stays there unless it is ``cheap``; code that ``reads`` memory stays in a
         region that may not run at all.
         """
-        depth, here = self.depth(names), self.place
+        here = self.place
+        depth = self.depth(names)
         while here > depth:
             region = self.regions[here]
             if not region.certain and (reads or not (cheap or region.loop)):
