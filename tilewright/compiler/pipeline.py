@@ -23,8 +23,8 @@ from tilewright.compiler.passes.fold import fold
 from tilewright.compiler.passes.fuse import fuse
 from tilewright.compiler.passes.memory import memory
 from tilewright.compiler.passes.simplify import simplify
-from tilewright.compiler.passes.sums import sums
 from tilewright.compiler.passes.specialize import specialize
+from tilewright.compiler.passes.sums import sums
 from tilewright.compiler.plan import Plan
 from tilewright.compiler.schedules import lower
 from tilewright.compiler.stage import Stage
@@ -37,7 +37,7 @@ from tilewright.ir.verify import verify
 
 GRAPH = (
     simplify,  # before expand: laws of composite ops, such as integer powers
-    sums,
+    sums,  # after simplify: it knows few forms of a constant row
     expand,
     fold,
     simplify,  # what expand and fold left
