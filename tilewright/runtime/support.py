@@ -44,11 +44,11 @@ class Support:
     call_address: int
 
 
-def native_source() -> str:
-    """The LLVM IR of the runtime for this platform."""
+def native_source(system: str = sys.platform, machine_name: str = platform.machine()) -> str:
+    """The LLVM IR of the runtime for a platform, named as ``sys`` and ``platform`` do."""
     texts = (
-        native_team.team_text(sys.platform, platform.machine()),
-        native_pool.pool_text(sys.platform),
+        native_team.team_text(system, machine_name),
+        native_pool.pool_text(system),
         native_match.match_text(),
         native_prepare.prepare_text(),
         native_call.call_text(native_match.FRAME_WORDS),
