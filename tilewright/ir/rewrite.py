@@ -49,6 +49,7 @@ from typing import TypeAlias
 from tilewright.errors import CompilerBug
 from tilewright.ir.graph import Graph, Node, rebuild_node
 from tilewright.ir.patterns import (
+    Hole,
     Match,
     OpPattern,
     Pattern,
@@ -121,14 +122,14 @@ def rule(
 
 
 class Rules:
-    """A table of rules, tried in order, found by the op at the root."""
+    """A table of rules, tried in order, found by the ops of a node and its inputs."""
 
     def __init__(self, *rules: Rule) -> None:
         names = Counter(r.name for r in rules)
         if repeated := [name for name, n in names.items() if n > 1]:
             raise ValueError(f"two rules have the same name: {repeated}")
         self.rules = rules
-        self._by_op: dict[str, tuple[Rule, ...]] = {}
+        self._by_op: dict[tuple[str, ...], tuple[Rule, ...]] = {}
         # Nodes never change, so one to which no rule applies is in normal form for good.
         self.normal: weakref.WeakSet[Node] = weakref.WeakSet()
 
@@ -142,13 +143,30 @@ class Rules:
         return len(self.rules)
 
     def of(self, node: Node) -> tuple[Rule, ...]:
-        """The rules whose root may match ``node``."""
-        name = node.op.name
-        if name not in self._by_op:
-            self._by_op[name] = tuple(
-                r for r in self.rules if name == r.left.op or r.left.kind == node.op.kind
+        """The rules that may match ``node``, as far as its op and its inputs' ops tell."""
+        key = (node.op.name, *(n.op.name for n in node.inputs))
+        if key not in self._by_op:
+            self._by_op[key] = tuple(
+                r for r in self.rules if any(may_match(v, node) for v in r.variants)
             )
-        return self._by_op[name]
+        return self._by_op[key]
+
+
+def may_match(pattern: OpPattern, node: Node) -> bool:
+    """Whether the ops of ``node`` and its inputs fit; the rest is for ``matches``."""
+    if not is_op(pattern, node):
+        return False
+    if pattern.args is None:
+        return True
+    return len(pattern.args) == len(node.inputs) and all(
+        isinstance(p, Hole) or (is_op(p, n) if isinstance(p, OpPattern) else n.op.name == "full")
+        for p, n in zip(pattern.args, node.inputs, strict=True)
+    )
+
+
+def is_op(pattern: OpPattern, node: Node) -> bool:
+    """Whether the node's op is the pattern's, or of its kind."""
+    return node.op.name == pattern.op or node.op.kind == pattern.kind
 
 
 def rewrite(graph: Graph, rules: Rules, log: Counter[str] | None = None) -> Graph:

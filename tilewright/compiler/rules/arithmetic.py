@@ -87,6 +87,25 @@ def by_shift(name: str, m: Match) -> Node:
     return apply(name, m["n"], full(m["n"].type, exponent))
 
 
+def into_choice(m: Match) -> Node | None:
+    """An op on a choice between constants, as a choice between other constants."""
+    choice = next(n for n in m.root.inputs if n.op.name == "where")
+    others = [n for n in m.root.inputs if n is not choice]
+    if any(n.op.name != "full" for n in (*others, *choice.inputs[1:])):
+        return None
+    both = [
+        fold(make(m.root.op, [value if n is choice else n for n in m.root.inputs], m.root.attrs))
+        for value in choice.inputs[1:]
+    ]
+    return make("where", (choice.inputs[0], *both)) if None not in both else None
+
+
+def choices() -> list[Node]:
+    """Ops on a choice between constants."""
+    one = apply("where", sample(5, dtype=bool_), number(0.5, 5), number(-0.0, 5))
+    return [-one, one * 4.0, 4.0 - one, apply("exp", one), cast(one, i32), apply("gt", one, 0.0)]
+
+
 def reciprocal(m: Match) -> Node | None:
     """x / 2**k as x * 2**-k, which is the same number rounded once, if 2**-k is exact."""
     inverse = full(m["c"].type, 1.0 / float(m.value("c")))
@@ -126,6 +145,7 @@ PRODUCTS = Rules(
          examples=lambda: [sample(5) * -1.0, sample(5, dtype=i32) * -1]),
     rule("neg-mul-neg", (-x) * (-y), x * y),
     rule("neg-mul-const", (-x) * c, x * -c),
+    rule("neg-of-mul-const", -(x * c), x * -c),
     rule("mul-mul", (n * i) * j, n * (i * j)),
     rule("abs-mul-abs", op("abs", x) * op("abs", x), x * x),
     rule("div-one", r / 1, r),
@@ -208,6 +228,9 @@ CHOICES = Rules(
     rule("where-where-then", op("where", p, op("where", p, x, y), z), op("where", p, x, z)),
     rule("where-where-else", op("where", p, x, op("where", p, y, z)), op("where", p, x, z)),
     rule("where-truth", op("where", p, True, False), p),
+    law("op-choice", any_op("elementwise"), into_choice, examples=choices,
+        when=lambda m: m.root.op.name != "where"
+        and any(n.op.name == "where" for n in m.root.inputs)),
     rule("where-untruth", op("where", p, False, True), ~p),
 )
 

@@ -15,7 +15,17 @@ from tilewright.ir.attrs import (
     SliceAttrs,
     TransposeAttrs,
 )
-from tilewright.ir.build import broadcast, concat, contract, pad, part, reduce, reshape, transpose
+from tilewright.ir.build import (
+    broadcast,
+    cast,
+    concat,
+    contract,
+    pad,
+    part,
+    reduce,
+    reshape,
+    transpose,
+)
 from tilewright.ir.graph import Node, full, make
 from tilewright.ir.rewrite import Match, Rules, any_op, hole, op, rule
 from tilewright.ir.types import TensorType, i32
@@ -84,6 +94,33 @@ def broadcast_of_reshape(m: Match) -> Node | None:
         return None
     return broadcast(m["x"], m.root.shape, [m.attrs["b"].axes[p] for p in places])
 
+
+def with_units_last(m: Match) -> Node | None:
+    """An op on reshapes that add axes of size 1, as a reshape of the op."""
+    root = m.root
+    shapes = {n.inputs[0].shape for n in root.inputs if n.op.name == "reshape"}
+    others = [n for n in root.inputs if n.op.name not in ("reshape", "full")]
+    if len(shapes) != 1 or others:
+        return None
+    (shape,) = shapes
+    if len(shape) >= root.type.rank or embedding(shape, root.shape) is None:
+        return None
+    inputs = [
+        n.inputs[0] if n.op.name == "reshape"
+        else make("full", (), n.attrs, n.loc, n.type.with_shape(shape))
+        for n in root.inputs
+    ]
+    return reshape(make(root.op, inputs, root.attrs), root.shape)
+
+
+UNITS = Rules(
+    law("op-units", any_op("elementwise"), with_units_last,
+        when=lambda m: any(n.op.name == "reshape" for n in m.root.inputs),
+        examples=lambda: [
+            reshape(sample(3), (3, 1)) * 2.5,
+            reshape(sample(3), (1, 3)) + reshape(sample(3, name="y"), (1, 3)),
+            cast(reshape(sample(2, 2), (2, 1, 2)), i32)]),
+)
 
 BROADCASTS = Rules(
     law("broadcast-units", op("broadcast", x, attrs="b"), lambda m: reshape(m["x"], m.root.shape),
@@ -269,4 +306,4 @@ SOURCES = Rules(
       for name in ("reshape", "transpose", "broadcast", "slice")),
 )
 
-VIEWS = SOURCES + RESHAPES + BROADCASTS + PARTS
+VIEWS = SOURCES + RESHAPES + UNITS + BROADCASTS + PARTS
