@@ -177,7 +177,9 @@ def matches(pattern: Pattern, node: Node, found: Match) -> bool:
     if isinstance(pattern, OpPattern):
         return matches_op(pattern, node, found)
     if isinstance(pattern, Hole):
-        return node.dtype in pattern.types and found.nodes.setdefault(pattern.name, node) is node
+        # Most holes take every type; comparing with each in turn is slow.
+        fits = pattern.types is ALL or node.dtype in pattern.types
+        return fits and found.nodes.setdefault(pattern.name, node) is node
     if node.op.name != "full":
         return False
     if isinstance(pattern, ConstHole):
