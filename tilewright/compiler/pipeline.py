@@ -23,7 +23,6 @@ from tilewright.compiler.passes.fold import fold
 from tilewright.compiler.passes.fuse import fuse
 from tilewright.compiler.passes.memory import memory
 from tilewright.compiler.passes.simplify import simplify
-from tilewright.compiler.passes.specialize import specialize
 from tilewright.compiler.passes.sums import sums
 from tilewright.compiler.plan import Plan
 from tilewright.compiler.schedules import lower
@@ -41,7 +40,6 @@ GRAPH = (
     expand,
     fold,
     simplify,  # what expand and fold left
-    specialize,  # after simplify: axes of size 1 are gone
 )
 KERNELS = (fuse, lower, memory)
 

@@ -68,15 +68,16 @@ def _plan(group: Group, target: Target) -> _Columns:
     for d in outer:
         blocks *= d
     lanes = target.lanes(max(accumulator(a.dtype).itemsize for a in group.anchors))
-    tile = min(width, 2048)
-    if blocks * -(-width // tile) < 8 and rows * width > 1 << 14:
+    tile, shares = min(width, 4096), 1
+    tasks = blocks * -(-width // tile)
+    if tasks < 8 and rows >= 64 and rows * width * 4 > target.l2 * 2:
+        # From memory: long runs of each row, so the rows are shared out, not the columns.
+        shares = min(SHARES, rows // 32, -(-8 // tasks))
+    elif tasks < 8 and rows * width > 1 << 14:
         tile = max(min(width, 16 * lanes), min(tile, -(-width // 8)))
         tile = min(width, -(-tile // lanes) * lanes)
-    tasks = blocks * -(-width // tile)
-    shares = 1
-    if tasks < 4 and rows >= 64 and rows * width >= 1 << 15:
-        shares = min(SHARES, rows // 32)
-        tile = min(width, 2048)
+        if blocks * -(-width // tile) < 4 and rows >= 64 and rows * width >= 1 << 15:
+            shares, tile = min(SHARES, rows // 32), min(width, 4096)
     return _Columns(group, group.writer(), kept, inner, outer, width, tile, rows, shares, lanes)
 
 

@@ -24,7 +24,7 @@ def lower_full(group: Group, target: Target) -> LoweredKernel:
     """Several reductions to scalars in one kernel.
 
     Their domains may differ: each is cut along its outermost axis into the same number of shares, and a
-    share of one follows the same share of the other while their common operand is in the cache.
+    piece of one follows the same piece of the other while their common operand is in the cache.
     """
     w = group.writer()
     outputs = output_buffers(group)
@@ -34,7 +34,8 @@ def lower_full(group: Group, target: Target) -> LoweredKernel:
     ]
     domains = [_domain(w, a.inputs[0]) for a in group.anchors]
     same = all(d.extents == domains[0].extents and d.shape == domains[0].shape for d in domains)
-    steps = 1 if same else max(1, max(d.extents[0] for d in domains) // SHARES)
+    largest = max(a.inputs[0].type.nbytes for a in group.anchors)
+    steps = 1 if same else max(1, largest // (SHARES * target.l2 // 4))
     with w.loop("p", 0, SHARES, "parallel") as p:
         registers = accumulators(w, group.anchors)
         if same:
