@@ -110,9 +110,10 @@ class Chain:
         """Put a signature in front; the one that was added first leaves when there are too many."""
         self._made.append((executable, arguments, result))
         del self._made[:-self.most]
-        self.call = self.slow
+        call = self.slow
         for made in self._made:
-            self.call = fast_call(*made, self.call)
+            call = fast_call(*made, call)
+        self.call = call
 
 
 class _NotNative(Exception):
