@@ -27,7 +27,7 @@ from tilewright.runtime.native_team import BOX_WORDS, TEAM, TEAM_WORDS, way_to_w
 from tilewright.runtime.support import support, words
 
 MOST_THREADS = 256
-SPINS = 1000
+SPINS = 2000
 """Looks at a word before a thread sleeps or yields: some tens of microseconds."""
 
 _chosen: ContextVar[int] = ContextVar("tilewright_threads", default=0)
