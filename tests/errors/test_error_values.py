@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from error_harness import message, text
 
 import tilewright as tw
@@ -201,4 +202,36 @@ def test_use_after_the_trace() -> None:
           at:       HERE in later
                     return KEPT[-1] * 2
           hint:     a traced function must return its results, not store them in an outer variable
+    """)
+
+
+def test_size_of_a_numpy_array() -> None:
+    # NumPy itself would say "expected a sequence of integers or a single integer".
+    f = tw.jit(lambda x, n: x[: np.zeros(n).size], static_argnames=())
+    found = message(tw.TraceError, f, X, 3)
+    assert found.startswith("a traced value cannot be used as a Python index, size or range")
+    assert "i64[] (argument n)" in found
+
+
+def test_an_error_of_the_users_own_stays_what_it_is() -> None:
+    @tw.jit
+    def f(x):
+        try:
+            float(x)
+        except TypeError:
+            pass
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="^mine$"):
+        f(X)
+
+
+def test_round() -> None:
+    f = tw.jit(lambda x: round(x.sum()))
+    assert message(tw.TraceError, f, X) == text("""
+        round() of a traced value: its contents are not known while it is traced
+          got:      f32[]
+          at:       HERE in <lambda>
+                    f = tw.jit(lambda x: round(x.sum()))
+          hint:     use np.round(x), which gives an array
     """)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.frontend import (
+    composed,
     contraction,
     elementwise,
     functions,
@@ -37,7 +38,7 @@ MODULES = (
     joins,
     moves,
     indexing,
-    contraction,
+    contraction, composed,
 )
 """The modules that hold the implementations."""
 

@@ -57,3 +57,15 @@ def definition(function: object) -> Location | None:
     if code is None:
         return None
     return _location(code.co_filename, code.co_firstlineno, code.co_name)
+
+
+def raised_at(error: BaseException) -> Location | None:
+    """The innermost line of the user's that an exception came through."""
+    found: Location | None = None
+    step = error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        if is_user_file(code.co_filename):
+            found = _location(code.co_filename, step.tb_lineno, code.co_name)
+        step = step.tb_next
+    return found

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.errors import DTypeError, Location, TraceError
+from tilewright.errors import DTypeError, Location, UserError
 from tilewright.frontend import tree
 from tilewright.frontend.build import as_node, checked_dtype, wrap
-from tilewright.frontend.location import definition
-from tilewright.frontend.tracer import Tracer, current, running
+from tilewright.frontend.location import definition, raised_at
+from tilewright.frontend.tracer import Trace, Tracer, current, running
 from tilewright.ir.graph import Graph, Node, substitute
 from tilewright.ir.types import TensorType
 
@@ -113,7 +113,7 @@ def trace_function(
                 kind = input_spec(leaf, names[i])
                 values[i] = Tracer(trace.add_input(names[i], kind.type, loc), trace, kind.weak)
         new_args, new_kwargs = tree.unflatten(spec, values)
-        out_leaves, out_tree = tree.flatten(_call(function, new_args, new_kwargs))
+        out_leaves, out_tree = tree.flatten(_call(trace, function, new_args, new_kwargs))
         outputs = tuple(
             _result_node(leaf, path, loc)
             for leaf, path in zip(out_leaves, tree.paths(out_tree, "result"), strict=True)
@@ -142,14 +142,17 @@ def input_spec(leaf: Any, path: str) -> InputSpec:
     )
 
 
-def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _call(
+    trace: Trace, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     try:
         return function(*args, **kwargs)
-    except ValueError as error:
-        # NumPy puts "setting an array element with a sequence" around what a scalar raised.
-        if isinstance(error.__cause__, TraceError):
-            raise error.__cause__ from None
-        raise
+    except (TypeError, ValueError) as error:
+        # NumPy puts errors of its own in the place of some that a value's methods raise.
+        refusal = trace.refusal
+        if refusal is None or isinstance(error, UserError) or refusal.loc != raised_at(error):
+            raise
+        raise refusal from None
 
 
 def _result_node(leaf: Any, path: str, loc: Location | None) -> Node:

@@ -45,6 +45,8 @@ class Trace:
         self.inputs: list[Node] = []
         self.paths: dict[Node, str] = {}
         self._names: set[str] = set()
+        self.refusal: TraceError | None = None
+        """The latest refusal, for the case that NumPy puts an error of its own in its place."""
 
     def add_input(self, path: str, type: TensorType, loc: Location | None) -> Node:
         """A fresh input, made without interning: no node that depends on it is another trace's."""
@@ -86,7 +88,11 @@ def running(name: str) -> Iterator[Trace]:
 
 def refuse(what: str, hint: str, **more: Any) -> NoReturn:
     """Raise the ``TraceError`` of something that cannot be traced."""
-    raise TraceError(what, loc=here(), hint=hint, **more)
+    error = TraceError(what, loc=here(), hint=hint, **more)
+    trace = current()
+    if trace is not None:
+        trace.refusal = error
+    raise error
 
 
 def describe(node: Node) -> str:
@@ -303,6 +309,13 @@ class Tracer:
             got=describe(self.node),
         )
 
+    def __round__(self, digits: int | None = None) -> Any:
+        refuse(
+            "round() of a traced value: its contents are not known while it is traced",
+            "use np.round(x), which gives an array",
+            got=describe(self.node),
+        )
+
     def __complex__(self) -> complex:
         refuse(
             "complex() of a traced value: its contents are not known while it is traced",
@@ -348,7 +361,7 @@ def _refuse_storing(value: Tracer) -> None:
     frame = user_frame()
     if frame is None or frame.f_lasti < 0:
         return
-    if dis.opname[frame.f_code.co_code[frame.f_lasti]] == "STORE_SUBSCR":
+    if dis.opname[frame.f_code.co_code[frame.f_lasti]] in ("STORE_SUBSCR", "STORE_SLICE"):
         refuse(
             "in-place assignment of a traced value to a NumPy array",
             "a traced function cannot change an array in place: build the result with "
