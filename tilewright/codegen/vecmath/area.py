@@ -39,7 +39,7 @@ def asinh(x: Lanes) -> Lanes:
     if x.value.dtype is f32:
         wide = size.widen()
         far = short_log(wide + wide.fma(wide, 1.0).sqrt()).narrow()
-        near = (x * (x * x)).fma(-1 / 6, x)
+        near = (size * (size * size)).fma(-1 / 6, size)
         limit = 2.0**-12
     else:
         huge = size > 2.0**28
@@ -47,9 +47,9 @@ def asinh(x: Lanes) -> Lanes:
         total, lost = two_sum(root, size)
         low = huge.then(low.of(0.0), low + lost)
         far = log_of_sum(huge.then(size, total), low, huge)
-        near, limit = x, 2.0**-27
+        near, limit = size, 2.0**-27
     far = (size < float("inf")).then(far, size)
-    return (size < limit).then(near, far.with_sign_of(x))
+    return (size < limit).then(near, far).with_sign_of(x)
 
 
 def acosh(x: Lanes) -> Lanes:
@@ -73,7 +73,7 @@ def atanh(x: Lanes) -> Lanes:
     if x.value.dtype is f32:
         wide = size.widen()
         far = (short_log((1.0 + wide) / (1.0 - wide)) * 0.5).narrow()
-        near = (x * (x * x)).fma(1 / 3, x)
+        near = (size * (size * size)).fma(1 / 3, size)
         limit = 2.0**-12
     else:
         bottom, lost = fast_two_sum(size.of(1.0), -size)
@@ -83,7 +83,7 @@ def atanh(x: Lanes) -> Lanes:
         rest = (((twice - product) - error) - quotient * lost) / bottom
         total, more = two_sum(quotient, size.of(1.0))
         far = log_of_sum(total, rest + more) * 0.5
-        near, limit = x, 2.0**-27
+        near, limit = size, 2.0**-27
     edge = size.equals(1.0).then(x.of(float("inf")), float("nan"))
     far = (size < 1.0).then(far, edge)
-    return (size < limit).then(near, far.with_sign_of(x))
+    return (size < limit).then(near, far).with_sign_of(x)

@@ -69,10 +69,10 @@ def quarter_exponential(size: Lanes) -> Lanes:
 def sinh(x: Lanes) -> Lanes:
     """The hyperbolic sine: a polynomial near zero, elsewhere from the exponential."""
     size = x.magnitude()
-    near = odd_series(x, TABLES[x.value.dtype].sinh)
+    near = odd_series(size, TABLES[x.value.dtype].sinh)
     quarter = quarter_exponential(size)
     far = (quarter - 0.0625 / quarter) * 2.0
-    return (size < 1.0).then(near, far.with_sign_of(x))
+    return (size < 1.0).then(near, far).with_sign_of(x)
 
 
 def cosh(x: Lanes) -> Lanes:
@@ -85,7 +85,7 @@ def tanh(x: Lanes) -> Lanes:
     """A polynomial near zero, elsewhere 1 - 2 / (e^2x + 1)."""
     table = TABLES[x.value.dtype]
     size = x.magnitude().at_most(table.one)
-    near = odd_series(x, table.tanh)
+    near = odd_series(size, table.tanh)
     p, power = expm1_parts(size, twice=True)
     far = 1.0 - 2.0 / (power.fma(p, power) + 1.0)
-    return (size < 0.625).then(near, far.with_sign_of(x))
+    return (size < 0.625).then(near, far).with_sign_of(x)

@@ -1,4 +1,4 @@
-"""Formulas over builder values: operators, the layout of floats, and helpers that all functions share.
+"""Formulas over builder values: operators, the layout of floats, helpers that all functions share.
 
 Nothing here asks for an instruction that a baseline target lacks: rounding to an integer adds and
 subtracts a large constant, and exact products split their factors where fused multiply-add is
@@ -22,7 +22,7 @@ Operand: TypeAlias = Union["Lanes", int, float]
 class Layout:
     """How a float type is stored, and numbers that follow from it.
 
-    half    the float type's name in error messages is ``dtype``; ``bits`` is the integer as wide
+    bits    the integer type of the same width
     magic   added to and taken from a number, it rounds that number to an integer
     split   the factor of Veltkamp's splitting
     """

@@ -99,7 +99,6 @@ def replace_lanes(
     b, lanes = x.b, x.value.lanes
     b.declarations.update((REDUCE, *NEEDS))
     stored = (x.value, *(part.value for part in fast))
-    scalars = [llvm_type(v.dtype) for v in stored]
     for k, v in enumerate(stored):
         b.write(f"  %slot{k} = alloca {v.type}")
     mask = b.define(bool_, 1, f"bitcast {chosen.value.typed} to i{lanes}").name
@@ -109,38 +108,47 @@ def replace_lanes(
     for k, v in enumerate(stored):
         b.write(f"  store {v.typed}, ptr %slot{k}")
     b.write("  br label %lane")
-    b.label("lane")
-    b.write("  %i = phi i64 [ 0, %cold ], [ %i.next, %next ]")
-    for k, scalar in enumerate(scalars):
-        b.write(f"  %at{k} = getelementptr {scalar}, ptr %slot{k}, i64 %i")
-    b.write(f"  %one = load {scalars[0]}, ptr %at0")
-    wide = x.value.dtype is f64
-    b.write(f"  %wide = {'fadd double %one, -0.0' if wide else 'fpext float %one to double'}")
-    b.write("  %size = call double @llvm.fabs.f64(double %wide)")
-    b.declarations.add("declare double @llvm.fabs.f64(double)")
-    limit = literal(f64, TABLES[x.value.dtype].limit)
-    b.write(f"  %moderate = fcmp ole double %size, {limit}")
-    b.write("  br i1 %moderate, label %next, label %reduce")
-    b.label("reduce")
-    b.write("  %parts = call { double, double, i64 } @tw.reduce(double %wide)")
-    for k in range(3):
-        b.write(f"  %part{k} = extractvalue {{ double, double, i64 }} %parts, {k}")
-        name = f"%part{k}" if wide else narrowed(b, k)
-        b.write(f"  store {scalars[k + 1]} {name}, ptr %at{k + 1}")
-    b.write("  br label %next")
-    b.label("next")
-    b.write("  %i.next = add i64 %i, 1")
-    b.write(f"  %more = icmp ult i64 %i.next, {lanes}")
-    b.write("  br i1 %more, label %lane, label %loaded")
+    reduce_lanes(b, x.value.dtype, lanes)
     b.label("loaded")
     for k, v in enumerate(stored[1:]):
         b.write(f"  %slow{k} = load {v.type}, ptr %slot{k + 1}")
     b.write("  br label %join")
     b.label("join")
-    return tuple(
-        x.wrap(b.define(v.dtype, lanes, f"phi {v.type} [ {v.name}, %entry ], [ %slow{k}, %loaded ]"))
+    first, second, third = (
+        x.wrap(b.define(
+            v.dtype, lanes, f"phi {v.type} [ {v.name}, %entry ], [ %slow{k}, %loaded ]"
+        ))
         for k, v in enumerate(stored[1:])
     )
+    return first, second, third
+
+
+def reduce_lanes(b: Builder, dtype: DType, lanes: int) -> None:
+    """The loop from %lane to %loaded: arguments in %slot0, results to the other slots."""
+    bits = "i32" if dtype is f32 else "i64"
+    scalars = (llvm_type(dtype), llvm_type(dtype), llvm_type(dtype), bits)
+    b.label("lane")
+    b.write("  %i = phi i64 [ 0, %cold ], [ %i.next, %next ]")
+    for k, scalar in enumerate(scalars):
+        b.write(f"  %at{k} = getelementptr {scalar}, ptr %slot{k}, i64 %i")
+    b.write(f"  %one = load {scalars[0]}, ptr %at0")
+    wide = "fpext float %one to double" if dtype is f32 else "fadd double %one, -0.0"
+    b.write(f"  %wide = {wide}")
+    b.write("  %size = call double @llvm.fabs.f64(double %wide)")
+    b.declarations.add("declare double @llvm.fabs.f64(double)")
+    b.write(f"  %moderate = fcmp ole double %size, {literal(f64, TABLES[dtype].limit)}")
+    b.write("  br i1 %moderate, label %next, label %reduce")
+    b.label("reduce")
+    b.write("  %parts = call { double, double, i64 } @tw.reduce(double %wide)")
+    for k, scalar in enumerate(scalars[1:]):
+        b.write(f"  %part{k} = extractvalue {{ double, double, i64 }} %parts, {k}")
+        name = f"%part{k}" if dtype is f64 else narrowed(b, k)
+        b.write(f"  store {scalar} {name}, ptr %at{k + 1}")
+    b.write("  br label %next")
+    b.label("next")
+    b.write("  %i.next = add i64 %i, 1")
+    b.write(f"  %more = icmp ult i64 %i.next, {lanes}")
+    b.write("  br i1 %more, label %lane, label %loaded")
 
 
 def narrowed(b: Builder, part: int) -> str:
