@@ -74,7 +74,7 @@ elementwise("div", 2, np.true_divide, FLOATS, derivative=d.div, domain=(0.3, 3))
 elementwise("floordiv", 2, np.floor_divide, NUMBERS, derivative=d.none, expand=e.in_f32(e.floordiv))
 elementwise("mod", 2, np.remainder, NUMBERS, derivative=d.mod, expand=e.in_f32(e.mod),
             domain=(0.3, 3))
-elementwise("pow", 2, meaning.power, NUMBERS, ufunc=np.power, domain=(0.1, 3.0),
+elementwise("pow", 2, meaning.power, NUMBERS, ufunc=np.power, domain=(0.1, 3.0), flops=40,
             derivative=d.power, expand=e.power)
 elementwise("neg", 1, np.negative, NUMBERS, derivative=d.neg)
 elementwise("abs", 1, np.absolute, NUMBERS, derivative=d.absolute)
@@ -131,36 +131,36 @@ register(Op("bitcast", "elementwise", 1, infer.infer_bitcast, meaning.bitcast, a
             types=ALL, transpose=t.nothing))
 
 # --- rounding and functions -------------------------------------------------------------
-for _name, _numpy, _domain, _derivative in (
-    ("floor", np.floor, (-3, 3), d.none),
-    ("ceil", np.ceil, (-3, 3), d.none),
-    ("trunc", np.trunc, (-3, 3), d.none),
-    ("rint", np.rint, (-3, 3), d.none),
-    ("sqrt", np.sqrt, (0.1, 3), d.sqrt),
-    ("cbrt", np.cbrt, (0.1, 3), d.cbrt),
-    ("exp", np.exp, (-3, 3), d.exp),
-    ("exp2", np.exp2, (-3, 3), d.exp2),
-    ("expm1", np.expm1, (-3, 3), d.expm1),
-    ("log", np.log, (0.1, 3), d.log),
-    ("log2", np.log2, (0.1, 3), d.log2),
-    ("log10", np.log10, (0.1, 3), d.log10),
-    ("log1p", np.log1p, (-0.8, 3), d.log1p),
-    ("sin", np.sin, (-3, 3), d.sin),
-    ("cos", np.cos, (-3, 3), d.cos),
-    ("tan", np.tan, (-1.2, 1.2), d.tan),
-    ("asin", np.arcsin, (-0.9, 0.9), d.asin),
-    ("acos", np.arccos, (-0.9, 0.9), d.acos),
-    ("atan", np.arctan, (-3, 3), d.atan),
-    ("sinh", np.sinh, (-3, 3), d.sinh),
-    ("cosh", np.cosh, (-3, 3), d.cosh),
-    ("tanh", np.tanh, (-3, 3), d.tanh),
-    ("asinh", np.arcsinh, (-3, 3), d.asinh),
-    ("acosh", np.arccosh, (1.2, 3), d.acosh),
-    ("atanh", np.arctanh, (-0.8, 0.8), d.atanh),
-    ("erf", meaning.erf, (-3, 3), d.erf),
+for _name, _numpy, _domain, _derivative, _flops in (  # flops: multiplies and adds, about
+    ("floor", np.floor, (-3, 3), d.none, 1),
+    ("ceil", np.ceil, (-3, 3), d.none, 1),
+    ("trunc", np.trunc, (-3, 3), d.none, 1),
+    ("rint", np.rint, (-3, 3), d.none, 1),
+    ("sqrt", np.sqrt, (0.1, 3), d.sqrt, 4),
+    ("cbrt", np.cbrt, (0.1, 3), d.cbrt, 20),
+    ("exp", np.exp, (-3, 3), d.exp, 12),
+    ("exp2", np.exp2, (-3, 3), d.exp2, 12),
+    ("expm1", np.expm1, (-3, 3), d.expm1, 16),
+    ("log", np.log, (0.1, 3), d.log, 14),
+    ("log2", np.log2, (0.1, 3), d.log2, 16),
+    ("log10", np.log10, (0.1, 3), d.log10, 16),
+    ("log1p", np.log1p, (-0.8, 3), d.log1p, 18),
+    ("sin", np.sin, (-3, 3), d.sin, 20),
+    ("cos", np.cos, (-3, 3), d.cos, 20),
+    ("tan", np.tan, (-1.2, 1.2), d.tan, 25),
+    ("asin", np.arcsin, (-0.9, 0.9), d.asin, 16),
+    ("acos", np.arccos, (-0.9, 0.9), d.acos, 16),
+    ("atan", np.arctan, (-3, 3), d.atan, 18),
+    ("sinh", np.sinh, (-3, 3), d.sinh, 20),
+    ("cosh", np.cosh, (-3, 3), d.cosh, 20),
+    ("tanh", np.tanh, (-3, 3), d.tanh, 16),
+    ("asinh", np.arcsinh, (-3, 3), d.asinh, 25),
+    ("acosh", np.arccosh, (1.2, 3), d.acosh, 25),
+    ("atanh", np.arctanh, (-0.8, 0.8), d.atanh, 22),
+    ("erf", meaning.erf, (-3, 3), d.erf, 16),
 ):
-    elementwise(_name, 1, _numpy, FLOATS, domain=_domain, derivative=_derivative)
-elementwise("atan2", 2, np.arctan2, FLOATS, derivative=d.atan2, domain=(0.3, 3))
+    elementwise(_name, 1, _numpy, FLOATS, domain=_domain, derivative=_derivative, flops=_flops)
+elementwise("atan2", 2, np.arctan2, FLOATS, derivative=d.atan2, domain=(0.3, 3), flops=25)
 elementwise("copysign", 2, np.copysign, FLOATS, derivative=d.copysign)
 composite("rsqrt", 1, meaning.rsqrt, FLOATS, lambda x: 1 / apply("sqrt", x),
           derivative=d.rsqrt, domain=(0.1, 3))
