@@ -28,13 +28,17 @@ MOST_NODES = 200
 
 def fuse(graph: Graph, target: Target | None = None) -> list[Group]:
     """The groups of a graph in an order in which they can run."""
-    return _Fusion(graph).groups()
+    try:
+        return _Fusion(graph).groups()
+    except CycleError:
+        # Something that is stored stands between two reductions of one kernel.
+        return _Fusion(graph, together=False).groups()
 
 
 class _Fusion:
     """Decides where every node is computed, and which are stored."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, together: bool = True) -> None:
         self.graph = graph
         self.nodes = graph.nodes()
         self.users = users(graph)
@@ -42,7 +46,8 @@ class _Fusion:
         self.ancestors = ancestors(self.nodes)
         self.position = {n: i for i, n in enumerate(self.nodes)}
         self.outputs = set(graph.outputs)
-        clusters = clusters_of(self.nodes, self.ancestors, self.position)
+        clusters = clusters_of(self.nodes, self.ancestors, self.position) if together else (
+            single_clusters(self.nodes))
         try:
             self.clusters = self._ordered(clusters)
         except CycleError:
