@@ -126,8 +126,8 @@ def line(s: Summary) -> str:
 def markdown(result: dict[str, Any]) -> str:
     """The table, with the machine and the command that made it."""
     lines = [
-        f"Made on {result['date']} by `{result['command'].strip()}` on {result['cores']} cores of "
-        f"an {result['processor']}: the quickest of interleaved rounds, in milliseconds.", "",
+        f"Made on {result['date']} by `{result['command']}` ({result['cores']} cores, "
+        f"{result['processor']}): the quickest of interleaved rounds, in milliseconds.", "",
     ]
     for peak in result["peaks"]:
         copies = peak["copy_gbs"]

@@ -22,7 +22,12 @@ sys.path.insert(0, str(ROOT / "tests" / "codegen"))
 
 from native import HOST_TIERS, Natives, pointwise  # noqa: E402
 from vecmath_cases import (  # noqa: E402
-    BINARY, DTYPES, reference, samples, special, ulp_error,
+    BINARY,
+    DTYPES,
+    reference,
+    samples,
+    special,
+    ulp_error,
 )
 
 from tilewright.codegen.cpu import host_target  # noqa: E402
