@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from frontend_harness import numpy_result, same
-from test_trace_functions import CASES, ROW, B, I, N, T, V, W, X, Y
+from trace_cases import CASES, ROW, B, I, N, T, V, W, X, Y
 
 import tilewright as tw
 
