@@ -23,8 +23,9 @@ def lower_pointwise(group: Group, target: Target) -> LoweredKernel:
     extents = domain.extents or [1]
     width = target.lanes(min(v.dtype.itemsize for v in values))
     width = min(width, target.lanes(4)) if any(v.dtype.is_float for v in values) else width
+    # Two vectors in flight hide the latency of long expressions, if there are registers for them.
     heavy = flops(group.members(w)) > 24 * sum(v.type.size for v in values)
-    vector = {"kind": "vector", "width": width, "interleave": 1 if heavy else 2}
+    vector = {"kind": "vector", "width": width, "interleave": 1 if heavy and target.registers < 32 else 2}
     streaming = sum(b.size * b.dtype.itemsize for b in outputs) > target.l2 * 2
 
     def element(positions: list[k.Expr]) -> k.Expr:
