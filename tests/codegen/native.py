@@ -52,9 +52,16 @@ def native(kernel: Kernel, tier: str) -> Natives:
     return Natives([kernel], host_target(tier))
 
 
-def check(kernel: Kernel, arrays: Sequence[np.ndarray], tier: str, *, threads: int = 1,
-          rtol: float = 1e-5, atol: float = 1e-30) -> Natives:
-    """Run a kernel on copies of arrays by machine code and by the interpreter; compare all buffers."""
+def check(
+    kernel: Kernel,
+    arrays: Sequence[np.ndarray],
+    tier: str,
+    *,
+    threads: int = 1,
+    rtol: float = 1e-5,
+    atol: float = 1e-30,
+) -> Natives:
+    """Run a kernel by machine code and by the interpreter, on copies; compare all buffers."""
     compiled = native(kernel, tier)
     got, expected = [guarded(a) for a in arrays], [a.copy() for a in arrays]
     status = compiled.run(0, [inner for _, inner in got], threads)
@@ -69,19 +76,17 @@ def check(kernel: Kernel, arrays: Sequence[np.ndarray], tier: str, *, threads: i
 def guarded(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A copy with 256 bytes of 0xA5 on either side, and the copy itself."""
     whole = np.full(a.nbytes + 512, 0xA5, np.uint8)
-    inner = whole[256:256 + a.nbytes].view(a.dtype).reshape(a.shape)
+    inner = whole[256 : 256 + a.nbytes].view(a.dtype).reshape(a.shape)
     inner[...] = a
     return whole, inner
 
 
 def untouched(whole: np.ndarray, inner: np.ndarray) -> bool:
     """Whether the bytes around the copy are as they were."""
-    return bool((whole[:256] == 0xA5).all() and (whole[256 + inner.nbytes:] == 0xA5).all())
+    return bool((whole[:256] == 0xA5).all() and (whole[256 + inner.nbytes :] == 0xA5).all())
 
 
-def same(
-    got: np.ndarray, want: np.ndarray, rtol: float, what: str, atol: float = 1e-30
-) -> None:
+def same(got: np.ndarray, want: np.ndarray, rtol: float, what: str, atol: float = 1e-30) -> None:
     """Equal, NaN with NaN, up to a relative error for floats."""
     if want.dtype.kind in "biu":
         np.testing.assert_array_equal(got, want, err_msg=what)
@@ -105,7 +110,13 @@ def parallel(*body: Stmt, n: int = 1, name: str = "p") -> For:
 
 
 def pointwise(
-    name: str, n: int, op: str, types: Sequence[DType], result: DType, width: int, interleave: int = 1
+    name: str,
+    n: int,
+    op: str,
+    types: Sequence[DType],
+    result: DType,
+    width: int,
+    interleave: int = 1,
 ) -> Kernel:
     """result[i] = op(a[i], b[i], ...)."""
     sources = [Buffer(f"a{k}", t, n, access="in") for k, t in enumerate(types)]

@@ -109,7 +109,9 @@ def test_primitive(op: str, tier: str) -> None:
 
 
 def test_every_primitive_has_code() -> None:
-    missing = [f"{op} on {dtype}" for op, dtype, _ in cases() if not is_spelled(op, dtype, functions())]
+    missing = [
+        f"{op} on {dtype}" for op, dtype, _ in cases() if not is_spelled(op, dtype, functions())
+    ]
     assert missing == []
 
 
@@ -120,7 +122,11 @@ def fits(x: np.ndarray, dtype: DType) -> np.ndarray:
     if not dtype.is_int:
         return np.ones(x.shape, bool)
     info = np.iinfo(dtype.numpy)
-    return (wide >= float(info.min)) & (wide <= float(info.max)) & (wide < 2.0 ** (dtype.bits - (dtype.kind == "i")))
+    return (
+        (wide >= float(info.min))
+        & (wide <= float(info.max))
+        & (wide < 2.0 ** (dtype.bits - (dtype.kind == "i")))
+    )
 
 
 @pytest.mark.parametrize("tier", HOST_TIERS)
@@ -142,7 +148,8 @@ def test_casts(tier: str) -> None:
 def test_bitcasts(tier: str) -> None:
     pairs = [(a, b) for a in DTYPES.values() for b in DTYPES.values() if a.bits == b.bits]
     natives = Natives(
-        [pointwise(f"bits_{a}_{b}", N, "bitcast", [a], b, WIDTH) for a, b in pairs], host_target(tier)
+        [pointwise(f"bits_{a}_{b}", N, "bitcast", [a], b, WIDTH) for a, b in pairs],
+        host_target(tier),
     )
     for number, (source, dtype) in enumerate(pairs):
         x = sample(source, number)
@@ -155,7 +162,8 @@ def test_bitcasts(tier: str) -> None:
 def test_where(tier: str) -> None:
     types = list(DTYPES.values())
     natives = Natives(
-        [pointwise(f"where_{t}", N, "where", [bool_, t, t], t, WIDTH) for t in types], host_target(tier)
+        [pointwise(f"where_{t}", N, "where", [bool_, t, t], t, WIDTH) for t in types],
+        host_target(tier),
     )
     for number, dtype in enumerate(types):
         inputs = [sample(bool_, 1), sample(dtype, 2), sample(dtype, 3)]
@@ -169,8 +177,12 @@ def test_every_half_number_survives(tier: str) -> None:
     """f16 to f32 and back, and f64 to f16 halfway between two neighbours and just beside it."""
     every = np.arange(65536, dtype=np.uint16).view(np.float16)
     natives = Natives(
-        [pointwise("up", 65536, "cast", [f16], f32, WIDTH), pointwise("down", 65536, "cast", [f32], f16, WIDTH),
-         pointwise("narrow", 65536, "cast", [DTYPES["f64"]], f16, WIDTH)], host_target(tier)
+        [
+            pointwise("up", 65536, "cast", [f16], f32, WIDTH),
+            pointwise("down", 65536, "cast", [f32], f16, WIDTH),
+            pointwise("narrow", 65536, "cast", [DTYPES["f64"]], f16, WIDTH),
+        ],
+        host_target(tier),
     )
     up, down = np.zeros(65536, np.float32), np.zeros(65536, np.float16)
     natives.run(0, [every, up])
@@ -179,7 +191,9 @@ def test_every_half_number_survives(tier: str) -> None:
     np.testing.assert_array_equal(down, every)
     random = np.random.default_rng(5)
     finite = np.abs(every[np.isfinite(every)].astype(np.float64))
-    middles = (finite + np.nextafter(finite.astype(np.float16), np.float16(np.inf)).astype(np.float64)) / 2
+    middles = (
+        finite + np.nextafter(finite.astype(np.float16), np.float16(np.inf)).astype(np.float64)
+    ) / 2
     exact = np.resize(middles[np.isfinite(middles)], 65536)
     beside = exact * (1 + random.choice([0, 1e-12, -1e-12, 2e-16, -2e-16], 65536))
     natives.run(2, [beside, down])
@@ -194,11 +208,15 @@ def test_integer_edges(tier: str) -> None:
     types = (DTYPES["i8"], DTYPES["u8"])
     picked = list(itertools.product(every, types))
     natives = Natives(
-        [pointwise(f"{op}_{t}_all", 65536, op, [t, t], t, WIDTH) for op, t in picked], host_target(tier)
+        [pointwise(f"{op}_{t}_all", 65536, op, [t, t], t, WIDTH) for op, t in picked],
+        host_target(tier),
     )
     for number, (op, dtype) in enumerate(picked):
         grid = np.arange(65536, dtype=np.uint32)
-        x, y = (grid >> 8).astype(np.uint8).view(dtype.numpy), (grid & 255).astype(np.uint8).view(dtype.numpy)
+        x, y = (
+            (grid >> 8).astype(np.uint8).view(dtype.numpy),
+            (grid & 255).astype(np.uint8).view(dtype.numpy),
+        )
         out = np.zeros(65536, dtype.numpy)
         natives.run(number, [x, y, out])
         same(out, expected(op, dtype, [x, y]), 0.0, f"{op} {dtype}")

@@ -12,7 +12,19 @@ from native import HOST_TIERS, loop, parallel
 from tilewright.codegen.cpu import NativeProgram, build, host_target
 from tilewright.codegen.cpu.support import barrier
 from tilewright.compiler.plan import Launch, Plan, Slot
-from tilewright.ir.loops import Buffer, Call, Check, Const, Kernel, Store, Var, add, compare, mul, sub
+from tilewright.ir.loops import (
+    Buffer,
+    Call,
+    Check,
+    Const,
+    Kernel,
+    Store,
+    Var,
+    add,
+    compare,
+    mul,
+    sub,
+)
 from tilewright.ir.types import TensorType, f32
 
 pytestmark = pytest.mark.parametrize("tier", HOST_TIERS)
@@ -35,7 +47,9 @@ def plan_of(*launches: Launch, arena: int = 0, constants: tuple[np.ndarray, ...]
     return Plan((VECTOR, VECTOR), (VECTOR,), (Slot("output", 0),), constants, launches, arena)
 
 
-def run(program: NativeProgram, arrays: list[np.ndarray], arena: int, threads: int, times: int = 1) -> int:
+def run(
+    program: NativeProgram, arrays: list[np.ndarray], arena: int, threads: int, times: int = 1
+) -> int:
     """Run on a team of Python threads inside the native function; the status that is left."""
     memory = np.zeros(arena + 64, np.uint8)
     base = memory.ctypes.data + -memory.ctypes.data % 64
@@ -68,9 +82,12 @@ def test_launches_wait_for_each_other(tier: str, threads: int) -> None:
     scale = np.linspace(1, 2, N, dtype=np.float32)
     middle = Slot("arena", 64)
     plan = plan_of(
-        Launch(shared("product", "mul", False), (Slot("input", 0), Slot("constant", 0), middle), False),
+        Launch(
+            shared("product", "mul", False), (Slot("input", 0), Slot("constant", 0), middle), False
+        ),
         Launch(shared("mirror", "add", True), (Slot("input", 1), middle, Slot("output", 0)), True),
-        arena=64 + 4 * N, constants=(scale,),
+        arena=64 + 4 * N,
+        constants=(scale,),
     )
     program = build(plan, host_target(tier))
     for times in (1, 200):
@@ -83,9 +100,18 @@ def test_equal_kernels_are_compiled_once(tier: str) -> None:
     slots = (Slot("input", 0), Slot("input", 1), Slot("output", 0))
     target = host_target(tier)
     first = build(plan_of(Launch(shared("one", "sub", True, 6), slots, False)), target)
-    second = build(plan_of(Launch(shared("two", "sub", True, 6), slots, False),
-                           Launch(shared("three", "sub", True, 6), slots, True)), target)
-    names = {line.split("(")[0] for line in second.llvm_text.splitlines() if line.startswith("define void @k")}
+    second = build(
+        plan_of(
+            Launch(shared("two", "sub", True, 6), slots, False),
+            Launch(shared("three", "sub", True, 6), slots, True),
+        ),
+        target,
+    )
+    names = {
+        line.split("(")[0]
+        for line in second.llvm_text.splitlines()
+        if line.startswith("define void @k")
+    }
     assert len(names) == 1
     assert len(first.code) == 1 and first.code[0] in second.code
     x, y, out = vectors(3)
@@ -96,8 +122,14 @@ def test_equal_kernels_are_compiled_once(tier: str) -> None:
 def test_checks_leave_their_code(tier: str) -> None:
     a, out = Buffer("a", f32, N, access="in"), Buffer("out", f32, N, access="out")
     positive = Call("gt", (a[I], Const(0.0, f32)), compare("gt", I, 0).dtype)
-    kernel = Kernel("checked", (a, out), (parallel(loop("i", N, Check(positive, 9), Store(out, I, a[I]), width=8)),))
-    program = build(plan_of(Launch(kernel, (Slot("input", 0), Slot("output", 0)), False)), host_target(tier))
+    kernel = Kernel(
+        "checked",
+        (a, out),
+        (parallel(loop("i", N, Check(positive, 9), Store(out, I, a[I]), width=8)),),
+    )
+    program = build(
+        plan_of(Launch(kernel, (Slot("input", 0), Slot("output", 0)), False)), host_target(tier)
+    )
     x, y, out_array = vectors(3)
     assert run(program, [np.abs(x) + 1, y, out_array], 0, 1) == 0
     x[17] = np.nan

@@ -50,7 +50,9 @@ def test_code_needs_no_library(name: str) -> None:
     """Every target has code for all of it, and calls nothing but the system's yield."""
     target = target_named(name)
     text = llvm.assembly(text_for(target), target)
-    called = set(re.findall(r"\t(?:bl|call|callq|brasl\s+%r14,|jal|tail|b|jmp)\s+([A-Za-z_][\w.]+)", text))
+    called = set(
+        re.findall(r"\t(?:bl|call|callq|brasl\s+%r14,|jal|tail|b|jmp)\s+([A-Za-z_][\w.]+)", text)
+    )
     ours = {c for c in called if re.fullmatch(r"k[0-9a-f]{16}|tw[_.].+", c)}
     compiler = {"__multi3", "__ashlti3"}  # 128-bit products that wasm does not have
     assert called - ours - compiler <= {"sched_yield"}
@@ -122,7 +124,12 @@ def test_tier_that_the_host_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cache_sizes(tmp_path: Path) -> None:
     for number, (level, kind, size) in enumerate(
-        [("1", "Data", "48K"), ("1", "Instruction", "64K"), ("2", "Unified", "2048K"), ("3", "Unified", "1G")]
+        [
+            ("1", "Data", "48K"),
+            ("1", "Instruction", "64K"),
+            ("2", "Unified", "2048K"),
+            ("3", "Unified", "1G"),
+        ]
     ):
         folder = tmp_path / f"index{number}"
         folder.mkdir()

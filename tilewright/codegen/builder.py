@@ -27,7 +27,11 @@ def llvm_type(dtype: DType, lanes: int = 1) -> str:
 
 def memory_type(dtype: DType, lanes: int = 1) -> str:
     """The LLVM type of a value in memory; bool is i8 there."""
-    return llvm_type(dtype, lanes) if dtype is not bool_ else ("i8" if lanes == 1 else f"<{lanes} x i8>")
+    return (
+        llvm_type(dtype, lanes)
+        if dtype is not bool_
+        else ("i8" if lanes == 1 else f"<{lanes} x i8>")
+    )
 
 
 def mangle(dtype: DType, lanes: int = 1) -> str:
@@ -113,14 +117,17 @@ class Builder:
         if not value.name.startswith("%"):
             return Value(f"splat ({value.type} {value.name})", value.dtype, lanes)
         vector = llvm_type(value.dtype, lanes)
-        one = self.define(value.dtype, lanes, f"insertelement {vector} poison, {value.typed}, i64 0")
+        one = self.define(
+            value.dtype, lanes, f"insertelement {vector} poison, {value.typed}, i64 0"
+        )
         return self.define(
-            value.dtype, lanes,
+            value.dtype,
+            lanes,
             f"shufflevector {one.typed}, {vector} poison, <{lanes} x i32> zeroinitializer",
         )
 
     def binary(self, opcode: str, a: Value, b: Value) -> Value:
-        """``fadd``, ``add``, ``and``, ``shl`` ... with flags in the opcode, e.g. ``fmul contract``."""
+        """``fadd``, ``and``, ``shl`` ... with flags in the opcode, e.g. ``fmul contract``."""
         return self.define(a.dtype, a.lanes, f"{opcode} {a.typed}, {b.name}")
 
     def compare(self, predicate: str, a: Value, b: Value) -> Value:
@@ -137,7 +144,10 @@ class Builder:
     def intrinsic(
         self, name: str, *args: Value, result: DType | None = None, flags: str = ""
     ) -> Value:
-        """``llvm.<name>.<suffix>`` overloaded on the type of the first argument; ``flags`` as in "nsz "."""
+        """``llvm.<name>.<suffix>`` overloaded on the type of the first argument.
+
+        ``flags`` are written with a space after each, as in "nsz ".
+        """
         first = args[0]
         dtype = result or first.dtype
         symbol = f"llvm.{name}.{mangle(first.dtype, first.lanes)}"
@@ -145,12 +155,11 @@ class Builder:
         returned = llvm_type(dtype, first.lanes)
         self.declarations.add(f"declare {returned} @{symbol}({types})")
         return self.define(
-            dtype, first.lanes,
+            dtype,
+            first.lanes,
             f"call {flags}{returned} @{symbol}({', '.join(a.typed for a in args)})",
         )
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """a * b + c, rounded once where the target can do that in one instruction."""
         return self.intrinsic("fmuladd", a, b, c)
-
-

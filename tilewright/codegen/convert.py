@@ -56,7 +56,9 @@ def from_memory(b: Builder, x: Value, dtype: DType, machine: Machine) -> Value:
     if dtype is bool_:
         return b.compare("icmp ne", x, b.like(x, 0))
     if dtype is bf16:
-        return b.convert("bitcast", b.binary("shl", b.convert("zext", x, u32), splat(b, x, 16)), f32)
+        return b.convert(
+            "bitcast", b.binary("shl", b.convert("zext", x, u32), splat(b, x, 16)), f32
+        )
     if dtype is f16:
         return expand_half(b, x, machine)
     return x
@@ -100,7 +102,7 @@ def expand_half(b: Builder, x: Value, machine: Machine) -> Value:
     rest = b.binary("and", wide, splat(b, x, 0x7FFF))
     # The exponent is moved by a product, which also normalises what is subnormal in f16.
     shifted = b.convert("bitcast", b.binary("shl", rest, splat(b, x, 13)), f32)
-    moved = b.binary("fmul", shifted, b.const(f32, 2.0 ** 112, x.lanes))
+    moved = b.binary("fmul", shifted, b.const(f32, 2.0**112, x.lanes))
     bits = b.convert("bitcast", moved, u32)
     special = b.compare("icmp uge", rest, splat(b, x, 0x7C00))
     bits = b.select(special, b.binary("or", bits, splat(b, x, 0x7F800000)), bits)
@@ -165,6 +167,7 @@ def cast(b: Builder, x: Value, source: DType, dtype: DType, machine: Machine) ->
 
 
 def int_to_int(b: Builder, x: Value, dtype: DType) -> Value:
+    """Widened by its sign, or cut to the low bits."""
     if x.dtype.bits == dtype.bits:
         return Value(x.name, dtype, x.lanes)
     if x.dtype.bits > dtype.bits:
@@ -175,9 +178,11 @@ def int_to_int(b: Builder, x: Value, dtype: DType) -> Value:
 def float_to_int(b: Builder, x: Value, dtype: DType) -> Value:
     """Truncation. ``freeze`` makes what LLVM leaves undefined some fixed number."""
     if dtype is u64:
-        edge = b.like(x, 2.0 ** 63)
+        edge = b.like(x, 2.0**63)
         low = frozen(b, x, i64)
-        high = b.binary("xor", frozen(b, b.binary("fsub", x, edge), i64), b.const(i64, -2 ** 63, x.lanes))
+        high = b.binary(
+            "xor", frozen(b, b.binary("fsub", x, edge), i64), b.const(i64, -(2**63), x.lanes)
+        )
         chosen = b.select(b.compare("fcmp olt", x, edge), low, high)
         return Value(chosen.name, u64, x.lanes)
     wide = dtype if dtype.bits == 64 else i64 if dtype is u32 else i32
@@ -185,6 +190,7 @@ def float_to_int(b: Builder, x: Value, dtype: DType) -> Value:
 
 
 def frozen(b: Builder, x: Value, dtype: DType) -> Value:
+    """Truncation to a signed integer; some fixed number where it does not fit."""
     value = b.convert("fptosi", x, dtype)
     return b.define(dtype, x.lanes, f"freeze {value.typed}")
 

@@ -15,13 +15,23 @@ from tilewright.codegen.builder import Value, llvm_type
 from tilewright.codegen.convert import memory
 from tilewright.codegen.emit_core import Val
 from tilewright.codegen.emit_index import Affine
-from tilewright.codegen.emit_loops import Loops
+from tilewright.codegen.emit_vector import Vectors
 from tilewright.compiler.target import Target
 from tilewright.errors import CompilerBug
 from tilewright.ir.loops import (
-    Accumulate, Alloc, Barrier, Buffer, Check, For, If, Kernel, Let, Load, Stmt, Store,
+    Accumulate,
+    Alloc,
+    Buffer,
+    Check,
+    For,
+    If,
+    Kernel,
+    Let,
+    Load,
+    Stmt,
+    Store,
 )
-from tilewright.ir.types import bool_, i64
+from tilewright.ir.types import i64
 
 STACK_LIMIT = 16 * 1024
 """Bytes above which a stack buffer lives in the thread's scratch memory."""
@@ -59,7 +69,7 @@ def emit_kernel(
     return Emitter(target, functions).kernel(kernel)
 
 
-class Emitter(Loops):
+class Emitter(Vectors):
     """Statements and the function around them."""
 
     def kernel(self, kernel: Kernel) -> Emitted:
@@ -70,10 +80,18 @@ class Emitter(Loops):
         self.fence()
         body = self.b.text()
         params = [
-            f"ptr noalias{' readonly' if p.access == 'in' else ''} %b{n}" for n, p in enumerate(kernel.params)
+            f"ptr noalias{' readonly' if p.access == 'in' else ''} %b{n}"
+            for n, p in enumerate(kernel.params)
         ]
         params += ["i64 %tid", "i64 %nthreads", "ptr noalias %scratch", "ptr %team"]
-        lines = [f"({', '.join(params)}) nounwind {{", "entry:", *self.b.allocas.values(), body, "  ret void", "}"]
+        lines = [
+            f"({', '.join(params)}) nounwind {{",
+            "entry:",
+            *self.b.allocas.values(),
+            body,
+            "  ret void",
+            "}",
+        ]
         text = "\n".join(line for line in lines if line)
         name = "k" + hashlib.sha256(text.encode()).hexdigest()[:16]
         declarations = set(self.b.declarations)
@@ -114,7 +132,9 @@ class Emitter(Loops):
             mask = None
         index, value = self.linear(s.index), self.value(s.value)
         if s.buffer.space == "register":
-            self.store_register(s.buffer, index, value if mask is None else self.blend(s, mask, value))
+            self.store_register(
+                s.buffer, index, value if mask is None else self.blend(s, mask, value)
+            )
         elif self.section is None or self.shared(index, value, mask):
             self.store_outside(s, index, value, mask)
         else:
@@ -165,13 +185,17 @@ class Emitter(Loops):
                 self.section.local.add(buffer.name)
             return
         if buffer.space != "stack":
-            raise CompilerBug(f"{buffer.name}: a {buffer.space} buffer cannot be allocated on a CPU")
+            raise CompilerBug(
+                f"{buffer.name}: a {buffer.space} buffer cannot be allocated on a CPU"
+            )
         if self.section is not None:
             raise CompilerBug(f"{buffer.name}: memory allocated inside a vector loop")
         if buffer.name in self.pointers:
             return
         size = buffer.size * buffer.dtype.itemsize
-        if size > STACK_LIMIT:
+        # On Windows a frame above a page calls a routine that JIT-compiled code does not have.
+        limit = 256 if "windows" in self.target.triple else STACK_LIMIT
+        if size > limit:
             name = self.b.fresh("scratch")
             self.b.allocas[name] = f"  {name} = getelementptr i8, ptr %scratch, i64 {self.scratch}"
             self.scratch += -(-size // 64) * 64
@@ -210,6 +234,3 @@ class Emitter(Loops):
     def barrier(self) -> None:
         self.fence()
         self.b.write("  call void @tw_barrier(ptr %team, i64 %nthreads)")
-
-
-__all__ = ["Emitted", "Emitter", "emit_kernel", "STACK_LIMIT", "STATUS_WORD", "bool_"]

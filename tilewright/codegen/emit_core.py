@@ -4,6 +4,7 @@ being written, and index arithmetic.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
@@ -16,7 +17,7 @@ from tilewright.codegen.emit_slots import Slots
 from tilewright.codegen.integers import number_of
 from tilewright.compiler.target import Target
 from tilewright.errors import CompilerBug
-from tilewright.ir.loops import Buffer, Call, Const, Expr, Load, Var
+from tilewright.ir.loops import Call, Const, Expr, Var
 from tilewright.ir.types import i32, i64
 
 Val: TypeAlias = "Value | list[Value]"
@@ -106,7 +107,11 @@ class Core:
             # One factor may be a constant by now, such as the variable of an unrolled loop.
             a, c = self.linear(e.args[0]), self.linear(e.args[1])
             for one, other in ((a, c), (c, a)):
-                if isinstance(one, Affine) and isinstance(other, Affine) and other.number is not None:
+                if (
+                    isinstance(one, Affine)
+                    and isinstance(other, Affine)
+                    and other.number is not None
+                ):
                     return times(one, other.number)
         return self.call(e)
 
@@ -127,7 +132,11 @@ class Core:
         small = self.small_division(op, rest, divisor, found)
         if op == "mod":
             return small
-        return plus(quotient, small) if isinstance(small, Affine) else self.add_general(quotient, small)
+        return (
+            plus(quotient, small)
+            if isinstance(small, Affine)
+            else self.add_general(quotient, small)
+        )
 
     def add_general(self, a: Affine, v: Val) -> Val:
         one = self.materialize(a)
@@ -135,14 +144,16 @@ class Core:
 
     def small_division(self, op: str, rest: Affine, divisor: int, found: Range) -> Affine | Val:
         """Division of what is known not to be negative; in 32 bits if it fits there."""
-        narrow = found[1] < 2 ** 31
+        narrow = found[1] < 2**31
         opcode = "udiv" if op == "floordiv" else "urem"
 
         def make(x: Value) -> Value:
             if not narrow:
                 return self.b.binary(opcode, x, self.b.like(x, divisor))
             short = self.b.convert("trunc", x, i32)
-            return self.b.convert("zext", self.b.binary(opcode, short, self.b.like(short, divisor)), i64)
+            return self.b.convert(
+                "zext", self.b.binary(opcode, short, self.b.like(short, divisor)), i64
+            )
 
         value = self.each(make, (self.materialize(rest),), (op, divisor))
         if isinstance(value, Value):
@@ -192,12 +203,17 @@ class Core:
 
     def scaled(self, name: str, coefficient: int) -> Value:
         value = Value(name, i64)
-        return value if coefficient == 1 else self.scalar("mul", value, Value(str(coefficient), i64))
+        return (
+            value if coefficient == 1 else self.scalar("mul", value, Value(str(coefficient), i64))
+        )
 
     def scalar(self, opcode: str, a: Value, c: Value) -> Value:
         """An integer instruction on scalars, as far out as possible."""
-        return self.b.pure(  # type: ignore[no-any-return]
-            (opcode, a.name, c.name, a.type), (a.name, c.name), lambda: self.b.binary(opcode, a, c), cheap=True
+        return self.b.pure(
+            (opcode, a.name, c.name, a.type),
+            (a.name, c.name),
+            lambda: self.b.binary(opcode, a, c),
+            cheap=True,
         )
 
     # --- lanes --------------------------------------------------------------------------
@@ -210,7 +226,7 @@ class Core:
         """A scalar in all lanes (``width`` 1: itself)."""
         if width == 1 or v.lanes == width:
             return v
-        return self.b.pure(  # type: ignore[no-any-return]
+        return self.b.pure(
             ("splat", v.name, v.type, width), (v.name,), lambda: self.b.splat(v, width)
         )
 
@@ -227,11 +243,12 @@ class Core:
         if not any(isinstance(a, list) for a in args):
             names = tuple(a.name for a in args)  # type: ignore[union-attr]
             typed = (key, names, args[0].type) if args else (key, names)  # type: ignore[union-attr]
-            return pure(typed, names, lambda: make(*args))  # type: ignore[no-any-return]
+            return pure(typed, names, lambda: make(*args))
         results = []
         for parts in zip(*(self.copies(a) for a in args), strict=True):
             names = tuple(p.name for p in parts)
-            results.append(pure((key, names, parts[0].type), names, lambda p=parts: make(*p)))
+            typed = (key, names, parts[0].type)
+            results.append(pure(typed, names, functools.partial(make, *parts)))
         return results
 
     def mask(self, copy: int) -> Value | None:
@@ -288,12 +305,6 @@ def bool_ramp(width: int, active: int) -> str:
     """The constant mask whose first ``active`` lanes are on."""
     if width == 1:
         return "true" if active else "false"
-    return "<" + ", ".join(f"i1 {'true' if lane < active else 'false'}" for lane in range(width)) + ">"
-
-
-def in_memory(buffer: Buffer) -> bool:
-    """Whether a buffer's elements have addresses."""
-    return buffer.space != "register"
-
-
-__all__ = ["Core", "Load", "Section", "Val", "bool_ramp", "in_memory", "ramp"]
+    return (
+        "<" + ", ".join(f"i1 {'true' if lane < active else 'false'}" for lane in range(width)) + ">"
+    )

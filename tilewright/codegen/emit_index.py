@@ -58,7 +58,7 @@ Range = tuple[int, int]
 
 
 def affine_range(a: Affine, ranges: dict[str, Range], lanes: int) -> Range | None:
-    """The least and the greatest value over ``lanes`` iterations, if all parts have known ranges."""
+    """The least and greatest value over ``lanes`` iterations, if all parts have known ranges."""
     low = high = a.const
     for name, coefficient in a.terms:
         found = ranges.get(name)

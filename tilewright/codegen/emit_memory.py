@@ -6,10 +6,9 @@ from tilewright.codegen.builder import Value, llvm_type, mangle
 from tilewright.codegen.convert import carrier, from_memory, memory, to_memory
 from tilewright.codegen.emit_core import Core, Val, ramp
 from tilewright.codegen.emit_index import Affine
-from tilewright.codegen.emit_slots import Key
 from tilewright.errors import CompilerBug
-from tilewright.ir.loops import Buffer, Const, Load
-from tilewright.ir.types import DType, bool_, i32, i64
+from tilewright.ir.loops import Buffer, Load
+from tilewright.ir.types import bool_, i32, i64
 
 
 class Memory(Core):
@@ -38,9 +37,11 @@ class Memory(Core):
         return found
 
     def offset(self, place: str, element: str, by: str) -> str:
-        return self.b.pure(  # type: ignore[no-any-return]
-            ("at", place, element, by), (place, by),
-            lambda: self.b.pointer(f"getelementptr {element}, ptr {place}, i64 {by}"), cheap=True,
+        return self.b.pure(
+            ("at", place, element, by),
+            (place, by),
+            lambda: self.b.pointer(f"getelementptr {element}, ptr {place}, i64 {by}"),
+            cheap=True,
         )
 
     def addresses(self, buffer: Buffer, index: Affine | Val, copy: int) -> Value:
@@ -54,13 +55,17 @@ class Memory(Core):
         else:
             place = self.pointers[buffer.name]
             offsets = self.copies(index)[copy]
-            if buffer.size * buffer.dtype.itemsize < 2 ** 31:
+            if buffer.size * buffer.dtype.itemsize < 2**31:
                 # Indices of 32 bits are gathered twice as many at once.
                 offsets = self.b.convert("sext", self.b.convert("trunc", offsets, i32), i64)
         name = self.b.pointer(f"getelementptr {element}, ptr {place}, {offsets.typed}")
         return Value(name, i64, width)
 
     # --- loads --------------------------------------------------------------------------
+    def load_register(self, e: Load) -> Val:
+        """A load of a register buffer."""
+        raise NotImplementedError
+
     def load(self, e: Load) -> Val:
         """``buffer[index]`` where the mask holds, else ``other``."""
         if e.buffer.space == "register":
@@ -111,9 +116,11 @@ class Memory(Core):
         if buffer.space != "global" or buffer.access != "in":
             return self.read(buffer, self.address(buffer, index), lanes)
         base = self.pointers[buffer.name]
-        return self.b.pure(  # type: ignore[no-any-return]
-            ("load", base, index, lanes), (base, *(name for name, _ in index.terms)),
-            lambda: self.read(buffer, self.address(buffer, index), lanes), reads=True,
+        return self.b.pure(
+            ("load", base, index, lanes),
+            (base, *(name for name, _ in index.terms)),
+            lambda: self.read(buffer, self.address(buffer, index), lanes),
+            reads=True,
         )
 
     def read(self, buffer: Buffer, place: str, lanes: int) -> Value:
@@ -125,7 +132,12 @@ class Memory(Core):
         return from_memory(self.b, raw, buffer.dtype, self.machine)
 
     def load_copy(
-        self, buffer: Buffer, index: Affine | Val, copy: int, mask: Value | None, other: Value | None
+        self,
+        buffer: Buffer,
+        index: Affine | Val,
+        copy: int,
+        mask: Value | None,
+        other: Value | None,
     ) -> Value:
         """The vector of one copy of the section."""
         section = self.require_section()
@@ -138,7 +150,9 @@ class Memory(Core):
         where = self.addresses(buffer, index, copy)
         if mask is None:
             mask = Value("true" if width == 1 else "splat (i1 true)", bool_, width)
-        return self.masked_read(buffer, "gather", f"v{width}p0", f"<{width} x ptr> {where.name}", mask, other)
+        return self.masked_read(
+            buffer, "gather", f"v{width}p0", f"<{width} x ptr> {where.name}", mask, other
+        )
 
     def load_spread(
         self, buffer: Buffer, index: Affine, mask: Value | None, other: Value | None
@@ -154,7 +168,9 @@ class Memory(Core):
         self, buffer: Buffer, index: Affine, copy: int, mask: Value | None, other: Value | None
     ) -> Value:
         width = self.require_section().width
-        first = index.uniform().shift(index.lane * width * copy - (width - 1 if index.lane < 0 else 0))
+        first = index.uniform().shift(
+            index.lane * width * copy - (width - 1 if index.lane < 0 else 0)
+        )
         if mask is None:
             value = self.read_at(buffer, first, width)
             return self.reverse(value) if index.lane < 0 else value
@@ -179,11 +195,14 @@ class Memory(Core):
         vector = llvm_type(kind, width)
         symbol = f"llvm.masked.{what}.{mangle(kind, width)}.{suffix}"
         pointers = f"<{width} x ptr>" if what == "gather" else "ptr"
-        self.b.declarations.add(f"declare {vector} @{symbol}({pointers}, i32, <{width} x i1>, {vector})")
+        self.b.declarations.add(
+            f"declare {vector} @{symbol}({pointers}, i32, <{width} x i1>, {vector})"
+        )
         direct = other is not None and kind is carrier(buffer.dtype)
         rest = other.name if direct and other is not None else "zeroinitializer"
         raw = self.b.define(
-            kind, width,
+            kind,
+            width,
             f"call {vector} @{symbol}({where}, i32 {kind.itemsize}, {mask.typed}, {vector} {rest})",
         )
         value = from_memory(self.b, raw, buffer.dtype, self.machine)
@@ -205,7 +224,12 @@ class Memory(Core):
         self.b.write(f"  store {raw.typed}, ptr {place}, align {raw.dtype.itemsize}")
 
     def store_copy(
-        self, buffer: Buffer, index: Affine | Val, copy: int, value: Value, mask: Value | None,
+        self,
+        buffer: Buffer,
+        index: Affine | Val,
+        copy: int,
+        value: Value,
+        mask: Value | None,
         streaming: bool = False,
     ) -> None:
         """The vector of one copy into contiguous, reversed or scattered places."""
@@ -259,13 +283,19 @@ class Memory(Core):
             mask = self.hidden(mask)
         suffix, pointers = ("p0", "ptr") if what == "store" else (f"v{width}p0", f"<{width} x ptr>")
         symbol = f"llvm.masked.{what}.{mangle(raw.dtype, width)}.{suffix}"
-        self.b.declarations.add(f"declare void @{symbol}({raw.type}, {pointers}, i32, <{width} x i1>)")
-        self.b.write(f"  call void @{symbol}({raw.typed}, {where}, i32 {raw.dtype.itemsize}, {mask.typed})")
+        self.b.declarations.add(
+            f"declare void @{symbol}({raw.type}, {pointers}, i32, <{width} x i1>)"
+        )
+        self.b.write(
+            f"  call void @{symbol}({raw.typed}, {where}, i32 {raw.dtype.itemsize}, {mask.typed})"
+        )
 
     def hidden(self, mask: Value) -> Value:
         """The same mask, but not a constant to LLVM."""
+
         def make() -> Value:
             return self.b.compare("icmp ne", Value("%nthreads", i64), Value("0", i64))
+
         true = self.b.pure(("hidden",), (), make, cheap=True)
         return self.b.binary("and", mask, self.spread(true, mask.lanes))
 
@@ -274,14 +304,16 @@ class Memory(Core):
         if a is None or c is None:
             return a if c is None else c
         names = (a.name, c.name)
-        return self.b.pure(("and", *names), names, lambda: self.b.binary("and", a, c))  # type: ignore[no-any-return]
+        return self.b.pure(("and", *names), names, lambda: self.b.binary("and", a, c))
 
     def reverse(self, v: Value) -> Value:
         if v.lanes == 1:
             return v
         order = ", ".join(f"i32 {lane}" for lane in reversed(range(v.lanes)))
         return self.b.define(
-            v.dtype, v.lanes, f"shufflevector {v.typed}, {v.type} poison, <{v.lanes} x i32> <{order}>"
+            v.dtype,
+            v.lanes,
+            f"shufflevector {v.typed}, {v.type} poison, <{v.lanes} x i32> <{order}>",
         )
 
     def any_lane(self, mask: Value) -> Value:
@@ -290,95 +322,3 @@ class Memory(Core):
             return mask
         bits = self.b.pointer(f"bitcast {mask.typed} to i{mask.lanes}")
         return self.b.define(bool_, 1, f"icmp ne i{mask.lanes} {bits}, 0")
-
-    # --- register buffers ---------------------------------------------------------------
-    def slot(self, buffer: Buffer, index: Affine | Val) -> tuple[int, bool]:
-        """The constant part of a register index, and whether the lane is added to it."""
-        if not isinstance(index, Affine) or index.terms or index.lane not in (0, 1):
-            raise CompilerBug(f"the index of register buffer {buffer.name} is not constant: {index}")
-        if not 0 <= index.const < buffer.size:
-            raise CompilerBug(f"register buffer {buffer.name} of {buffer.size} has no {index.const}")
-        return index.const, bool(index.lane)
-
-    def load_register(self, e: Load) -> Val:
-        element, across = self.slot(e.buffer, self.linear(e.index))
-        name, section = e.buffer.name, self.section
-        if e.mask is not None:
-            raise CompilerBug(f"a masked load of register buffer {name}")
-        if across:
-            width = self.require_section().width
-            return [
-                self.vector_slot(e.buffer, element + copy * width, width)
-                for copy in range(self.require_section().copies)
-            ]
-        if section is not None and self.slots.get((name, element, 0)) is not None:
-            return [self.known((name, element, copy)) for copy in range(section.copies)]
-        whole = self.slots.layout.get(name, {}).get(element, (element, 1))
-        if whole[1] > 1:
-            vector = self.known((name, whole[0], "v"))
-            return self.b.define(
-                vector.dtype, 1, f"extractelement {vector.typed}, i64 {element - whole[0]}"
-            )
-        return self.known((name, element, None))
-
-    def vector_slot(self, buffer: Buffer, element: int, width: int) -> Value:
-        """``width`` elements: a slot of its own, or gathered from single ones."""
-        layout = self.slots.layout.get(buffer.name, {})
-        if width == 1 or layout.get(element, (element, width)) == (element, width):
-            return self.known((buffer.name, element, "v" if width > 1 else None))
-        dtype = carrier(buffer.dtype)
-        vector = Value("poison", dtype, width)
-        for lane in range(width):
-            one = self.load_register(Load(buffer, Const(element + lane)))
-            if not isinstance(one, Value):
-                raise CompilerBug(f"register buffer {buffer.name} differs between lanes")
-            vector = self.b.define(dtype, width, f"insertelement {vector.typed}, {one.typed}, i64 {lane}")
-        return vector
-
-    def known(self, key: Key) -> Value:
-        found = self.slots.get(key)
-        if found is None:
-            raise CompilerBug(f"register buffer {key[0]}[{key[1]}] is read before it is written")
-        return found
-
-    def store_register(self, buffer: Buffer, index: Affine | Val, value: Val) -> None:
-        element, across = self.slot(buffer, index)
-        section = self.section
-        if section is None:
-            if isinstance(value, list):
-                raise CompilerBug("a varying value outside of a vector loop")
-            self.slots.claim(buffer.name, element, 1)
-            self.slots.set((buffer.name, element, None), value)
-            return
-        if not across and buffer.name not in section.local:
-            if isinstance(value, list):
-                raise CompilerBug(f"the lanes of a vector loop differ on {buffer.name}[{element}]")
-            self.slots.claim(buffer.name, element, 1)
-            self.slots.set((buffer.name, element, None), value)
-            return
-        for copy, part in enumerate(self.copies(value)):
-            if across and section.width > 1:
-                self.slots.claim(buffer.name, element + copy * section.width, section.width)
-                self.slots.set((buffer.name, element + copy * section.width, "v"), part)
-            elif across:
-                self.slots.set((buffer.name, element + copy, None), part)
-            else:
-                self.slots.set((buffer.name, element, copy), part)
-
-
-def identity(op: str, dtype: DType) -> float | int | bool:
-    """What an accumulation with ``op`` starts from."""
-    if op in ("add", "or"):
-        return 0
-    if op == "mul":
-        return 1
-    if op == "and":
-        return True if dtype is bool_ else -1
-    low = op == "max"
-    if dtype is bool_:
-        return not low
-    if dtype.is_float:
-        return float("-inf") if low else float("inf")
-    signed = dtype.kind == "i"
-    least, greatest = (-2 ** (dtype.bits - 1), 2 ** (dtype.bits - 1) - 1) if signed else (0, 2 ** dtype.bits - 1)
-    return least if low else greatest

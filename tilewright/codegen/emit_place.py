@@ -5,12 +5,14 @@ values that were computed before. Nothing here knows the Kernel language.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from tilewright.codegen import rounding
 from tilewright.codegen.builder import Builder, Value
 from tilewright.codegen.convert import Machine
 from tilewright.ir.types import DType
+
+Made = TypeVar("Made")
 
 
 class Region:
@@ -100,13 +102,17 @@ class Placer(Builder):
         return here
 
     def pure(
-        self, key: Hashable, names: Iterable[str], make: Callable[[], Any],
-        cheap: bool = False, reads: bool = False,
-    ) -> Any:
-        """What ``make`` writes, placed as far out as ``names`` allow; an earlier result if there is one."""
+        self,
+        key: Hashable,
+        names: Iterable[str],
+        make: Callable[[], Made],
+        cheap: bool = False,
+        reads: bool = False,
+    ) -> Made:
+        """What ``make`` writes, as far out as ``names`` allow, or an earlier result."""
         depth = self.settle(names, cheap, reads)
         memo = self.regions[depth].memo
-        found = memo.get(key)
+        found: Made | None = memo.get(key)
         if found is not None:
             return found
         if depth == self.place:

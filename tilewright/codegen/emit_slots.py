@@ -103,7 +103,8 @@ class Slots:
                 if earlier is None:
                     continue
                 value = self.b.define(
-                    value.dtype, value.lanes,
+                    value.dtype,
+                    value.lanes,
                     f"phi {value.type} [{earlier.name}, %{before}], [{value.name}, %{latch}]",
                 )
             self.b.export(value)
@@ -125,7 +126,8 @@ class Slots:
                 continue
             if a != c:
                 a = self.b.define(
-                    a.dtype, a.lanes,
+                    a.dtype,
+                    a.lanes,
                     f"phi {a.type} [{a.name}, %{labels[0]}], [{c.name}, %{labels[1]}]",
                 )
             self.set(key, a)

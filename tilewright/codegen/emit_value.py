@@ -10,7 +10,7 @@ from tilewright.codegen.builder import Value
 from tilewright.codegen.convert import carrier
 from tilewright.codegen.emit_core import Val
 from tilewright.codegen.emit_index import Affine
-from tilewright.codegen.emit_memory import Memory, identity
+from tilewright.codegen.emit_registers import Registers, identity
 from tilewright.codegen.integers import number_of
 from tilewright.codegen.spelling import spell
 from tilewright.errors import CompilerBug, Unsupported
@@ -18,13 +18,18 @@ from tilewright.ir.loops import Accumulate, Buffer, Call, Const, Expr, Load, Var
 from tilewright.ir.types import bool_, i64
 
 FOLD: dict[str, Callable[[Any, Any], Any]] = {
-    "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le,
-    "gt": operator.gt, "ge": operator.ge, "min": min, "max": max,
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "min": min,
+    "max": max,
 }
-CHEAP = frozenset(("add", "sub", "mul", "and", "or", "xor", "not", "min", "max", *FOLD))
 
 
-class Values(Memory):
+class Values(Registers):
     """Evaluates expressions in the current section."""
 
     def value(self, e: Expr) -> Val:
@@ -52,8 +57,11 @@ class Values(Memory):
         key = (e.op, e.dtype.name, *(t.name for t in types))
         try:
             value = self.each(
-                lambda *parts: spell(self.b, e.op, parts, types, e.dtype, self.machine, self.functions),
-                args, key,
+                lambda *parts: spell(
+                    self.b, e.op, parts, types, e.dtype, self.machine, self.functions
+                ),
+                args,
+                key,
             )
         except KeyError as error:
             raise Unsupported(f"no code for the op {error} on {types[0]}") from None
@@ -68,15 +76,23 @@ class Values(Memory):
         if len(known) == 2:
             pick = min if e.op == "min" else max
             self.ranges[value.name] = (
-                pick(known[0][0], known[1][0]), pick(known[0][1], known[1][1])
+                pick(known[0][0], known[1][0]),
+                pick(known[0][1], known[1][1]),
             )
 
     # --- accumulation -------------------------------------------------------------------
     def combine(self, op: str, buffer: Buffer, a: Value, c: Value) -> Value:
         """One step of an accumulation: the old value and what comes in."""
         dtype = buffer.dtype
-        return spell(self.b, op, (c, a) if op in ("max", "min") else (a, c), (dtype, dtype), dtype,
-                     self.machine, self.functions)
+        return spell(
+            self.b,
+            op,
+            (c, a) if op in ("max", "min") else (a, c),
+            (dtype, dtype),
+            dtype,
+            self.machine,
+            self.functions,
+        )
 
     def accumulate(self, s: Accumulate) -> None:
         """``buffer[index] = op(buffer[index], value)`` in every lane."""
@@ -134,9 +150,7 @@ class Values(Memory):
         old = self.load_scalar(s.buffer, index)
         self.store_scalar(s.buffer, index, self.combine(s.op, s.buffer, old, value))
 
-    def accumulate_across(
-        self, s: Accumulate, index: Affine, value: Val, mask: Val | None
-    ) -> None:
+    def accumulate_across(self, s: Accumulate, index: Affine, value: Val, mask: Val | None) -> None:
         """All lanes into one place: vectors of partial results, joined after the vector loop.
 
         A place that is only known inside the vector loop gets its sum at once.
@@ -171,8 +185,11 @@ class Values(Memory):
     def join(self, s: Accumulate, parts: list[Value]) -> Value:
         """All lanes of all vectors as one scalar: pairs of vectors, then halves; a fixed order."""
         while len(parts) > 1:
-            pairs = [self.combine(s.op, s.buffer, a, c) for a, c in zip(parts[::2], parts[1::2], strict=False)]
-            parts = pairs + parts[len(pairs) * 2:]
+            pairs = [
+                self.combine(s.op, s.buffer, a, c)
+                for a, c in zip(parts[::2], parts[1::2], strict=False)
+            ]
+            parts = pairs + parts[len(pairs) * 2 :]
         value = parts[0]
         while value.lanes > 1:
             half = value.lanes // 2
@@ -199,15 +216,14 @@ def rounded(e: Const) -> Any:
     return float(e.dtype.numpy.type(e.value))
 
 
-def fold(e: Call, args: tuple[Val, ...]) -> Value | None:
+def fold(e: Call, args: tuple[Val, ...]) -> Val | None:
     """Truths and indices whose arguments are constants, or that one argument decides."""
     first = args[0]
     if e.op in ("and", "or") and e.dtype is bool_:
         for one, other in ((args[0], args[1]), (args[1], args[0])):
             if isinstance(one, Value) and one.name in ("true", "false"):
                 decided = (one.name == "true") == (e.op == "or")
-                chosen = one if decided else other
-                return chosen if isinstance(chosen, Value) else None
+                return one if decided else other
         return None
     if e.op == "not" and isinstance(first, Value) and first.name in ("true", "false"):
         return Value("false" if first.name == "true" else "true", bool_)

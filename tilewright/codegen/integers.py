@@ -26,13 +26,14 @@ def safe_divisor(b: Builder, x: Value, y: Value) -> tuple[Value, Value | None]:
     zero = b.compare("icmp eq", y, b.like(y, 0))
     bad = zero
     if y.dtype.kind == "i":
-        least = b.compare("icmp eq", x, b.like(x, -2 ** (x.dtype.bits - 1)))
+        least = b.compare("icmp eq", x, b.like(x, -(2 ** (x.dtype.bits - 1))))
         minus = b.compare("icmp eq", y, b.like(y, -1))
         bad = b.binary("or", zero, b.binary("and", least, minus))
     return b.select(bad, b.like(y, 1), y), zero
 
 
 def zero_where(b: Builder, condition: Value | None, x: Value) -> Value:
+    """0 where the condition holds."""
     return x if condition is None else b.select(condition, b.like(x, 0), x)
 
 
@@ -92,18 +93,21 @@ def modulo(b: Builder, x: Value, y: Value) -> Value:
 
 
 def shift_left(b: Builder, x: Value, n: Value) -> Value:
+    """0 if all bits are shifted out."""
     inside = b.compare("icmp ult", n, b.like(n, x.dtype.bits))
     amount = b.select(inside, n, b.like(n, 0))
     return b.select(inside, b.binary("shl", x, amount), b.like(x, 0))
 
 
 def shift_right_unsigned(b: Builder, x: Value, n: Value) -> Value:
+    """0 if all bits are shifted out."""
     inside = b.compare("icmp ult", n, b.like(n, x.dtype.bits))
     amount = b.select(inside, n, b.like(n, 0))
     return b.select(inside, b.binary("lshr", x, amount), b.like(x, 0))
 
 
 def shift_right_signed(b: Builder, x: Value, n: Value) -> Value:
+    """The sign if all bits are shifted out."""
     amount = b.intrinsic("umin", n, b.like(n, x.dtype.bits - 1))
     return b.binary("ashr", x, amount)
 
@@ -115,7 +119,7 @@ def popcount_signed(b: Builder, x: Value) -> Value:
 
 
 def power(b: Builder, x: Value, y: Value) -> Value:
-    """Powers by squaring, modulo the width; a negative exponent gives what truncating 1 / x**-y gives."""
+    """Powers by squaring; a negative exponent gives what truncating 1 / x**-y gives."""
     number = number_of(y)
     if number is not None and number >= 0:
         return constant_power(b, x, number)
@@ -136,6 +140,7 @@ def power(b: Builder, x: Value, y: Value) -> Value:
 
 
 def constant_power(b: Builder, x: Value, exponent: int) -> Value:
+    """By squaring, for an exponent that is known."""
     result: Value | None = None
     square = x
     while exponent:

@@ -35,7 +35,8 @@ def host() -> tuple[str, str, frozenset[str]]:
     initialize()
     features = binding.get_host_cpu_features()
     return (
-        binding.get_process_triple(), binding.get_host_cpu_name(),
+        binding.get_process_triple(),
+        binding.get_host_cpu_name(),
         frozenset(name for name, on in features.items() if on),
     )
 
@@ -45,8 +46,17 @@ def machine(triple: str, cpu: str, features: str) -> Any:
     """LLVM's target machine: best code, at any address."""
     found = binding.Target.from_triple(triple)
     return found.create_target_machine(
-        cpu=cpu, features=features, opt=3, reloc="pic", codemodel="default"
+        cpu=cpu,
+        features=features,
+        opt=3,
+        reloc="pic",
+        codemodel="default" if placed_together(triple) else "large",
     )
+
+
+def placed_together(triple: str) -> bool:
+    """Whether the linker puts all parts of an object close to each other; Windows' does not."""
+    return "windows" not in triple
 
 
 def target_machine(target: Target) -> Any:
@@ -63,7 +73,7 @@ def linker() -> Any:
     """What places object code in this process' memory, one block per object."""
     triple, cpu, _ = host()
     found = binding.Target.from_triple(triple).create_target_machine(cpu=cpu, jit=True)
-    return binding.create_lljit_compiler(found, use_jit_link=True)
+    return binding.create_lljit_compiler(found, use_jit_link=placed_together(triple))
 
 
 def parse(text: str, verify: bool = True) -> Any:

@@ -10,7 +10,7 @@ NAMES = frozenset(("floor", "ceil", "trunc", "rint", "nearbyint", "roundeven"))
 
 def to_whole(b: Builder, name: str, x: Value) -> Value:
     """floor, ceil, trunc or rint by adding and subtracting the number whose last bit is worth 1."""
-    magic = b.like(x, 2.0 ** 23 if x.dtype is f32 else 2.0 ** 52)
+    magic = b.like(x, 2.0**23 if x.dtype is f32 else 2.0**52)
     size = b.intrinsic("fabs", x)
     near = b.binary("fsub", b.binary("fadd", size, magic), magic)
     one, zero = b.like(x, 1.0), b.like(x, 0.0)
@@ -45,12 +45,13 @@ def modulo(b: Builder, x: Value, y: Value) -> Value:
 
 
 def floor_divide(b: Builder, x: Value, y: Value) -> Value:
-    """NumPy's floor_divide: the quotient that belongs to :func:`modulo`; x / 0 as division gives it."""
+    """The quotient that belongs to :func:`modulo`; x / 0 as division gives it."""
     rest = modulo(b, x, y)
     quotient = b.binary("fdiv", b.binary("fsub", x, rest), y)
     whole = b.intrinsic("rint", quotient)
     signed = b.select(
-        b.compare("fcmp une", whole, b.like(x, 0.0)), whole,
+        b.compare("fcmp une", whole, b.like(x, 0.0)),
+        whole,
         b.intrinsic("copysign", b.like(x, 0.0), b.binary("fdiv", x, y)),
     )
     by_zero = b.compare("fcmp oeq", y, b.like(y, 0.0))

@@ -22,7 +22,7 @@ Cell = str | Callable[..., Value] | None
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """One op: cells for floats, signed and unsigned integers, and bools; None where it has no meaning."""
+    """One op: cells for floats, signed and unsigned integers, bools; None: no meaning."""
 
     f: Cell = None
     i: Cell = None
@@ -34,6 +34,7 @@ class Spelling:
 
 
 def compare(floats: str, signed: str, unsigned: str) -> Spelling:
+    """A row of truths; bools are ordered as unsigned numbers."""
     return Spelling(f"fcmp {floats}", f"icmp {signed}", f"icmp {unsigned}", f"icmp {unsigned}")
 
 
@@ -43,27 +44,33 @@ def both_ints(cell: Cell, f: Cell = None, b: Cell = None) -> Spelling:
 
 
 def negate(b: Builder, x: Value) -> Value:
+    """0 - x; floats change their sign."""
     if x.dtype.is_float:
         return b.define(x.dtype, x.lanes, f"fneg {x.typed}")
     return b.binary("sub", b.like(x, 0), x)
 
 
 def absolute(b: Builder, x: Value) -> Value:
+    """The least number stays, as it has no counterpart."""
     return b.intrinsic("smax", x, negate(b, x))
 
 
 def invert(b: Builder, x: Value) -> Value:
+    """All bits, or the truth."""
     return b.binary("xor", x, b.like(x, True if x.dtype is bool_ else -1))
 
 
 def same(b: Builder, x: Value) -> Value:
+    """x itself."""
     return x
 
 
 def extreme(name: str) -> Callable[[Builder, Value, Value], Value]:
     """NaN from either side comes through; which zero wins is left open, as NumPy leaves it."""
+
     def make(b: Builder, x: Value, y: Value) -> Value:
         return b.intrinsic(name, x, y, flags="nsz ")
+
     return make
 
 
@@ -106,8 +113,13 @@ CONVERSIONS = ("where", "cast", "bitcast")
 
 
 def spell(
-    b: Builder, op: str, args: Sequence[Value], types: Sequence[DType], dtype: DType,
-    machine: Machine, functions: dict[str, Callable[..., Value]],
+    b: Builder,
+    op: str,
+    args: Sequence[Value],
+    types: Sequence[DType],
+    dtype: DType,
+    machine: Machine,
+    functions: dict[str, Callable[..., Value]],
 ) -> Value:
     """The instructions of one primitive.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -83,25 +83,27 @@ def build(plan: Plan, target: Target) -> NativeProgram:
     """
     from tilewright.codegen import llvm
 
-    kernels = {e.name: e for e in (emitted(launch.kernel, target) for launch in plan.launches)}
+    order = [emitted(launch.kernel, target) for launch in plan.launches]
+    kernels = {e.name: e for e in order}
     known = {n: c for n in kernels if (c := _compiled.get((n, target))) is not None}
     fresh = [e for name, e in kernels.items() if name not in known]
-    main = entry(plan, target)
+    main = entry(plan, order)
     more = {f"declare void @{n}({', '.join(parameters(kernels[n]))})" for n in known}
     image = llvm.object_code(module_text(fresh, main, target, more), target)
     imported = {name: code.address(name) for name, code in known.items()}
     code = llvm.Code(image, [ENTRY, *(e.name for e in fresh)], imported)
     for e in fresh:
         _compiled[(e.name, target)] = code
-    whole = program_text(plan, target)
+    whole = module_text(list(kernels.values()), main, target, set())
     scratch = max((e.scratch for e in kernels.values()), default=0)
     return NativeProgram(code.address(ENTRY), scratch, whole, target, (code, *known.values()))
 
 
 def program_text(plan: Plan, target: Target) -> str:
     """The LLVM IR of a plan, for any target: all kernels and the entry."""
-    kernels = {e.name: e for e in (emitted(launch.kernel, target) for launch in plan.launches)}
-    return module_text(list(kernels.values()), entry(plan, target), target, set())
+    order = [emitted(launch.kernel, target) for launch in plan.launches]
+    kernels = {e.name: e for e in order}
+    return module_text(list(kernels.values()), entry(plan, order), target, set())
 
 
 def parameters(e: Emitted) -> list[str]:
@@ -109,20 +111,19 @@ def parameters(e: Emitted) -> list[str]:
     return ["ptr"] * e.buffers + ["i64", "i64", "ptr", "ptr"]
 
 
-def entry(plan: Plan, target: Target) -> str:
-    """The text of ``tw_program``."""
+def entry(plan: Plan, order: Sequence[Emitted]) -> str:
+    """The text of ``tw_program``; ``order`` has the kernel of every launch."""
     b = Builder()
     passed = "ptr %table, i64 %tid, i64 %nthreads, ptr %scratch, ptr %team"
     b.write(f"define void @{ENTRY}({passed}) nounwind {{")
     b.label("entry")
     bases: dict[int, str] = {}
-    for launch in plan.launches:
+    for launch, kernel in zip(plan.launches, order, strict=True):
         if launch.barrier:
             b.write("  call void @tw_barrier(ptr %team, i64 %nthreads)")
         places = [f"ptr {pointer(b, plan, slot, bases)}" for slot in launch.args]
         rest = ["i64 %tid", "i64 %nthreads", "ptr %scratch", "ptr %team"]
-        name = emitted(launch.kernel, target).name
-        b.write(f"  call void @{name}({', '.join([*places, *rest])})")
+        b.write(f"  call void @{kernel.name}({', '.join([*places, *rest])})")
     b.write("  ret void")
     b.write("}")
     return "\n".join(b.lines) + "\n"
@@ -131,7 +132,9 @@ def entry(plan: Plan, target: Target) -> str:
 def pointer(b: Builder, plan: Plan, slot: Slot, bases: dict[int, str]) -> str:
     """The name of a slot's pointer; every word of the table is loaded once."""
     before = {
-        "input": 0, "output": len(plan.inputs), "constant": len(plan.inputs) + len(plan.outputs),
+        "input": 0,
+        "output": len(plan.inputs),
+        "constant": len(plan.inputs) + len(plan.outputs),
         "arena": len(plan.inputs) + len(plan.outputs) + len(plan.constants),
     }[slot.kind]
     word = before if slot.kind == "arena" else before + slot.index

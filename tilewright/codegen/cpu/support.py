@@ -14,7 +14,7 @@ ARRIVALS, PHASE = 0, 8
 
 
 def pause(triple: str) -> tuple[str, str]:
-    """The call that tells the core that a thread spins, and its declaration; empty where there is none."""
+    """The call that tells the core that a thread spins, and its declaration; or nothing."""
     if triple.startswith("x86_64"):
         return "call void @llvm.x86.sse2.pause()", "declare void @llvm.x86.sse2.pause()"
     if triple.startswith(("aarch64", "arm64")):

@@ -20,7 +20,19 @@ NEEDS = {
 """The host's features without which a tier cannot run."""
 
 AVX2_FEATURES = (
-    "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "avx", "avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe",
+    "sse3",
+    "ssse3",
+    "sse4.1",
+    "sse4.2",
+    "popcnt",
+    "avx",
+    "avx2",
+    "fma",
+    "f16c",
+    "bmi",
+    "bmi2",
+    "lzcnt",
+    "movbe",
 )
 
 CACHES = (32 << 10, 1 << 20, 8 << 20)
@@ -40,7 +52,7 @@ def cache_sizes(folder: str = "/sys/devices/system/cpu/cpu0/cache") -> tuple[int
         units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
         number = text.rstrip("KMG")
         if kind != "Instruction" and level in found and number.isdigit() and int(number):
-            found[level] = int(number) * units.get(text[len(number):], 1)
+            found[level] = int(number) * units.get(text[len(number) :], 1)
     return found[1], found[2], found[3]
 
 
@@ -50,7 +62,9 @@ def x86(tier: str, triple: str, cpu: str, features: frozenset[str]) -> Target:
     if tier == "avx512":
         # LLVM would split vectors in two on some CPUs unless it is told to use the wide ones.
         listed = ",".join([*(f"+{f}" for f in sorted(features)), "-prefer-256-bit"])
-        return Target("avx512", 64, 32, l1, l2, l3, triple, cpu, listed, True, True, "avx512bf16" in features)
+        return Target(
+            "avx512", 64, 32, l1, l2, l3, triple, cpu, listed, True, True, "avx512bf16" in features
+        )
     if tier == "avx2":
         listed = ",".join(f"+{f}" for f in AVX2_FEATURES)
         return Target("avx2", 32, 16, l1, l2, l3, triple, "x86-64", listed, True, True, False)
@@ -61,7 +75,9 @@ def other(triple: str, cpu: str, features: str = "") -> Target:
     """A CPU that is not x86-64: vectors of 16 bytes, which LLVM maps to what there is."""
     l1, l2, l3 = cache_sizes()
     if triple.startswith(("aarch64", "arm64")):
-        return Target("neon", 16, 32, l1, l2, l3, triple, cpu, features or "+neon", False, True, False)
+        return Target(
+            "neon", 16, 32, l1, l2, l3, triple, cpu, features or "+neon", False, True, False
+        )
     name = triple.split("-")[0]
     fused = not name.startswith("wasm")
     return Target(name, 16, 32, l1, l2, l3, triple, cpu, features, False, fused, False)
@@ -69,7 +85,7 @@ def other(triple: str, cpu: str, features: str = "") -> Target:
 
 @functools.cache
 def tier_target(tier: str) -> Target:
-    """The target of a tier ("": the best of this host). Raises ``UserError`` if the host lacks it."""
+    """The target of a tier ("": this host's best). Raises ``UserError`` if the host lacks it."""
     from tilewright.codegen import llvm
 
     triple, cpu, features = llvm.host()
@@ -82,12 +98,16 @@ def tier_target(tier: str) -> Target:
         return x86(usable[-1], triple, cpu, features)
     if tier not in TIERS:
         raise UserError(
-            f"there is no target '{tier}'", expected=", ".join(TIERS), got=tier,
+            f"there is no target '{tier}'",
+            expected=", ".join(TIERS),
+            got=tier,
             hint="see the switch TILEWRIGHT_TARGET",
         )
     if tier not in usable:
         raise UserError(
-            f"this machine cannot run code for '{tier}'", expected=" or ".join(usable), got=tier,
+            f"this machine cannot run code for '{tier}'",
+            expected=" or ".join(usable),
+            got=tier,
             hint=f"it lacks {', '.join(sorted(NEEDS[tier] - features))}",
         )
     return x86(tier, triple, cpu, features)
