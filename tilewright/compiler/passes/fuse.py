@@ -13,7 +13,7 @@ from __future__ import annotations
 from graphlib import CycleError, TopologicalSorter
 
 from tilewright.compiler.schedules.cluster import (
-    Cluster, ancestors, clusters_of, is_anchor, single_clusters,
+    Cluster, ancestors, clusters_of, is_anchor,
 )
 from tilewright.compiler.schedules.group import Group
 from tilewright.compiler.target import Target
@@ -28,17 +28,22 @@ MOST_NODES = 200
 
 def fuse(graph: Graph, target: Target | None = None) -> list[Group]:
     """The groups of a graph in an order in which they can run."""
-    try:
-        return _Fusion(graph).groups()
-    except CycleError:
-        # Something that is stored stands between two reductions of one kernel.
-        return _Fusion(graph, together=False).groups()
+    apart: frozenset[Node] = frozenset()
+    while True:
+        try:
+            return _Fusion(graph, apart).groups()
+        except CycleError as error:
+            # Something that is stored stands between two reductions of one kernel: they part.
+            cycle = {a for c in error.args[1] if len(c.anchors) > 1 for a in c.anchors}
+            if cycle <= apart:
+                raise
+            apart |= cycle
 
 
 class _Fusion:
     """Decides where every node is computed, and which are stored."""
 
-    def __init__(self, graph: Graph, together: bool = True) -> None:
+    def __init__(self, graph: Graph, apart: frozenset[Node]) -> None:
         self.graph = graph
         self.nodes = graph.nodes()
         self.users = users(graph)
@@ -46,12 +51,8 @@ class _Fusion:
         self.ancestors = ancestors(self.nodes)
         self.position = {n: i for i, n in enumerate(self.nodes)}
         self.outputs = set(graph.outputs)
-        clusters = clusters_of(self.nodes, self.ancestors, self.position) if together else (
-            single_clusters(self.nodes))
-        try:
-            self.clusters = self._ordered(clusters)
-        except CycleError:
-            self.clusters = self._ordered(single_clusters(self.nodes))
+        self.clusters = self._ordered(
+            clusters_of(self.nodes, self.ancestors, self.position, apart))
         self.rank = {c: i for i, c in enumerate(self.clusters)}
         self.home: dict[Node, Cluster | None] = {}
         self.after: set[Node] = set()
@@ -167,17 +168,20 @@ class _Fusion:
                 return True
         return False
 
-    def _cost(self, node: Node) -> tuple[int, int]:
-        """(operations per element, nodes) of computing ``node`` from what is stored or given."""
+    def _cost(self, node: Node) -> tuple[float, int]:
+        """(operations per element, nodes) of computing ``node`` from what is stored or given.
+
+        What has fewer elements, such as a value per row, costs less per element.
+        """
         seen: set[Node] = set()
-        stack, total = [node], 0
+        stack, total = [node], 0.0
         while stack and len(seen) <= MOST_NODES:
             n = stack.pop()
             if n in seen or n.op.kind == "source" or (n is not node and is_anchor(n)):
                 continue
             seen.add(n)
             if n.op.kind == "elementwise" and n.op.name not in ("cast", "bitcast"):
-                total += n.op.flops
+                total += n.op.flops * min(1, n.type.size / max(1, node.type.size))
             stack.extend(n.inputs)
         return total, len(seen)
 
