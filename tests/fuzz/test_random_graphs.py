@@ -13,10 +13,7 @@ from random_graphs import Case, assert_same, cases
 from tilewright import config
 from tilewright.codegen.cpu import TIERS, build, host_target
 from tilewright.compiler.interp import run_plan
-from tilewright.compiler.passes.expand import expand
-from tilewright.compiler.passes.fold import fold
-from tilewright.compiler.passes.simplify import simplify
-from tilewright.compiler.pipeline import compile_graph
+from tilewright.compiler.pipeline import GRAPH, compile_graph
 from tilewright.compiler.target import Target
 from tilewright.errors import UserError
 from tilewright.ir.interp import run_graph
@@ -46,8 +43,8 @@ def test_passes_keep_the_meaning(case: Case) -> None:
     arrays = case.arrays()
     want = run_graph(case.graph, arrays)
     graph = case.graph
-    for transform in (simplify, expand, fold, simplify):
-        graph = transform(graph)
+    for transform in GRAPH:
+        graph = transform(graph, TARGETS[0])
         hypothesis.note(f"{transform.__name__}:\n{show(graph)}")
         compare(case, run_graph(graph, arrays), want)
 

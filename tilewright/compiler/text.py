@@ -6,12 +6,20 @@ from collections.abc import Sequence
 
 from tilewright.compiler.lowered import LoweredKernel, Workspace
 from tilewright.compiler.plan import Plan, Slot
+from tilewright.compiler.schedules.group import Group
 from tilewright.ir.text import show
 
 
-def show_groups(groups: Sequence[object]) -> str:
-    """One paragraph per group."""
-    return "\n".join(str(group) for group in groups)
+def show_groups(groups: Sequence[Group]) -> str:
+    """One line per group: its family and domain, what it reduces or contracts, what it stores."""
+    lines = []
+    for group in groups:
+        over = f" over {list(group.axes)}" if group.axes else ""
+        anchors = ", ".join(f"{n.op.name} {n.type}" for n in group.anchors)
+        stores = ", ".join(f"{value.op.name} {target.type}" for value, target in group.stores)
+        heart = f": {anchors}" if anchors else ""
+        lines.append(f"{group.family} {list(group.shape)}{over}{heart} -> {stores}")
+    return "\n".join(lines)
 
 
 def show_kernels(kernels: Sequence[LoweredKernel]) -> str:

@@ -252,11 +252,12 @@ CONTRACT = Rules(
     law("contract-units", op("contract", x, y), drop_units, examples=products),
     law("contract-product", op("contract", x, y), as_product, examples=products),
     law("contract-ones", op("contract", x, y), with_ones, examples=products),
-    law("contract-sum", op("contract", x, y), as_sum, examples=products),
     law("contract-transpose-left", op("contract", op("transpose", ..., bind="t"), y), absorb_left,
         examples=products),
     law("contract-transpose-right", op("contract", x, op("transpose", ..., bind="t")),
         absorb_right, examples=products),
+    # After the transposes: a sum would read them in their order.
+    law("contract-sum", op("contract", x, y), as_sum, examples=products),
 )
 
 
