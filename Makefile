@@ -43,13 +43,16 @@ clean:            ## remove the environment and all caches
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tilewright needs Python 3.10 or newer, this is " + sys.version.split()[0])'
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tilewright needs Python 3.10 or newer, this is " + sys.version.split()[0])'
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
 $(VENV)/.base: pyproject.toml | $(VENV)/bin/python
-	$(INSTALL) --editable .
+	@echo "installing tilewright into $(VENV)"
+	@$(INSTALL) --editable .
 	@touch $@
 
 $(VENV)/.examples $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
-	$(INSTALL) --editable '.[$*]'
+	@echo "installing tilewright[$*] into $(VENV)"
+	@$(INSTALL) --editable '.[$*]'
 	@touch $@
