@@ -88,9 +88,10 @@ class KernelVerifier:
         """Statements, each visible to those after it."""
         for statement in body:
             self.line += 1
-            if scope.top and not isinstance(statement, Alloc | Barrier):
+            if scope.top and not isinstance(statement, Alloc | Barrier | Let):
                 allowed = isinstance(statement, For) and statement.kind in TOP_LEVEL
-                self.demand(allowed, "the top level holds only alloc, barrier and parallel loops")
+                words = "the top level holds only alloc, let, barrier and parallel loops"
+                self.demand(allowed, words)
             STATEMENTS[type(statement)](self, statement, scope)
 
     # --- statements ---------------------------------------------------------------------
