@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from tilewright.errors import DTypeError, ShapeError
-from tilewright.frontend.build import axis_of, describe_value
+from tilewright.frontend.build import as_node, axis_of, describe_value, emit, wrap
 from tilewright.frontend.functions import FLOAT_DTYPES, erf
 from tilewright.frontend.location import here
 from tilewright.frontend.numpy import iota
+from tilewright.frontend.tracer import Tracer
+from tilewright.frontend.transforms import stop_gradient
 
 __all__ = [
     "cross_entropy",
@@ -43,8 +45,10 @@ def relu(x: Any) -> Any:
 
 
 def sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x)), without overflow: exp only sees numbers below zero."""
+    """1 / (1 + exp(-x)), without overflow."""
     x = _float(x)
+    if isinstance(x, Tracer):
+        return wrap(emit("sigmoid", (as_node(x),)), x)
     one = x.dtype.type(1)
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, one, small) / (one + small)
@@ -66,23 +70,28 @@ def gelu(x: Any, approximate: bool = True) -> Any:
     return kind(0.5) * x * (kind(1) + erf(x * kind(math.sqrt(0.5))))
 
 
+def _largest(x: Any, axis: Any) -> Any:
+    """The largest element; constant to derivatives, as the results do not depend on it."""
+    return stop_gradient(np.max(x, axis=axis, keepdims=True))
+
+
 def _centre(x: Any, axis: Any) -> Any:
     """The largest element along an axis where it is finite, else 0."""
-    top = np.max(x, axis=axis, keepdims=True)
+    top = _largest(x, axis)
     return np.where(np.isfinite(top), top, x.dtype.type(0))
 
 
 def softmax(x: Any, axis: Any = -1) -> Any:
     """exp(x) / sum(exp(x)) along ``axis``, computed relative to the largest element."""
     x = _float(x)
-    powers = np.exp(x - np.max(x, axis=axis, keepdims=True))
+    powers = np.exp(x - _largest(x, axis))
     return powers / np.sum(powers, axis=axis, keepdims=True)
 
 
 def log_softmax(x: Any, axis: Any = -1) -> Any:
     """log(softmax(x)) along ``axis``."""
     x = _float(x)
-    apart = x - np.max(x, axis=axis, keepdims=True)
+    apart = x - _largest(x, axis)
     return apart - np.log(np.sum(np.exp(apart), axis=axis, keepdims=True))
 
 

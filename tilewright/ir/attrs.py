@@ -105,7 +105,7 @@ class IndexAttrs(Attrs):
     take_add(x, i, v)     x with v added at the places that take(x, i) reads
     take_along_add(x, i, v)  likewise for take_along
 
-    Indices count from the end when negative; one outside the axis is an error when the program runs.
+    Indices count from the end when negative; one outside the axis is an error of the run.
     """
 
     axis: int

@@ -172,7 +172,7 @@ def gather(scatter: str) -> Callable[[Node, Node], Cotangents]:
 
 
 def take_along(node: Node, ct: Node) -> Cotangents:
-    """One index per row: an elementwise choice, which joins the kernels around it; else a scatter."""
+    """One index per row: an elementwise choice that joins other kernels; else a scatter."""
     x, index = node.inputs
     axis = node.attrs.axis
     if index.shape[axis] != 1:
