@@ -1,0 +1,1 @@
+"""Graphs become kernels in memory: passes, fusion, schedules, buffer plan."""

@@ -15,7 +15,7 @@ from tilewright.ir.types import TensorType
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where a buffer lives: input or output ``index``, constant ``index``, or arena byte ``index``."""
+    """Where a buffer lives: the input, output or constant ``index``, or arena byte ``index``."""
 
     kind: Literal["input", "output", "constant", "arena"]
     index: int

@@ -1,0 +1,1 @@
+"""Graph -> Graph, graph -> groups, kernels -> plan: one pass, one file."""

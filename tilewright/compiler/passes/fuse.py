@@ -3,9 +3,9 @@
     m = reduce_max(x); e = exp(x - m); s = sum(e); y = e / s
 ->  group rows: anchors m, s; stores y
 
-Reductions over the same axes of the same shape share a kernel; elementwise work joins the kernel that
-computes its latest operand, if it walks the same elements; the rest is computed where it is read, or,
-if that would repeat costly work, stored by a pointwise group.
+Reductions over the same axes of the same shape share a kernel; elementwise work joins the kernel
+that computes its latest operand, if it walks the same elements; the rest is computed where it is
+read, or, if that would repeat costly work, stored by a pointwise group.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from __future__ import annotations
 from graphlib import CycleError, TopologicalSorter
 
 from tilewright.compiler.schedules.cluster import (
-    Cluster, ancestors, clusters_of, is_anchor,
+    Cluster,
+    ancestors,
+    clusters_of,
+    is_anchor,
 )
 from tilewright.compiler.schedules.group import Group
 from tilewright.compiler.target import Target
@@ -75,7 +78,7 @@ class _Fusion:
     # --- where nodes can be computed ----------------------------------------------------
 
     def _find_homes(self) -> None:
-        """``home``: the cluster that can compute a node; ``after``: nodes that rest on clusters but fit none."""
+        """``home``: the cluster that can compute a node; ``after``: what rests on one, fits none."""
         for c in self.clusters:
             for a in c.anchors:
                 self.home[a] = c
@@ -83,7 +86,7 @@ class _Fusion:
             if node in self.home:
                 continue
             homes = {self.home[n] for n in node.inputs} - {None}
-            latest = max(homes, key=lambda c: self.rank[c], default=None)  # type: ignore[index,arg-type]
+            latest = max(homes, key=lambda c: self.rank[c], default=None)  # type: ignore[index]
             if any(n in self.after for n in node.inputs):
                 latest = None
                 self.after.add(node)
@@ -100,7 +103,8 @@ class _Fusion:
             while source.op.name == "reshape":
                 source = source.inputs[0]
             computed = is_anchor(source) or source.op.kind == "elementwise"
-            if source is not node and computed and source not in self.outputs and source not in result:
+            free = source not in self.outputs and source not in result
+            if source is not node and computed and free:
                 result[source] = node
         return result
 

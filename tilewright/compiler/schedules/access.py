@@ -62,7 +62,7 @@ class Writer:
     """Builds the body of one kernel.
 
     stored   nodes that live in buffers that this kernel does not compute: they are loaded
-    bound    nodes whose elements this kernel holds: index -> expression, or None if not that element
+    bound    nodes whose elements this kernel holds: index -> expression, None if not that one
     """
 
     def __init__(self, stored: Callable[[Node], Node | None], uses: Mapping[Node, int]) -> None:
@@ -197,7 +197,9 @@ class Writer:
             self.inputs[node] = k.Buffer(f"in{len(self.inputs)}", node.dtype, size, "global", "in")
         return self.inputs[node]
 
-    def check(self, condition: k.Expr, mask: k.Expr | None, message: str, loc: Location | None) -> None:
+    def check(
+        self, condition: k.Expr, mask: k.Expr | None, message: str, loc: Location | None
+    ) -> None:
         """Report ``message`` after the run if ``condition`` fails where ``mask`` holds."""
         info = CheckInfo(message, loc)
         code = next((c for c, known in self.checks.items() if known == info), len(self.checks) + 1)
@@ -209,7 +211,7 @@ class Writer:
     def indexed(
         self, indices: Node, at: Index, size: int, mask: k.Expr | None, node: Node
     ) -> tuple[k.Expr, k.Expr]:
-        """An element of an index array counted from the start, and whether it is inside the axis."""
+        """An element of an index array, counted from the start, and whether it is inside."""
         raw = self.value(indices, at, mask)
         wide = raw if indices.dtype is i64 else k.Call("cast", (raw,), i64)
         wide = self.let("i", wide)
@@ -226,8 +228,8 @@ class Writer:
 
 
 def _full(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
-    return k.Const(full_value(node).item() if node.dtype.name != "bf16" else float(full_value(node)),
-                   node.dtype)
+    value = full_value(node)
+    return k.Const(float(value) if node.dtype.name == "bf16" else value.item(), node.dtype)
 
 
 def _iota(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:

@@ -38,13 +38,14 @@ class Cluster:
         return [i for i, d in enumerate(self.shape) if i not in self.axes and d != 1]
 
     def fits(self, node: Node) -> bool:
-        """Whether the kernel can compute ``node``: its elements follow from what the kernel holds then."""
+        """Whether the kernel can compute ``node`` from what it holds at each point."""
         if node.op.kind not in ("elementwise", "view") and node.op.name != "take_along":
             return False
         shape = concrete(node.shape)
         tokens: list[Token] = list(range(len(shape)))
         if self.family == "contraction":
-            return shape == self.shape and node.op.kind == "elementwise" and aligned(node, tokens, self)
+            same = shape == self.shape and node.op.kind == "elementwise"
+            return same and aligned(node, tokens, self)
         if self.family == "rows" and shape == self.shape and aligned(node, tokens, self):
             return True
         if self.family in ("rows", "columns", "full"):
@@ -57,7 +58,7 @@ class Cluster:
 
 
 def aligned(node: Node, index: Sequence[Token], cluster: Cluster) -> bool:
-    """Whether ``node`` at ``index`` rests on the cluster's anchors only where the kernel holds them."""
+    """Whether ``node`` at ``index`` rests on the anchors only where the kernel holds them."""
     if node in cluster.anchors:
         at = [t for t, d in zip(index, concrete(node.shape), strict=True) if d != 1]
         own = cluster.kept if cluster.family != "contraction" else [
@@ -117,21 +118,20 @@ def _family(node: Node) -> tuple[Family, tuple[int, ...], tuple[int, ...]]:
     return ("rows" if wide[-1] in axes else "columns"), shape, axes
 
 
-def single_clusters(nodes: Sequence[Node]) -> list[Cluster]:
-    """One cluster per anchor."""
-    return [Cluster(*_family(n), [n]) for n in nodes if is_anchor(n)]
-
-
 def clusters_of(
-    nodes: Sequence[Node], above: dict[Node, int], position: dict[Node, int]
+    nodes: Sequence[Node], above: dict[Node, int], position: dict[Node, int],
+    apart: frozenset[Node] = frozenset(),
 ) -> list[Cluster]:
-    """Reductions of one domain together, where no other anchor stands between them."""
+    """Reductions of one domain together, where no other anchor stands between them.
+
+    Those in ``apart`` stay alone.
+    """
     result: list[Cluster] = []
     anchors = [n for n in nodes if is_anchor(n)]
     for node in anchors:
         family, shape, axes = _family(node)
-        for cluster in reversed(result):
-            if _joins(node, family, shape, axes, cluster, anchors, above, position):
+        for cluster in [] if node in apart else reversed(result):
+            if _joins(node, family, shape, axes, cluster, anchors, above, position, apart):
                 cluster.anchors.append(node)
                 break
         else:
@@ -142,10 +142,11 @@ def clusters_of(
 def _joins(
     node: Node, family: Family, shape: tuple[int, ...], axes: tuple[int, ...], cluster: Cluster,
     anchors: Sequence[Node], above: dict[Node, int], position: dict[Node, int],
+    apart: frozenset[Node],
 ) -> bool:
     if family != cluster.family or family in ("contraction", "scatter"):
         return False
-    if len(cluster.anchors) >= MOST_ANCHORS:
+    if len(cluster.anchors) >= MOST_ANCHORS or cluster.anchors[0] in apart:
         return False
     if family != "full" and (shape, axes) != (cluster.shape, cluster.axes):
         return False

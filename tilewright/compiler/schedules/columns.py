@@ -9,18 +9,21 @@ from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.schedules.access import Index, Writer, flat, unflatten
 from tilewright.compiler.schedules.group import Group, finish, output_buffers
 from tilewright.compiler.schedules.reduction import (
-    COMBINE, align, converted, hold, identity,
+    COMBINE,
+    align,
+    converted,
+    hold,
+    identity,
 )
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
-from tilewright.ir.graph import Node
 from tilewright.ir.types import accumulator, concrete
 
 ROWS = 8
 """Rows added at once: as many streams as the hardware prefetchers follow."""
 
 SHARES = 16
-"""The most parts that the reduced axes are cut into; fixed, so that sums do not depend on threads."""
+"""The most parts that the reduced axes are cut into; sums do not depend on the threads."""
 
 
 @dataclass
@@ -82,20 +85,21 @@ def _plan(group: Group, target: Target) -> _Columns:
 
 
 def lower_columns(group: Group, target: Target) -> LoweredKernel:
-    """Tiles of columns in parallel; with few columns, shares of the rows too, then their partial sums."""
+    """Tiles of columns in parallel; with few columns, shares of the rows too, then their sums."""
     plan = _plan(group, target)
     w = plan.w
     outputs = output_buffers(group)
     if plan.shares == 1:
-        with _tasks(plan, 1) as (_, place, start, stop):
+        with _Tasks(plan, 1) as (_, place, start, stop):
             rows = _sum_rows(plan, place, start, stop, 0, plan.rows)
             _finish_tile(plan, outputs, place, start, stop, rows, start)
         return finish(group, w, outputs)
     partials = [
-        k.Buffer(f"part{i}", accumulator(a.dtype), plan.shares * plan.kept_size, "global", "workspace")
+        k.Buffer(
+            f"part{i}", accumulator(a.dtype), plan.shares * plan.kept_size, "global", "workspace")
         for i, a in enumerate(group.anchors)
     ]
-    with _tasks(plan, plan.shares) as (share, place, start, stop):
+    with _Tasks(plan, plan.shares) as (share, place, start, stop):
         low = k.floordiv(k.mul(share, plan.rows), plan.shares)
         high = k.floordiv(k.mul(k.add(share, 1), plan.rows), plan.shares)
         rows = _sum_rows(plan, place, start, stop, low, high)
@@ -104,14 +108,14 @@ def lower_columns(group: Group, target: Target) -> LoweredKernel:
             with w.loop("c", start, stop, "vector", width=plan.lanes) as c:
                 w.write(k.Store(buffer, k.add(base, c), k.Load(row, k.sub(c, start))))
     w.write(k.Barrier())
-    with _tasks(plan, 1) as (_, place, start, stop):
+    with _Tasks(plan, 1) as (_, place, start, stop):
         rows = _add_partials(plan, partials, place, start, stop)
         _finish_tile(plan, outputs, place, start, stop, rows, start)
     sizes = [(b, b.size * b.dtype.itemsize) for b in partials]
     return finish(group, w, outputs, sizes)
 
 
-class _tasks:
+class _Tasks:
     """The parallel loop over shares, kept blocks and tiles: (share, kept index, start, stop)."""
 
     def __init__(self, plan: _Columns, shares: int) -> None:

@@ -1,9 +1,10 @@
 """Contractions: a register tile inside cache blocks, as in GotoBLAS and BLIS.
 
 K. Goto and R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008); F. Van Zee
-and R. van de Geijn, "BLIS" (2015). The operand whose elements are broadcast (``lhs``) is copied, in
-its own order, to a compact block; the operand read as vectors (``rhs``) is packed into panels as wide
-as the register tile. What follows elementwise runs on the finished tile, still in the cache.
+and R. van de Geijn, "BLIS" (2015). The operand whose elements are broadcast (``lhs``) is copied,
+in its own order, to a compact block; the operand read as vectors (``rhs``) is packed into panels
+as wide as the register tile. What follows elementwise runs on the finished tile, still in the
+cache.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tilewright.compiler.lowered import LoweredKernel
-from tilewright.compiler.schedules.access import Index, Writer, flat, unflatten
+from tilewright.compiler.schedules.access import Index, flat, unflatten
 from tilewright.compiler.schedules.contraction_shape import Blocks, Roles, choose_blocks, roles_of
 from tilewright.compiler.schedules.group import Group, finish, output_buffers
 from tilewright.compiler.schedules.reduction import converted, hold, number
@@ -115,7 +116,7 @@ class _Contraction:
         self, batch: Index, block: k.Expr, base: k.Expr, panels: tuple[k.Expr, k.Expr],
         span: tuple[k.Expr, k.Expr], first_panel: k.Expr,
     ) -> None:
-        """Copy the rows ``span`` of a depth block of some panels; ``first_panel`` goes to ``base``."""
+        """Copy the rows ``span`` of a depth block of panels; ``first_panel`` goes to ``base``."""
         b, w = self.blocks, self.w
         low = w.let("low", k.mul(block, b.depth))
 
@@ -162,7 +163,7 @@ class _Contraction:
 
     def _depth(self, block: k.Expr) -> k.Expr:
         """Contracted elements of a depth block."""
-        b, total = self.blocks, self.roles.k
+        b, total = self.blocks, self.roles.depth
         if b.depth_blocks * b.depth == total:
             return k.Const(b.depth)
         if b.depth_blocks == 1:
@@ -201,7 +202,8 @@ class _Contraction:
         low_row = w.let("row", k.mul(tile_low, b.rows))
         rows = w.let("rows", k.sub(k.minimum(k.mul(tile_high, b.rows), r.m), low_row))
         if not b.direct_lhs:
-            size = b.block_tiles * b.rows * b.lhs_stride if b.lhs_by_rows else b.depth * b.lhs_stride
+            count = b.block_tiles * b.rows if b.lhs_by_rows else b.depth
+            size = count * b.lhs_stride
             self.block_buffer = w.alloc("block", self.dtype, size, "stack")
         if b.private_rhs:
             size = b.block_panels * b.depth * b.columns
@@ -258,7 +260,7 @@ class _Contraction:
             with w.loop("k", 0, w.let("whole", whole), step=unroll) as kk:
                 with w.loop("u", 0, unroll, "unroll") as u:
                     step(k.add(kk, u))
-        if self.roles.k % unroll or b.depth % unroll:
+        if self.roles.depth % unroll or b.depth % unroll:
             with w.loop("k", whole, depth) as kk:
                 step(kk)
         self._each_vector(lambda slot: w.write(

@@ -17,8 +17,8 @@ from tilewright.ir.types import DType, concrete
 class Roles:
     """``result[batch, m, n] = sum over k of lhs[batch, m, k] * rhs[batch, k, n]``.
 
-    A class of labels is a list of runs; the axes of a run are walked as one, because they stand next
-    to each other wherever they occur.
+    A class of labels is a list of runs; the axes of a run are walked as one, because they stand
+    next to each other wherever they occur.
     """
 
     lhs: Node
@@ -57,7 +57,7 @@ class Roles:
         return self.size("n")
 
     @property
-    def k(self) -> int:
+    def depth(self) -> int:
         return self.size("k")
 
     @property
@@ -83,7 +83,7 @@ class Roles:
 
 
 def unit_axis(node: Node, is_leaf: Callable[[Node], bool]) -> int | None:
-    """The axis along which neighbours of ``node`` are neighbours in memory, as far as views tell."""
+    """The axis along which neighbours in ``node`` are neighbours in memory, if views tell."""
     shape = concrete(node.shape)
     last = next((i for i in reversed(range(len(shape))) if shape[i] != 1), None)
     op = node.op.name
@@ -96,9 +96,9 @@ def unit_axis(node: Node, is_leaf: Callable[[Node], bool]) -> int | None:
     if inner is None:
         return None
     if op == "transpose":
-        return node.attrs.perm.index(inner)
+        return tuple(node.attrs.perm).index(inner)
     if op == "broadcast":
-        return node.attrs.axes[inner]
+        return int(node.attrs.axes[inner])
     return inner
 
 
@@ -111,7 +111,7 @@ def roles_of(node: Node, values: Sequence[Node], is_leaf: Callable[[Node], bool]
         (lhs, lhs_labels), (rhs, rhs_labels) = reversed(pair) if flipped else pair
         roles = _roles(node, lhs, lhs_labels, rhs, rhs_labels, values, is_leaf)
         # Costs in cycles per element: vectors copied, elements gathered, elements scattered.
-        cost = roles.k * roles.n * (0.2 if roles.rhs_unit == "n" else 1.5)
+        cost = roles.depth * roles.n * (0.2 if roles.rhs_unit == "n" else 1.5)
         last = next((x for x in reversed(a.out) if roles.sizes[x] != 1), None)
         if last is not None and not any(last in run for run in roles.runs["n"]):
             cost += 2.0 * roles.m * roles.n
@@ -194,7 +194,7 @@ class Blocks:
     row_blocks, column_blocks          blocks of the result that are shared among the threads
     block_tiles, block_panels          the most tiles and panels of one block
     direct_lhs      lhs is read where it is; else copied per block
-    share_rhs       rhs is packed once by the team; private_rhs: per block; neither: read where it is
+    share_rhs       rhs is packed once by the team; private_rhs: per block; neither: not packed
     lhs_by_rows     the copy of lhs keeps rows together (else contracted indices); lhs_stride apart
     """
 
@@ -238,7 +238,8 @@ def choose_tile(m: int, n: int, lanes: int, target: Target) -> tuple[int, int]:
     """The register tile with the least work: padding, and loads that do not hide behind FMAs."""
     def work(tile: tuple[int, int]) -> float:
         rows, vectors = tile
-        padded = -(-m // rows) * rows * -(-n // (vectors * lanes)) * vectors * lanes
+        columns = vectors * lanes
+        padded = ceil_div(m, rows) * rows * ceil_div(n, columns) * columns
         # FMAs, loads, the latency of a short chain; and what the panel costs on its way from L2.
         per_step = max(rows * vectors, 1.25 * (rows + vectors), 8.0) + 0.3 * vectors
         return padded * per_step / (rows * vectors)
@@ -249,19 +250,19 @@ def choose_tile(m: int, n: int, lanes: int, target: Target) -> tuple[int, int]:
 def choose_blocks(roles: Roles, target: Target, dtype: DType) -> Blocks:
     """Cache blocks for the target: the lhs block and the result block in L2, a panel near L1."""
     lanes = target.lanes(dtype.itemsize)
-    m, n, depth_total = roles.m, roles.n, max(1, roles.k)
+    m, n, depth_total = roles.m, roles.n, max(1, roles.depth)
     rows, vectors = choose_tile(m, n, lanes, target)
     columns = vectors * lanes
-    row_tiles, panels = -(-m // rows), -(-n // columns)
+    row_tiles, panels = ceil_div(m, rows), ceil_div(n, columns)
     unroll = 4 if depth_total >= 4 else 1
     products = m * n * depth_total
     small = products <= SMALL
     most_depth = 2048 // dtype.itemsize
-    depth_blocks = 1 if small else -(-depth_total // most_depth)
+    depth_blocks = 1 if small else ceil_div(depth_total, most_depth)
     depth = depth_total
     if depth_blocks > 1:
-        depth = -(-(-(-depth_total // depth_blocks)) // unroll) * unroll
-        depth_blocks = -(-depth_total // depth)
+        depth = ceil_div(ceil_div(depth_total, depth_blocks), unroll) * unroll
+        depth_blocks = ceil_div(depth_total, depth)
     batch = roles.batch_size
     direct_lhs = small and m % rows == 0
     direct_rhs = small and roles.rhs_unit == "n"
@@ -269,29 +270,35 @@ def choose_blocks(roles: Roles, target: Target, dtype: DType) -> Blocks:
         row_blocks = column_blocks = 1
         share = False
     elif m > 512 and batch == 1 and n > columns:
-        row_blocks = _even(-(-row_tiles // max(1, 112 // rows)), row_tiles)
-        column_blocks = -(-panels // max(1, 512 // columns))
+        row_blocks = _even(ceil_div(row_tiles, max(1, 112 // rows)), row_tiles)
+        column_blocks = ceil_div(panels, max(1, 512 // columns))
         share = True
     else:
         share = False
-        column_blocks = min(panels, max(-(-panels // max(1, 512 // columns)), 4 if batch < 4 else 1))
+        wanted = max(ceil_div(panels, max(1, 512 // columns)), 4 if batch < 4 else 1)
+        column_blocks = min(panels, wanted)
         if batch * column_blocks % 2:
             column_blocks = min(panels, column_blocks + 1)
-        row_blocks = max(1, -(-m // 512))
+        row_blocks = max(1, ceil_div(m, 512))
         if batch * column_blocks < 4:
             # Packing rhs again for every block of rows is the smaller evil.
             row_blocks = max(row_blocks, min(row_tiles, 4))
-    block_tiles = -(-row_tiles // row_blocks)
+    block_tiles = ceil_div(row_tiles, row_blocks)
     by_rows = roles.lhs_unit == "k"
     pad = 64 // dtype.itemsize
-    stride = depth + pad if by_rows else -(-block_tiles * rows // lanes) * lanes
+    stride = depth + pad if by_rows else ceil_div(block_tiles * rows, lanes) * lanes
     return Blocks(
         rows, vectors, lanes, depth, unroll, row_tiles, panels, depth_blocks, row_blocks,
-        column_blocks, block_tiles, -(-panels // column_blocks), direct_lhs, share,
+        column_blocks, block_tiles, ceil_div(panels, column_blocks), direct_lhs, share,
         not share and not direct_rhs, by_rows, stride)
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
 
 
 def _even(count: int, most: int) -> int:
     """A number of blocks that two or four threads share evenly, if there are tiles for it."""
-    rounded = -(-count // 4) * 4 if count > 4 else -(-count // 2) * 2
+    rounded = ceil_div(count, 4) * 4 if count > 4 else ceil_div(count, 2) * 2
     return max(1, min(rounded, most))

@@ -9,7 +9,11 @@ from tilewright.compiler.schedules.access import Index, Writer, unflatten
 from tilewright.compiler.schedules.domain import Domain, fixed_boundaries
 from tilewright.compiler.schedules.group import Group, finish, output_buffers
 from tilewright.compiler.schedules.reduction import (
-    COMBINE, accumulators, converted, hold, identity,
+    COMBINE,
+    accumulators,
+    converted,
+    hold,
+    identity,
 )
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
@@ -23,8 +27,9 @@ SHARES = 32
 def lower_full(group: Group, target: Target) -> LoweredKernel:
     """Several reductions to scalars in one kernel.
 
-    Their domains may differ: each is cut along its outermost axis into the same number of shares, and a
-    piece of one follows the same piece of the other while their common operand is in the cache.
+    Their domains may differ: each is cut along its outermost axis into the same number of pieces,
+    and a piece of one follows the same piece of the other while their common operand is in the
+    cache.
     """
     w = group.writer()
     outputs = output_buffers(group)
@@ -53,7 +58,8 @@ def lower_full(group: Group, target: Target) -> LoweredKernel:
             register = w.alloc("total", buffer.dtype, 1, "register")
             w.write(k.Store(register, k.Const(0), identity(node)))
             with w.loop("s", 0, SHARES) as s:
-                w.write(k.Accumulate(register, k.Const(0), COMBINE[node.op.name], k.Load(buffer, s)))
+                combine = COMBINE[node.op.name]
+                w.write(k.Accumulate(register, k.Const(0), combine, k.Load(buffer, s)))
             total = converted(k.Load(register, k.Const(0)), node.dtype)
             hold(w, node, w.let("r", total), ())
         for (value, _), buffer in zip(group.stores, outputs, strict=True):
@@ -76,7 +82,7 @@ def _share(
     low = w.let("low", k.floordiv(k.mul(piece, extents[0]), pieces))
     high = w.let("high", k.floordiv(k.mul(k.add(piece, 1), extents[0]), pieces))
     width = target.lanes(max(max(n.inputs[0].dtype.itemsize for n in registers), 4))
-    vector = {"kind": "vector", "width": width, "interleave": 4 if len(registers) == 1 else 2}
+    interleave = 4 if len(registers) == 1 else 2
 
     def body(positions: Sequence[k.Expr]) -> None:
         index = domain.index(positions) if domain.runs else (k.Const(0),) * len(domain.shape)
@@ -86,7 +92,7 @@ def _share(
             w.write(k.Accumulate(register, k.Const(0), COMBINE[node.op.name], wide))
 
     if len(extents) == 1:
-        with w.loop("i", low, high, **vector) as i:
+        with w.loop("i", low, high, "vector", width=width, interleave=interleave) as i:
             body([i])
         return
     *middle, inner = extents[1:]
@@ -95,5 +101,5 @@ def _share(
         rows *= d
     with w.loop("y", low, high) as y, w.loop("m", 0, rows) as m:
         place = [w.let("o", e) for e in unflatten(m, middle)]
-        with w.loop("i", 0, inner, **vector) as i:
+        with w.loop("i", 0, inner, "vector", width=width, interleave=interleave) as i:
             body([y, *place, i])

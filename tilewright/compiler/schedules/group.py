@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from tilewright.compiler.lowered import Argument, LoweredKernel, Workspace
 from tilewright.compiler.schedules.access import Writer
+from tilewright.errors import Location
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node, topological
 from tilewright.ir.types import concrete
@@ -22,7 +23,7 @@ class Group:
     shape    the iteration domain: the shape that is reduced, contracted into, or written
     axes     rows, columns, full: the axes that the anchors reduce
     anchors  the reductions, the contraction or the scatter at the heart of the group
-    stores   (value, node whose buffer receives it); the two differ where one is a reshape of the other
+    stores   (value, node whose buffer receives it): the value, or a reshape of it
     homes    every node that lives in a buffer -> the node that the buffer is known by
     uses     how often each node is read in the whole graph
     """
@@ -44,7 +45,7 @@ class Group:
         return Writer(stored, self.uses)
 
     def members(self, w: Writer) -> list[Node]:
-        """The nodes that the kernel computes: its stored values and anchors down to what it loads."""
+        """What the kernel computes: its stored values and anchors down to what it loads."""
         roots = [value for value, _ in self.stores] + self.anchors
         leaves = {n for n in topological(roots) if w.is_leaf(n)}
         seen: dict[Node, None] = {}
@@ -59,15 +60,17 @@ class Group:
 
 
 def finish(
-    group: Group, w: Writer, outputs: Sequence[k.Buffer], workspaces: Sequence[tuple[k.Buffer, int]] = (),
+    group: Group, w: Writer, outputs: Sequence[k.Buffer],
+    workspaces: Sequence[tuple[k.Buffer, int]] = (),
     inplace: Sequence[k.Buffer] = (), offset: k.Expr | None = None,
 ) -> LoweredKernel:
-    """The kernel whose body ``w`` wrote. ``inplace``: outputs stored at ``offset`` alone, each once."""
+    """The kernel whose body ``w`` wrote. ``inplace``: outputs stored once, at ``offset``."""
     params = (*w.inputs.values(), *outputs, *(b for b, _ in workspaces))
     args: list[Argument] = [*w.inputs, *(target for _, target in group.stores)]
     args += [Workspace(nbytes) for _, nbytes in workspaces]
     members = group.members(w)
-    kernel = k.Kernel(name_of(group, members), params, tuple(w.scopes[0].statements), location(group))
+    body = tuple(w.scopes[0].statements)
+    kernel = k.Kernel(name_of(group, members), params, body, location(group))
     pairs = [
         (params.index(out), params.index(buffer))
         for out in inplace for buffer in w.inputs.values()
@@ -111,13 +114,14 @@ def contracted_size(node: Node) -> int:
 
 def name_of(group: Group, members: Sequence[Node]) -> str:
     """A readable name: the family and the weightiest operations."""
-    ops = [n.op.name for n in members if n.op.kind in ("elementwise", "reduce", "contract", "index")]
+    kinds = ("elementwise", "reduce", "contract", "index")
+    ops = [n.op.name for n in members if n.op.kind in kinds]
     weighty = [o for o in dict.fromkeys(reversed(ops)) if o not in ("cast", "where", "add", "mul")]
     chosen = (weighty or list(dict.fromkeys(reversed(ops))) or ["copy"])[:3]
     return "_".join([group.family, *reversed(chosen)])
 
 
-def location(group: Group) -> object:
+def location(group: Group) -> Location | None:
     """The user's line of the anchor, or of the last value."""
     nodes = [*group.anchors, *(v for v, _ in group.stores)]
     return next((n.loc for n in nodes if n.loc is not None), None)

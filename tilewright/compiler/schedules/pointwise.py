@@ -25,7 +25,7 @@ def lower_pointwise(group: Group, target: Target) -> LoweredKernel:
     width = min(width, target.lanes(4)) if any(v.dtype.is_float for v in values) else width
     # Two vectors in flight hide the latency of long expressions, if there are registers for them.
     heavy = flops(group.members(w)) > 24 * sum(v.type.size for v in values)
-    vector = {"kind": "vector", "width": width, "interleave": 1 if heavy and target.registers < 32 else 2}
+    interleave = 1 if heavy and target.registers < 32 else 2
     streaming = sum(b.size * b.dtype.itemsize for b in outputs) > target.l2 * 2
 
     def element(positions: list[k.Expr]) -> k.Expr:
@@ -40,7 +40,7 @@ def lower_pointwise(group: Group, target: Target) -> LoweredKernel:
             stop: k.Expr = k.Const(inner) if chunks == 1 else k.minimum(k.add(start, CHUNK), inner)
             if chunks == 1:
                 start = k.Const(0)
-            with w.loop("i", start, stop, **vector) as i:
+            with w.loop("i", start, stop, "vector", width=width, interleave=interleave) as i:
                 offset = element([i])
     else:
         rows = 1
@@ -48,7 +48,7 @@ def lower_pointwise(group: Group, target: Target) -> LoweredKernel:
             rows *= d
         with w.loop("p", 0, rows, "parallel") as p:
             place = [w.let("o", e) for e in unflatten(p, outer)]
-            with w.loop("i", 0, inner, **vector) as i:
+            with w.loop("i", 0, inner, "vector", width=width, interleave=interleave) as i:
                 offset = element([*place, i])
     return finish(group, w, outputs, inplace=outputs, offset=offset)
 

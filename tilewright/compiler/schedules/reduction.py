@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tilewright.compiler.lowered import LoweredKernel
@@ -70,7 +70,7 @@ def hold(w: Writer, node: Node, value: k.Expr, at: Index) -> None:
 
 
 def levels(nodes: Sequence[Node], anchors: Sequence[Node]) -> dict[Node, int]:
-    """How many reductions of the group, one after another, each of ``nodes`` (in order) rests on."""
+    """How many reductions of the group, one after another, each node rests on."""
     result: dict[Node, int] = {}
     inside = set(anchors)
     for node in nodes:
@@ -95,8 +95,8 @@ class _Row:
 def lower_rows(group: Group, target: Target) -> LoweredKernel:
     """Reductions over the same trailing axes, and what is computed from them, row by row.
 
-    Pass p over a row computes the reductions that rest on p - 1 others; a row is small enough to stay
-    in the cache between passes.
+    Pass p over a row computes the reductions that rest on p - 1 others; a row is small enough to
+    stay in the cache between passes.
     """
     w = group.writer()
     members = group.members(w)
@@ -135,7 +135,9 @@ def _row_loops(row: _Row, values: Sequence[Node]) -> tuple[Domain, list[int]]:
     return domain, domain.extents or [1]
 
 
-def _pass(row: _Row, values: Sequence[Node], interleave: int, body: object) -> None:
+def _pass(
+    row: _Row, values: Sequence[Node], interleave: int, body: Callable[[Index], None]
+) -> None:
     """Run ``body(index)`` for every element of the row."""
     domain, extents = _row_loops(row, values)
     w = row.w
@@ -151,7 +153,7 @@ def _pass(row: _Row, values: Sequence[Node], interleave: int, body: object) -> N
         if len(rest) == 1:
             width = row.width
             with w.loop("c", 0, rest[0], "vector", width=width, interleave=interleave) as c:
-                body(full_index([*positions, c]))  # type: ignore[operator]
+                body(full_index([*positions, c]))
         else:
             with w.loop("s", 0, rest[0]) as s:
                 nest([*positions, s], rest[1:])
@@ -213,7 +215,7 @@ def _store_row_values(row: _Row) -> None:
 
 
 def align(kept: Index, sizes: Sequence[int], shape: tuple[int, ...]) -> Index:
-    """The index of a row's element in a value of this shape: kept axes with axes of size 1 between."""
+    """The index of a row's element in a value of this shape: kept axes, and axes of size 1."""
     real = [position for position, d in zip(kept, sizes, strict=True) if d != 1]
     result: list[k.Expr] = []
     for d in shape:
@@ -227,7 +229,7 @@ def align(kept: Index, sizes: Sequence[int], shape: tuple[int, ...]) -> Index:
 def _cached_values(
     row: _Row, members: Sequence[Node], passes: int
 ) -> dict[Node, tuple[int, k.Buffer]]:
-    """Costly full-shape values that several passes need -> (the pass that computes them, a scratch row)."""
+    """Costly full-shape values that several passes need -> (their first pass, a scratch row)."""
     group, w = row.group, row.w
     length = 1
     for axis in group.axes:
@@ -280,7 +282,7 @@ def _hold_cached(row: _Row, number_: int, cached: dict[Node, tuple[int, k.Buffer
             row.w.bound[node] = _reader(row.group, buffer)
 
 
-def _reader(group: Group, buffer: k.Buffer) -> object:
+def _reader(group: Group, buffer: k.Buffer) -> Callable[[Index], k.Expr | None]:
     def read(index: Index) -> k.Expr | None:
         return k.Load(buffer, _offset_in_row(group, index))
     return read

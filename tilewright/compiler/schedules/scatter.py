@@ -1,4 +1,4 @@
-"""Scatter-add: each thread owns a range of the result and adds what falls into it, in index order."""
+"""Scatter-add: each thread owns a range of the result and adds what falls into it, in order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def lower_scatter(group: Group, target: Target) -> LoweredKernel:
     w = group.writer()
     (output,) = output_buffers(group)
     shape, axis = concrete(node.shape), node.attrs.axis
-    outer, size, inner = shape[:axis], shape[axis], shape[axis + 1:]
+    outer, size = shape[:axis], shape[axis]
     shares = min(SHARES, max(1, size // 64))
     sizes = [*outer, shares]
     count = 1
