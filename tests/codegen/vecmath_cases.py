@@ -53,7 +53,8 @@ def special(dtype: DType) -> np.ndarray:
     ends = [info.max, info.tiny, info.smallest_subnormal, info.smallest_subnormal * 3, info.eps]
     turns = [math.log(float(info.max)), math.log2(float(info.max)), math.log(float(info.tiny))]
     edges = np.array([*ends, *turns], np.longdouble).astype(dtype.numpy)
-    around = np.concatenate([np.nextafter(edges, 0), edges, np.nextafter(edges, dtype.numpy.type(9e9))])
+    above = np.nextafter(edges, dtype.numpy.type(9e9))
+    around = np.concatenate([np.nextafter(edges, 0), edges, above])
     return np.concatenate([np.array(SPECIAL).astype(dtype.numpy), around, -around])
 
 

@@ -115,8 +115,13 @@ def expm1_parts(x: Lanes, twice: bool = False, lower: int = 0) -> tuple[Lanes, L
     table = TABLES[x.value.dtype]
     n, power = biased_round(x, LOG2_E * 2 if twice else LOG2_E, lower)
     r = n.fma(-table.ln2[0], x + x if twice else x)
-    r = n.fma(-table.ln2[1], r)
-    return (r * r).fma(horner(r, table.expm1), r), power
+    if x.value.dtype is f32:
+        r = n.fma(-table.ln2[1], r)
+        return (r * r).fma(horner(r, table.expm1), r), power
+    piece = n * table.ln2[1]
+    rounded = r - piece
+    lost = (r - rounded) - piece
+    return rounded + (rounded * rounded).fma(horner(rounded, table.expm1), lost), power
 
 
 def expm1(x: Lanes) -> Lanes:

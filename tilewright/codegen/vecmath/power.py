@@ -5,7 +5,11 @@ from __future__ import annotations
 from tilewright.codegen.vecmath import exponential
 from tilewright.codegen.vecmath.exponential import LOG2_E, biased_round
 from tilewright.codegen.vecmath.lanes import (
-    Lanes, fast_two_sum, horner, two_product, two_sum,
+    Lanes,
+    fast_two_sum,
+    horner,
+    two_product,
+    two_sum,
 )
 from tilewright.codegen.vecmath.logarithm import short_log, split_exponent
 from tilewright.ir.types import DType, f32, f64
@@ -103,8 +107,10 @@ def wide_power(size: Lanes, y: Lanes) -> Lanes:
     piece = m * (2 * table.ln2[1])
     r = start - piece
     low = low + ((start - r) - piece)
-    value = horner(r, (1.0, 1.0, *table.exp))
-    return value.fma(low, value) * scale * scale
+    # The small terms are added up first: the sums then round little.
+    curve = r * r * horner(r, table.exp)
+    tilt = low.fma(r + curve, low)
+    return (r + (curve + tilt) + 1.0) * scale * scale
 
 
 INVERSE_ROOT: dict[DType, tuple[float, ...]] = {

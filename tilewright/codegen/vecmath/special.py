@@ -13,13 +13,15 @@ class ErrorFunction:
     """Numbers for one float type.
 
     border   between the two polynomials
-    near     erf(x) / x - 1 in powers of x^2, up to the border
+    offset   what x^2 loses before it enters ``near``, so that rounding does less harm
+    near     erf(x) / x - 1 in powers of x^2 - offset, up to the border
     highest  from here on erf rounds to 1
-    centre   the point around which ``far`` is a polynomial
+    centre   the point around which ``far`` is a polynomial; less it, small arguments stay exact
     far      the root of erfc(x) whose degree is 2^squarings, from the border to ``highest``
     """
 
     border: float
+    offset: float
     near: tuple[float, ...]
     highest: float
     centre: float
@@ -29,7 +31,7 @@ class ErrorFunction:
 
 ERF: dict[DType, ErrorFunction] = {
     f32: ErrorFunction(
-        1.2,
+        1.2, 0.0,
         (
             0.12837915122509003, -0.3761253356933594, 0.11282646656036377, -0.026818878948688507,
             0.005129369907081127, -0.0007549414876848459, 6.495512934634462e-05,
@@ -43,22 +45,22 @@ ERF: dict[DType, ErrorFunction] = {
         2,
     ),
     f64: ErrorFunction(
-        1.375,
+        1.25, 0.75,
         (
-            0.12837916709551256, -0.3761263890318345, 0.11283791670945073, -0.02686617064381463,
-            0.005223977616397483, -0.000854832664937726, 0.00012055322907041827,
-            -1.4925465154489772e-05, 1.6459726420153985e-06, -1.63439773537858e-07,
-            1.4665044039082246e-08, -1.1644082678039203e-09, 7.43193239333157e-11,
-            -2.7985573084860623e-12,
+            -0.10010880203447822, -0.2445884137465581, 0.0669188879646626, -0.015131144700103254,
+            0.002847208334977413, -0.0004554912389534484, 6.318505363425514e-05,
+            -7.725333917263116e-06, 8.436954896499251e-07, -8.321215901480157e-08,
+            7.47878797658177e-09, -6.167732996564215e-10, 4.780726312223058e-11,
+            -3.714868485838941e-12,
         ),
-        5.93, 3.5,
+        5.93, 2.5,
         (
-            0.17134869010141077, -0.15562958083241163, 0.0499697683505797, -0.002702533236311452,
-            -0.0023106672579500474, 0.000514036395297125, 2.269480800699262e-05,
-            -2.136171963608637e-05, 1.7114407942737384e-06, 4.082399939819134e-07,
-            -7.673835178870004e-08, -3.1081520435284066e-09, 1.8101653017440697e-09,
-            -6.147218327807573e-11, -3.217334583308685e-11, 2.8111305837191237e-12,
-            4.182505822719939e-13,
+            0.37687115680278155, -0.25215887332754433, 0.03989208130904741, 0.010425687572303725,
+            -0.0037385889676056433, -9.86706502469829e-05, 0.0001728466681876532,
+            -1.3589121718110908e-05, -4.037257984985335e-06, 6.36206774801412e-07,
+            5.719455149082233e-08, -1.592067456547748e-08, -8.320010248918866e-10,
+            4.5539472115157345e-10, -2.57732893426007e-11, -4.5351154018781684e-12,
+            7.343006166509603e-13, -3.4164389145011165e-14,
         ),
         3,
     ),
@@ -73,7 +75,8 @@ def erf(x: Lanes) -> Lanes:
     """
     table = ERF[x.value.dtype]
     size = x.magnitude().at_most(table.highest)
-    near = x.fma(horner(x * x, table.near), x)
+    square = x * x - table.offset if table.offset else x * x
+    near = x.fma(horner(square, table.near), x)
     power = horner(size - table.centre, table.far)
     for _ in range(table.squarings - 1):
         power = power * power
