@@ -8,6 +8,8 @@ from kernel_parts import RANDOM, I, P, S, U, buffer, kernel, numbers, plus, seri
 from native import HOST_TIERS, check, loop, parallel
 
 from tilewright.ir.loops import (
+    Alloc,
+    Buffer,
     Call,
     Const,
     For,
@@ -218,3 +220,24 @@ def test_flattened_index_divides_exactly(tier: str) -> None:
         [numbers(96), numbers(96)],
         tier,
     )
+
+
+@pytest.mark.parametrize("width", [2, 4, 8, 16])
+@pytest.mark.parametrize("dtype", [f32, i64, u8], ids=str)
+def test_register_square_read_across(tier: str, dtype: DType, width: int) -> None:
+    """Two squares of vectors, stored along and read across: a transpose in registers."""
+    size = width * width
+    x, out = buffer("x", 2 * size, "in", dtype), buffer("out", 2 * size, "inout", dtype)
+    square = Buffer("square", dtype, 2 * size, "register")
+    along = plus(mul(U, width), I, i64)
+    fill = loop("i", width, Store(square, along, x[along]), width=width)
+    across = plus(mul(I, width), plus(U, mul(S, size), i64), i64)
+    read = loop("i", width, Store(out, plus(along, mul(S, size), i64), square[across]), width=width)
+    body = (
+        Alloc(square),
+        serial(U, 2 * width, fill, kind="unroll"),
+        serial(S, 2, serial(U, width, read, kind="unroll"), kind="unroll"),
+    )
+    values = numbers(2 * size, dtype)
+    result = numbers(2 * size, dtype)
+    check(kernel("square", (x, out), *body), [values, result], tier)

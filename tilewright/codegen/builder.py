@@ -126,6 +126,14 @@ class Builder:
             f"shufflevector {one.typed}, {vector} poison, <{lanes} x i32> zeroinitializer",
         )
 
+    def shuffle(self, a: Value, b: Value, order: Sequence[int]) -> Value:
+        """Lanes of ``a``, and after those of ``b``, by number."""
+        mask = ", ".join(f"i32 {i}" for i in order)
+        return self.define(
+            a.dtype, len(order),
+            f"shufflevector {a.typed}, {b.typed}, <{len(order)} x i32> <{mask}>",
+        )
+
     def binary(self, opcode: str, a: Value, b: Value) -> Value:
         """``fadd``, ``and``, ``shl`` ... with flags in the opcode, e.g. ``fmul contract``."""
         return self.define(a.dtype, a.lanes, f"{opcode} {a.typed}, {b.name}")

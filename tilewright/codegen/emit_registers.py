@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.codegen.builder import Value
+from tilewright.codegen.builder import Builder, Value
 from tilewright.codegen.convert import carrier
 from tilewright.codegen.emit_core import Val
 from tilewright.codegen.emit_index import Affine
@@ -14,7 +14,12 @@ from tilewright.ir.types import DType, bool_
 
 
 class Registers(Memory):
-    """Buffers without addresses."""
+    """Buffers without addresses.
+
+    transposed  the columns of the vectors that were last read across, by block and names
+    """
+
+    transposed: dict[tuple[str, ...], list[Value]] = {}
 
     def slot(self, buffer: Buffer, index: Affine | Val) -> tuple[int, bool]:
         """The constant part of a register index, and whether the lane is added to it."""
@@ -29,8 +34,11 @@ class Registers(Memory):
         return index.const, bool(index.lane)
 
     def load_register(self, e: Load) -> Val:
-        element, across = self.slot(e.buffer, self.linear(e.index))
+        index = self.linear(e.index)
         name, section = e.buffer.name, self.section
+        if section is not None and isinstance(index, Affine) and index.lane == section.width > 1:
+            return [self.column(e.buffer, index.const, section.width)]
+        element, across = self.slot(e.buffer, index)
         if e.mask is not None:
             raise CompilerBug(f"a masked load of register buffer {name}")
         if across:
@@ -48,6 +56,15 @@ class Registers(Memory):
                 vector.dtype, 1, f"extractelement {vector.typed}, i64 {element - whole[0]}"
             )
         return self.known((name, element, None))
+
+    def column(self, buffer: Buffer, first: int, width: int) -> Value:
+        """Elements first, first + width, first + 2 width ...: one column of ``width`` vectors."""
+        base = first // (width * width) * width * width
+        rows = [self.known((buffer.name, base + i * width, "v")) for i in range(width)]
+        key = (self.b.block, *(row.name for row in rows))
+        if key not in self.transposed:
+            self.transposed = {key: transposed(self.b, rows)}
+        return self.transposed[key][first - base]
 
     def vector_slot(self, buffer: Buffer, element: int, width: int) -> Value:
         """``width`` elements: a slot of its own, or gathered from single ones."""
@@ -94,6 +111,26 @@ class Registers(Memory):
                 self.slots.set((buffer.name, element + copy, None), part)
             else:
                 self.slots.set((buffer.name, element, copy), part)
+
+
+def transposed(b: Builder, rows: list[Value]) -> list[Value]:
+    """The columns of a square of vectors, in log2(width) rounds of exchanges.
+
+    J. O. Eklundh, "A Fast Computer Method for Matrix Transposing" (1972): round d swaps the blocks
+    off the diagonal of every square of 2d vectors.
+    """
+    width, distance = len(rows), 1
+    while distance < width:
+        low = [j if not j & distance else width + j - distance for j in range(width)]
+        high = [j + distance if not j & distance else width + j for j in range(width)]
+        fresh = list(rows)
+        for i in range(width):
+            if not i & distance:
+                pair = rows[i], rows[i + distance]
+                fresh[i] = b.shuffle(*pair, low)
+                fresh[i + distance] = b.shuffle(*pair, high)
+        rows, distance = fresh, 2 * distance
+    return rows
 
 
 def identity(op: str, dtype: DType) -> float | int | bool:

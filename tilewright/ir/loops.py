@@ -27,7 +27,8 @@ class Buffer:
 
     register  one value (or one vector, inside or under a vector loop) per constant index, never in
               memory: every index must be constant once ``unroll`` loops are unrolled, plus at most
-              one vector loop variable whose loop covers whole vectors
+              one vector loop variable whose loop covers whole vectors; what was stored as w vectors
+              of w lanes may be read across them, at stride w, which transposes the square
     stack     private memory of one thread
     global    memory given by the caller; 'workspace' is planned and shared by the team, contents
               undefined on entry

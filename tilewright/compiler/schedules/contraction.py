@@ -120,17 +120,49 @@ class _Contraction:
         b, w = self.blocks, self.w
         low = w.let("low", k.mul(block, b.depth))
 
-        def panel_rows(panel: k.Expr, kk: k.Expr) -> None:
-            place = k.mul(k.sub(panel, first_panel), b.depth * b.columns)
-            row = w.let("row", k.add(k.add(base, place), k.mul(kk, b.columns)))
-            self._pack_row(batch, k.add(low, kk), panel, row)
+        def one_row(panel: k.Expr, kk: k.Expr) -> None:
+            self._pack_row(batch, k.add(low, kk), panel, self._row_of(base, panel, first_panel, kk))
 
         if self.roles.rhs_unit == "n":
             with w.loop("k", *span) as kk, w.loop("j", *panels) as panel:
-                panel_rows(panel, kk)
-        else:
-            with w.loop("j", *panels) as panel, w.loop("k", *span) as kk:
-                panel_rows(panel, kk)
+                one_row(panel, kk)
+            return
+        with w.loop("j", *panels) as panel:
+            count = w.let("count", k.sub(span[1], span[0]))
+            squares = k.mul(k.floordiv(count, b.lanes), b.lanes)
+            if self.roles.n % b.columns:
+                whole = k.compare("le", k.mul(k.add(panel, 1), b.columns), self.roles.n)
+                squares = k.Call("where", (whole, squares, k.Const(0)), squares.dtype)
+            middle = w.let("middle", k.add(span[0], squares))
+            with w.loop("k", span[0], middle, step=b.lanes) as kk:
+                row = self._row_of(base, panel, first_panel, kk)
+                self._pack_square(batch, k.add(low, kk), panel, row)
+            with w.loop("k", middle, span[1]) as kk:
+                one_row(panel, kk)
+
+    def _row_of(self, base: k.Expr, panel: k.Expr, first_panel: k.Expr, kk: k.Expr) -> k.Expr:
+        """Where a panel's elements for one contracted index go."""
+        b = self.blocks
+        place = k.mul(k.sub(panel, first_panel), b.depth * b.columns)
+        return self.w.let("row", k.add(k.add(base, place), k.mul(kk, b.columns)))
+
+    def _pack_square(self, batch: Index, contracted: k.Expr, panel: k.Expr, row: k.Expr) -> None:
+        """Copy a vector of contracted indices: read along them, written across."""
+        b, w = self.blocks, self.w
+        assert self.packed is not None
+        first = w.let("first", k.mul(panel, b.columns))
+        with w.loop("j", 0, b.vectors, "unroll") as j:
+            square = w.alloc("square", self.dtype, b.lanes * b.lanes, "register")
+            column = k.add(first, k.mul(j, b.lanes))
+            with w.loop("n", 0, b.lanes, "unroll") as n:
+                with w.loop("v", 0, b.lanes, "vector", width=b.lanes) as v:
+                    value = self._rhs(batch, k.add(column, n), k.add(contracted, v), None)
+                    w.write(k.Store(square, k.add(k.mul(n, b.lanes), v), value))
+            with w.loop("u", 0, b.lanes, "unroll") as u:
+                with w.loop("v", 0, b.lanes, "vector", width=b.lanes) as v:
+                    place = k.add(k.add(row, k.mul(u, b.columns)), k.add(k.mul(j, b.lanes), v))
+                    across = k.Load(square, k.add(k.mul(v, b.lanes), u))
+                    w.write(k.Store(self.packed, place, across))
 
     def _pack_row(self, batch: Index, contracted: k.Expr, panel: k.Expr, row: k.Expr) -> None:
         """Copy one panel's elements for one contracted index, zeros beyond the last column."""

@@ -110,11 +110,11 @@ def roles_of(node: Node, values: Sequence[Node], is_leaf: Callable[[Node], bool]
         pair = [(node.inputs[0], a.lhs), (node.inputs[1], a.rhs)]
         (lhs, lhs_labels), (rhs, rhs_labels) = reversed(pair) if flipped else pair
         roles = _roles(node, lhs, lhs_labels, rhs, rhs_labels, values, is_leaf)
-        # Costs in cycles per element: vectors copied, elements gathered, elements scattered.
-        cost = roles.depth * roles.n * (0.2 if roles.rhs_unit == "n" else 1.5)
+        # Cycles per element: vectors copied, squares transposed, elements scattered.
+        cost = roles.depth * roles.n * (0.2 if roles.rhs_unit == "n" else 0.4)
         last = next((x for x in reversed(a.out) if roles.sizes[x] != 1), None)
         if last is not None and not any(last in run for run in roles.runs["n"]):
-            cost += 2.0 * roles.m * roles.n
+            cost += 3.0 * roles.m * roles.n
         options.append((cost * roles.batch_size, roles))
     return min(options, key=lambda option: option[0])[1]
 
