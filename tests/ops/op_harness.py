@@ -262,7 +262,8 @@ def complaint(
     if got.dtype != want.dtype or got.shape != want.shape:
         return (f"{op.name} {dtype}: got {got.dtype}{got.shape}, "
                 f"expected {want.dtype}{want.shape}")
-    scale = np.maximum(*map(np.abs, arrays)) if op.name in CANCELS else None
+    with np.errstate(invalid="ignore"):
+        scale = np.fmax(*map(np.abs, arrays)) if op.name in CANCELS else None
     bad = np.argwhere(mismatches(got, want, ulps, scale))
     if not len(bad):
         return ""

@@ -46,12 +46,16 @@ def test_expansion_leaves_primitives(dtype):
             assert left <= {"pow"}, op.name
 
 
-@pytest.mark.parametrize("exponent", [0, 1, 2, 3, 4, 5, -1, -2, -3, 0.5, 1.5])
-@pytest.mark.parametrize("name", ["f16", "f32", "f64", "i8", "i64", "u16"])
+EXPONENTS = [
+    (name, exponent) for name in ("f16", "f32", "f64", "i8", "i64", "u16")
+    for exponent in (0, 1, 2, 3, 4, 5, -1, -2, -3, 0.5, 1.5)
+    if name[0] == "f" or exponent == int(exponent) and (name[0] == "i" or exponent >= 0)
+]
+
+
+@pytest.mark.parametrize(("name", "exponent"), EXPONENTS)
 def test_constant_exponents(name, exponent):
     dtype = DTYPES[name]
-    if not dtype.is_float and (exponent != int(exponent) or dtype.kind == "u" and exponent < 0):
-        pytest.skip("no such exponent")
     x = special_inputs(OPS["square"], dtype)[0]
     node = input_node("x", TensorType(dtype, x.shape))
     graph = Graph((node,), (make("pow", [node, full(node.type, exponent)]),))
