@@ -25,11 +25,13 @@ class Switch:
 
 SWITCHES: dict[str, Switch] = {s.name: s for s in (
     Switch("debug", int, 0, "1: a line per compile; 2: time per pass; 3: the IR after every pass "
-                            "that changed it; 4: LLVM IR and assembly as well, and the verifier between passes"),
+                            "that changed it; 4: LLVM IR and assembly as well, and the verifier "
+                            "between passes"),
     Switch("num_threads", int, 0, "threads of a program; 0: the cores this process may use"),
     Switch("target", str, "", "CPU tier: sse2, avx2, avx512; empty: the best that the host has"),
     Switch("verify", int, 0, "1: run the verifier after every pass"),
-    Switch("reproducers", str, "", "folder for the reproducers of compiler bugs; empty: the temporary folder"),
+    Switch("reproducers", str, "", "folder for the reproducers of compiler bugs; empty: the "
+                                   "temporary folder"),
 )}
 
 _values: dict[str, Any] = {}
@@ -47,7 +49,8 @@ def get(name: str) -> Any:
         return switch.read(text)
     except ValueError:
         raise ValueError(
-            f"{switch.variable}={text!r} cannot be read: expected {switch.read.__name__} ({switch.meaning})"
+            f"{switch.variable}={text!r} cannot be read: expected {switch.read.__name__} "
+            f"({switch.meaning})"
         ) from None
 
 

@@ -164,7 +164,7 @@ def make(
     op: Op | str, inputs: Sequence[Node] = (), attrs: Attrs = NO_ATTRS,
     loc: Location | None = None, type: TensorType | None = None,
 ) -> Node:
-    """The node for this op, inputs and attributes: an existing one, or a new one after type inference.
+    """The node for this op, inputs and attributes: an existing one, or a new one with its type.
 
     ``type`` is given only for sources, whose type does not follow from inputs.
     Raises ``TypeError`` or ``ValueError`` from the op's type rule.
@@ -183,7 +183,7 @@ def make(
 
 
 def apply(op: str, *operands: Operand) -> Node:
-    """An elementwise op on nodes; plain numbers become constants shaped and typed like a sibling node."""
+    """An elementwise op on nodes; plain numbers become constants of a sibling node's type."""
     like = next(x for x in operands if isinstance(x, Node))
     if op == "where":
         like = next((x for x in operands[1:] if isinstance(x, Node)), like)
@@ -192,7 +192,7 @@ def apply(op: str, *operands: Operand) -> Node:
 
 @dataclass(frozen=True)
 class InputAttrs(Attrs):
-    """A parameter: its name, unique in its graph, and how many traces enclose the one it belongs to."""
+    """A parameter: its name, unique in its graph, and how many traces enclose its own."""
 
     name: str
     level: int = 0
@@ -238,7 +238,7 @@ def full_value(node: Node) -> Any:
 
 @dataclass(frozen=True)
 class Graph:
-    """A function on tensors: parameters and results. Everything between is reachable from ``outputs``."""
+    """A function on tensors: parameters and results. The rest is reachable from ``outputs``."""
 
     inputs: tuple[Node, ...]
     outputs: tuple[Node, ...]
@@ -275,7 +275,7 @@ def topological(outputs: Iterable[Node], first: Iterable[Node] = ()) -> list[Nod
 
 
 def substitute(outputs: Sequence[Node], mapping: Mapping[Node, Node]) -> tuple[Node, ...]:
-    """``outputs`` with the nodes of ``mapping`` replaced, all at once (replacements are not revisited)."""
+    """``outputs`` with the nodes of ``mapping`` replaced, all at once."""
     return transform(outputs, lambda node, inputs: rebuild_node(node, inputs), mapping)
 
 

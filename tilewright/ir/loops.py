@@ -73,7 +73,7 @@ class Var:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """``buffer[index]``. Where ``mask`` is false nothing is read and the value is ``other`` (or zero)."""
+    """``buffer[index]``; where ``mask`` is false nothing is read: ``other``, or zero."""
 
     buffer: Buffer
     index: Expr
@@ -87,7 +87,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A primitive elementwise op of the op table on scalars: arithmetic, comparison, maths, casts."""
+    """A primitive elementwise op of the op table on scalars."""
 
     op: str
     args: tuple[Expr, ...]
@@ -108,7 +108,7 @@ class Let:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """``buffer[index] = value`` where ``mask`` holds. ``streaming`` bypasses the caches if it can."""
+    """``buffer[index] = value`` where ``mask`` holds; ``streaming`` bypasses the caches."""
 
     buffer: Buffer
     index: Expr
@@ -119,7 +119,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Accumulate:
-    """``buffer[index] = op(buffer[index], value)`` for add, mul, max, min, and, or; may be reassociated."""
+    """``buffer[index] = op(buffer[index], value)``: add, mul, max, min, and, or; in any order."""
 
     buffer: Buffer
     index: Expr
@@ -130,7 +130,7 @@ class Accumulate:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """If ``condition`` is false anywhere, the program reports error ``code`` after the run; execution goes on."""
+    """If ``condition`` is false anywhere, the program goes on and then reports error ``code``."""
 
     condition: Expr
     code: int
@@ -150,7 +150,7 @@ class Barrier:
 
 @dataclass(frozen=True, slots=True)
 class If:
-    """Run ``body`` where ``condition``, which must be the same in all lanes, holds; else ``orelse``."""
+    """Run ``body`` if ``condition`` holds, else ``orelse``; it is the same in all lanes."""
 
     condition: Expr
     body: tuple[Stmt, ...]
@@ -183,7 +183,7 @@ Stmt: TypeAlias = "Let | Store | Accumulate | Check | Alloc | Barrier | If | For
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A program for a team of threads over its parameters. ``checks`` are the error codes' messages."""
+    """A program for a team of threads over its parameters."""
 
     name: str
     params: tuple[Buffer, ...]

@@ -78,7 +78,7 @@ class _Fusion:
     # --- where nodes can be computed ----------------------------------------------------
 
     def _find_homes(self) -> None:
-        """``home``: the cluster that can compute a node; ``after``: what rests on one, fits none."""
+        """``home``: the cluster that can compute a node; ``after``: rests on one, fits none."""
         for c in self.clusters:
             for a in c.anchors:
                 self.home[a] = c

@@ -1,7 +1,7 @@
 """Every buffer has a place: results in their own slots, the rest in one arena that is reused.
 
     kernels: softmax(x, y), pointwise(y, z);   results: z
-    plan:    softmax(input 0, arena 0), barrier, pointwise(arena 0, output 0);   arena: 4096 bytes
+->  plan:    softmax(input 0, arena 0), barrier, pointwise(arena 0, output 0);   arena: 4096 bytes
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class _Program:
                 self.outputs.append(self.graph.outputs[r].type)
 
     def take_over(self, r: int, home: Home, free: list[int], in_place: bool) -> None:
-        """Let result ``r`` live in one of the ``free`` inputs that has its type and is done with."""
+        """Let result ``r`` live in a ``free`` input that has its type and is done with."""
         first = self.written[home]
         for k in free:
             node = self.graph.inputs[k]

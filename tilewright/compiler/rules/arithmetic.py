@@ -97,7 +97,8 @@ def into_choice(m: Match) -> Node | None:
         fold(make(m.root.op, [value if n is choice else n for n in m.root.inputs], m.root.attrs))
         for value in choice.inputs[1:]
     ]
-    return make("where", (choice.inputs[0], *both)) if None not in both else None
+    known = [n for n in both if n is not None]
+    return make("where", (choice.inputs[0], *known)) if len(known) == len(both) else None
 
 
 def choices() -> list[Node]:

@@ -99,6 +99,10 @@ def unit_axis(node: Node, is_leaf: Callable[[Node], bool]) -> int | None:
         return tuple(node.attrs.perm).index(inner)
     if op == "broadcast":
         return int(node.attrs.axes[inner])
+    if op in ("take", "take_along") and inner == node.attrs.axis:
+        return None
+    if op == "take" and inner > node.attrs.axis:
+        return inner + node.inputs[1].type.rank - 1
     return inner
 
 

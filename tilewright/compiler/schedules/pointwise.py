@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.schedules.access import Index, Writer, flat, unflatten
+from tilewright.compiler.schedules.contraction_shape import unit_axis
 from tilewright.compiler.schedules.domain import Domain, fixed_boundaries
 from tilewright.compiler.schedules.group import Group, finish, flops, output_buffers
+from tilewright.compiler.schedules.reduction import hold
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
-from tilewright.ir.types import concrete
+from tilewright.ir.graph import Node
+from tilewright.ir.types import concrete, size_of
 
 CHUNK = 16384
 """Elements per share of a flat loop: small enough to balance, large enough to stream."""
+
+TILE = 128
+"""Rows and columns of a tile, where an operand is transposed: its lines fit into L1."""
 
 
 def lower_pointwise(group: Group, target: Target) -> LoweredKernel:
@@ -28,11 +36,15 @@ def lower_pointwise(group: Group, target: Target) -> LoweredKernel:
     interleave = 1 if heavy and target.registers < 32 else 2
     streaming = sum(b.size * b.dtype.itemsize for b in outputs) > target.l2 * 2
 
-    def element(positions: list[k.Expr]) -> k.Expr:
-        index = domain.index(positions) if domain.runs else (k.Const(0),) * len(group.shape)
+    def element_at(index: Index) -> k.Expr:
         return store_all(group, w, outputs, index, streaming)
 
+    def element(positions: list[k.Expr]) -> k.Expr:
+        zeros: Index = (k.Const(0),) * len(group.shape)
+        return element_at(domain.index(positions) if domain.runs else zeros)
+
     *outer, inner = extents
+    across = _axis_across(w, group, domain)
     if not outer:
         chunks = max(1, -(-inner // CHUNK))
         with w.loop("p", 0, chunks, "parallel") as p:
@@ -42,15 +54,89 @@ def lower_pointwise(group: Group, target: Target) -> LoweredKernel:
                 start = k.Const(0)
             with w.loop("i", start, stop, "vector", width=width, interleave=interleave) as i:
                 offset = element([i])
+    elif across is not None:
+        sizes = [*outer[:across], -(-outer[across] // TILE), *outer[across + 1:], -(-inner // TILE)]
+        with w.loop("p", 0, size_of(tuple(sizes)), "parallel") as p:
+            place = [w.let("o", e) for e in unflatten(p, sizes)]
+            low, start = w.let("low", k.mul(place[across], TILE)), k.mul(place.pop(), TILE)
+            high = k.minimum(k.add(low, TILE), outer[across])
+            stop = w.let("stop", k.minimum(k.add(start, TILE), inner))
+
+            def rows(place: list[k.Expr] = place) -> k.Expr:
+                with w.loop("y", low, high) as y:
+                    here = [*place[:across], y, *place[across + 1:]]
+                    vector = w.loop("i", start, stop, "vector", width=width, interleave=interleave)
+                    with vector as i:
+                        return element([*here, i])
+
+            turned = _squares(w, group, width)
+            if turned:
+                def index(y: k.Expr, x: k.Expr, place: list[k.Expr] = place) -> Index:
+                    return domain.index([*place[:across], y, *place[across + 1:], x])
+
+                tall = k.compare("eq", k.sub(high, low), TILE)
+                wide = k.compare("eq", k.sub(stop, start), TILE)
+                whole = w.let("whole", k.Call("and", (tall, wide), tall.dtype))
+                with w.when(whole):
+                    _square_tile(w, turned, width, (low, high), (start, stop), index, element_at)
+                with w.when(k.Call("not", (whole,), whole.dtype)):
+                    offset = rows()
+            else:
+                offset = rows()
     else:
-        rows = 1
-        for d in outer:
-            rows *= d
-        with w.loop("p", 0, rows, "parallel") as p:
+        with w.loop("p", 0, size_of(tuple(outer)), "parallel") as p:
             place = [w.let("o", e) for e in unflatten(p, outer)]
             with w.loop("i", 0, inner, "vector", width=width, interleave=interleave) as i:
                 offset = element([*place, i])
     return finish(group, w, outputs, inplace=outputs, offset=offset)
+
+
+def _axis_across(w: Writer, group: Group, domain: Domain) -> int | None:
+    """The merged axis along which a transposed operand is contiguous, if it is not the innermost.
+
+    Vectors of such an operand are gathered; in square tiles its cache lines are read once.
+    """
+    for node in group.members(w):
+        if node.op.name == "transpose" and concrete(node.shape) == group.shape:
+            axis = unit_axis(node, w.is_leaf)
+            for number, run in enumerate(domain.runs[:-1]):
+                if axis in run:
+                    return number
+    return None
+
+
+def _squares(w: Writer, group: Group, width: int) -> list[Node]:
+    """The transposes to be read in squares of vectors, if the group is small enough to unroll."""
+    members = group.members(w)
+    turned = [
+        n for n in members if n.op.name == "transpose" and concrete(n.shape) == group.shape
+        and w.is_leaf(n.inputs[0]) and n.dtype.itemsize >= 4
+    ]
+    cheap = sum(n.op.flops for n in members if n.op.kind == "elementwise") <= 8
+    return turned if cheap and 1 < width <= 16 and len(turned) == 1 else []
+
+
+def _square_tile(
+    w: Writer, turned: list[Node], width: int, rows: tuple[k.Expr, k.Expr],
+    columns: tuple[k.Expr, k.Expr], index: Callable[[k.Expr, k.Expr], Index],
+    element: Callable[[Index], k.Expr],
+) -> None:
+    """A tile by squares: transposed operands are read along their rows and turned in registers."""
+    with w.loop("y", *rows, step=width) as y, w.loop("x", *columns, step=width) as x:
+        squares = {n: w.alloc("square", n.dtype, width * width, "register") for n in turned}
+        for node, square in squares.items():
+            with w.loop("n", 0, width, "unroll") as n:
+                with w.loop("v", 0, width, "vector", width=width) as v:
+                    value = w.value(node, index(k.add(y, v), k.add(x, n)))
+                    w.write(k.Store(square, k.add(k.mul(n, width), v), value))
+        with w.loop("u", 0, width, "unroll") as u:
+            with w.loop("v", 0, width, "vector", width=width) as v:
+                at = index(k.add(y, u), k.add(x, v))
+                for node, square in squares.items():
+                    hold(w, node, k.Load(square, k.add(k.mul(v, width), u)), at)
+                element(at)
+        for node in turned:
+            w.bound.pop(node)
 
 
 def store_all(
