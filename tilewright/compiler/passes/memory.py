@@ -107,10 +107,12 @@ class _Program:
         for number, launch in enumerate(self.launches):
             launch.args = [self.source(home) for home in launch.args]
             for i, home in enumerate(launch.args):
-                known = home in self.slots or self.written.get(home, number + 1) <= number
+                # Parameters do not overlap: a kernel sees none of its own results through another.
+                own = number if launch.writes(i) else number - 1
+                known = home in self.slots or self.written.get(home, number + 1) <= own
                 if not known and isinstance(home, Node) and home.type.size:
                     name = launch.lowered.kernel.name
-                    raise ValueError(f"{name} reads parameter {i}, {home}, which no kernel wrote")
+                    raise ValueError(f"{name} reads parameter {i}, {home}, which no kernel before it wrote")
 
     def source(self, home: Home) -> Home:
         """The value in whose buffer ``home`` lives, before results and memory are shared."""

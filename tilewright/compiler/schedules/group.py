@@ -38,7 +38,7 @@ class Group:
 
     def writer(self) -> Writer:
         """A writer that loads what other kernels computed."""
-        own = {value for value, _ in self.stores} | set(self.anchors)
+        own = {node for store in self.stores for node in store} | set(self.anchors)
 
         def stored(node: Node) -> Node | None:
             return None if node in own else self.homes.get(node)

@@ -36,7 +36,8 @@ def number(value: object, dtype: DType) -> k.Const:
     """A constant as a Python number of the dtype's kind."""
     if dtype.is_float:
         return k.Const(float(value), dtype)  # type: ignore[arg-type]
-    return k.Const(bool(value) if dtype.kind == "b" else int(value), dtype)  # type: ignore[call-overload]
+    whole = bool(value) if dtype.kind == "b" else int(value)  # type: ignore[call-overload]
+    return k.Const(whole, dtype)
 
 
 def converted(value: k.Expr, dtype: DType) -> k.Expr:
