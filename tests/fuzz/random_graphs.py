@@ -38,8 +38,8 @@ from tilewright.ir.types import (
     u32,
 )
 
-DIMS = (1, 2, 3, 4, 5, 7, 8, 16, 17, 33)
-MOST_ELEMENTS = 600
+DIMS = (1, 2, 3, 4, 5, 7, 8, 16, 17, 33, 70, 300)
+MOST_ELEMENTS = 1500
 EXACT = {f16: 2**11, bf16: 2**8, f32: 2**24, f64: 2**53}
 """Up to here a float type has every integer."""
 LARGEST = 1e4
@@ -82,7 +82,11 @@ class Maker:
     def node(self, *kinds: str) -> Node | None:
         """A node of one of these dtype kinds."""
         fitting = [n for n in self.nodes if not kinds or n.dtype.kind in kinds]
-        return self.draw(st.sampled_from(fitting)) if fitting else None
+        if not fitting:
+            return None
+        # Recent nodes first: deep graphs find more than wide ones.
+        recent = [n for n in fitting if n.op.kind != "source"][-3:]
+        return self.draw(st.sampled_from(fitting[::-1] + 3 * recent))
 
     def partner(self, x: Node) -> Node:
         """A node of the same type: another one, a broadcast one, a constant or the node itself."""
@@ -277,12 +281,13 @@ class Maker:
         if x is None or not x.type.rank or x.dtype is bool_:
             return
         labels = tuple(range(x.type.rank))
-        shared = sorted(self.draw(st.sets(st.sampled_from(labels), min_size=1)))
+        some = max(1, len(labels) - 1 + self.draw(st.integers(0, 1)))
+        shared = sorted(self.draw(st.sets(st.sampled_from(labels), min_size=1, max_size=some)))
         sizes = {i: x.shape[i] for i in shared}
-        summed = self.draw(st.sets(st.sampled_from(shared)))
+        summed = self.draw(st.sets(st.sampled_from(shared), min_size=self.pick(1, 1, 0)))
         own = []
-        for label in range(10, 10 + self.draw(st.integers(0, 2))):
-            sizes[label] = self.pick(1, 2, 3, 7)
+        for label in range(10, 10 + self.pick(1, 1, 2, 0)):
+            sizes[label] = self.pick(5, 2, 3, 1, 17, 33)
             own.append(label)
         rhs = tuple(self.draw(st.permutations([*shared, *own])))
         out = tuple(self.draw(st.permutations(
@@ -374,13 +379,17 @@ def random_array(node: Node, random: np.random.Generator) -> np.ndarray:
 
 @st.composite
 def cases(draw: st.DrawFn, most_steps: int = 12) -> Case:
-    """A graph of up to so many steps with one to three results."""
+    """A graph of up to so many steps; what nothing reads is a result, and perhaps more."""
     maker = Maker(draw)
     maker.source()
-    for step in draw(st.lists(st.sampled_from(STEPS), min_size=1, max_size=most_steps)):
+    count = draw(st.integers(1, most_steps))
+    for step in draw(st.lists(st.sampled_from(STEPS), min_size=count, max_size=count)):
         getattr(maker, step)()
-    late = maker.nodes[-6:]
-    results = draw(st.lists(st.sampled_from(late), min_size=1, max_size=3))
+    read = {n for node in maker.nodes for n in node.inputs}
+    computed = [n for n in maker.nodes if n.op.kind != "source"]
+    ends = [n for n in computed if n not in read][-3:]
+    others = draw(st.lists(st.sampled_from((computed or maker.nodes)[::-1]), max_size=2))
+    results = (ends + others) or maker.nodes[-1:]
     graph = Graph(tuple(maker.inputs), tuple(results))
     return Case(graph, tuple(maker.bounds[n] for n in results), draw(st.integers(0, 2**16)))
 
