@@ -111,8 +111,8 @@ class _Program:
                 own = number if launch.writes(i) else number - 1
                 known = home in self.slots or self.written.get(home, number + 1) <= own
                 if not known and isinstance(home, Node) and home.type.size:
-                    name = launch.lowered.kernel.name
-                    raise ValueError(f"{name} reads parameter {i}, {home}, which no kernel before it wrote")
+                    what = f"{launch.lowered.kernel.name} reads parameter {i}, {home}"
+                    raise ValueError(f"{what}, which no kernel before it wrote")
 
     def source(self, home: Home) -> Home:
         """The value in whose buffer ``home`` lives, before results and memory are shared."""
