@@ -124,7 +124,8 @@ def capture(array: np.ndarray, dtype: DType) -> Node:
     raw = plain.reshape(-1).view(np.uint8).reshape(plain.size, -1)
     if (raw[-1] == raw[0]).all() and (raw == raw[0]).all():
         return full(type, plain.reshape(-1)[0], here())
-    digest = hashlib.blake2b(raw.tobytes(), digest_size=16).hexdigest()
+    # The type belongs to the digest: arrays of several types may have the same bytes.
+    digest = hashlib.blake2b(repr(type).encode() + raw.tobytes(), digest_size=16).hexdigest()
     if digest not in CONSTANTS:
         kept = plain.copy()
         kept.setflags(write=False)

@@ -80,7 +80,8 @@ def constant(value: np.ndarray, node: Node) -> Node:
     if data.size and raw == raw[:data.itemsize] * data.size:
         bits = int.from_bytes(raw[:data.itemsize], "little")
         return make("full", (), FullAttrs(bits), node.loc, node.type)
-    digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
+    # The type belongs to the digest: arrays of several types may have the same bytes.
+    digest = hashlib.blake2b(repr(node.type).encode() + raw, digest_size=16).hexdigest()
     data.setflags(write=False)
     CONSTANTS.setdefault(digest, data)
     return make("const", (), ConstAttrs(digest), node.loc, node.type)
