@@ -54,6 +54,13 @@ def get(name: str) -> Any:
         ) from None
 
 
+def source(name: str) -> str:
+    """Where the value in force comes from: ``override``, the environment variable, ``default``."""
+    if name in _values:
+        return "override"
+    return SWITCHES[name].variable if os.environ.get(SWITCHES[name].variable) else "default"
+
+
 @contextmanager
 def override(**values: Any) -> Iterator[None]:
     """Switch values in force inside a ``with`` block."""

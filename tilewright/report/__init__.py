@@ -1,1 +1,1 @@
-"""What a compile did, as tables."""
+"""What a person reads: the stages of a compile, a graph's text at work, the installation."""

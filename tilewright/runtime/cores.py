@@ -5,24 +5,47 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 
-def available_cores(root: Path = Path("/")) -> int:
-    """Cores that this process may use, by its affinity mask and, on Linux, its control group.
+@dataclass(frozen=True)
+class Cores:
+    """What limits the number of threads.
 
-    Two hardware threads of one core count once, for they share its vector units. ``root`` is where
-    ``proc`` and ``sys`` are found.
+    affinity  hardware threads that the process may be scheduled on
+    cores     cores that these belong to: two hardware threads of a core share its vector units
+    quota     processors that the tightest control group around the process allows; None: no limit
+    """
+
+    affinity: int
+    cores: int
+    quota: float | None
+
+    @property
+    def available(self) -> int:
+        """Threads that may sensibly run at once; at least 1."""
+        allowed = self.cores if self.quota is None else min(self.cores, -int(-self.quota // 1))
+        return max(1, allowed)
+
+
+def find_cores(root: Path = Path("/")) -> Cores:
+    """The limits of this process: its affinity mask and, on Linux, its control groups.
+
+    ``root`` is where ``proc`` and ``sys`` are found.
     """
     if hasattr(os, "sched_getaffinity"):
         numbers = sorted(os.sched_getaffinity(0))
     else:
         numbers = list(range(os.cpu_count() or 1))
-    count = len({_core_of(root, number) for number in numbers})
-    if sys.platform == "linux":
-        for quota in _quotas(root):
-            count = min(count, max(1, -int(-quota // 1)))
-    return max(1, count)
+    quotas = _quotas(root) if sys.platform == "linux" else ()
+    cores = {_core_of(root, number) for number in numbers}
+    return Cores(len(numbers), len(cores), min(quotas, default=None))
+
+
+def available_cores(root: Path = Path("/")) -> int:
+    """The number of threads that this process may sensibly run at once."""
+    return find_cores(root).available
 
 
 def _core_of(root: Path, number: int) -> str:
