@@ -29,7 +29,7 @@ class Natives:
         self.kernels, self.target = list(kernels), target
         unique = {e.name: e for e in self.emitted}
         self.text = module_text(list(unique.values()), "", target, set())
-        self.code = llvm.Code(llvm.object_code(self.text, target, verify=True), unique)
+        self.code = llvm.Code([llvm.object_code(self.text, target, verify=True)], unique)
 
     def run(self, number: int, arrays: Sequence[np.ndarray], threads: int = 1) -> int:
         """Run a kernel without barriers in place, thread by thread; the status that it leaves."""

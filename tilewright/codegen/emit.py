@@ -49,6 +49,7 @@ class Emitted:
     declarations  what it calls, one line each
     scratch       bytes of private memory that it needs per thread
     buffers       number of buffer parameters
+    loops         number of loops in the text
     """
 
     name: str
@@ -56,6 +57,7 @@ class Emitted:
     declarations: frozenset[str]
     scratch: int
     buffers: int
+    loops: int
 
 
 def emit_kernel(
@@ -98,7 +100,8 @@ class Emitter(Vectors):
         if self.zeros:
             declarations.add("@tw_zeros = private constant [64 x i8] zeroinitializer, align 64")
         text = f"define void @{name}{text}\n"
-        return Emitted(name, text, frozenset(declarations), self.scratch, len(kernel.params))
+        loops = text.count("\nloop")
+        return Emitted(name, text, frozenset(declarations), self.scratch, len(kernel.params), loops)
 
     def statements(self, body: Iterable[Stmt]) -> None:
         for s in body:

@@ -5,9 +5,10 @@ Import this module only where code is generated: llvmlite takes long to load.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import llvmlite.binding as binding
@@ -95,20 +96,38 @@ def prepared(text: str, target: Target, verify: bool = True) -> Any:
     return module
 
 
+@contextlib.contextmanager
+def without_strength_reduction() -> Iterator[None]:
+    """LLVM does not look for cheaper induction variables, which takes it a third of its time.
+
+    The switch belongs to the process, in which others may use LLVM as well: it is set back.
+    """
+    binding.set_option("tilewright", "-disable-lsr=true")
+    try:
+        yield
+    finally:
+        binding.set_option("tilewright", "-disable-lsr=false")
+
+
 _numbers = itertools.count()
 
 
 class Code:
-    """Object code in memory; it lives as long as this object.
+    """Object files linked into memory; they live as long as this object.
 
     ``exported`` are the functions whose addresses are wanted, ``imported`` the addresses of
     functions that the code calls and this process' libraries do not have.
     """
 
     def __init__(
-        self, image: bytes, exported: Iterable[str], imported: Mapping[str, int] | None = None
+        self,
+        images: Iterable[bytes],
+        exported: Iterable[str],
+        imported: Mapping[str, int] | None = None,
     ) -> None:
-        library = binding.JITLibraryBuilder().add_object_img(image).add_current_process()
+        library = binding.JITLibraryBuilder().add_current_process()
+        for image in images:
+            library.add_object_img(image)
         self.names = tuple(exported)
         for name in self.names:
             library.export_symbol(name)
@@ -131,7 +150,9 @@ def assembly(text: str, target: Target) -> str:
     return result
 
 
-def object_code(text: str, target: Target, verify: bool = False) -> bytes:
-    """A relocatable object file of a module."""
-    result: bytes = target_machine(target).emit_object(prepared(text, target, verify))
+def object_code(text: str, target: Target, verify: bool = False, quick: bool = False) -> bytes:
+    """A relocatable object file of a module; ``quick`` as in :func:`without_strength_reduction`."""
+    module, maker = prepared(text, target, verify), target_machine(target)
+    with without_strength_reduction() if quick else contextlib.nullcontext():
+        result: bytes = maker.emit_object(module)
     return result

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -75,25 +76,83 @@ def module_text(kernels: list[Emitted], rest: str, target: Target, more: set[str
     return "\n".join([*sorted(declarations), "", *texts, "!0 = !{i32 1}", ""])
 
 
+MODULE_SIZE = 40_000
+"""Characters of kernels after which a module goes to the assembler while the next is written."""
+
+MANY_LOOPS = 6
+"""From this many loops on, LLVM's search for cheaper induction variables takes more time than all
+the rest. Tiles of contractions have as many, and inner loops in which that search finds nothing."""
+
+
+class Assembler:
+    """Kernels to object files, on a thread of its own: LLVM runs without the interpreter's lock."""
+
+    def __init__(self, target: Target, worker: ThreadPoolExecutor) -> None:
+        self.target, self.worker = target, worker
+        self.names: list[str] = []
+        self.jobs: list[Future[bytes]] = []
+        self.waiting: dict[bool, list[Emitted]] = {False: [], True: []}
+
+    def add(self, kernel: Emitted) -> None:
+        """Assemble a kernel, together with others that need the same passes."""
+        self.names.append(kernel.name)
+        quick = kernel.loops >= MANY_LOOPS
+        self.waiting[quick].append(kernel)
+        if sum(len(k.text) for k in self.waiting[quick]) >= MODULE_SIZE:
+            self.submit(quick)
+
+    def submit(self, quick: bool, rest: str = "", more: set[str] | None = None) -> None:
+        """Begin with a module of the kernels that wait, and ``rest``."""
+        from tilewright.codegen import llvm
+
+        text = module_text(self.waiting[quick], rest, self.target, more or set())
+        self.waiting[quick] = []
+        self.jobs.append(self.worker.submit(llvm.object_code, text, self.target, quick=quick))
+
+    def finish(self, main: str, others: Mapping[str, Emitted]) -> list[bytes]:
+        """All object files; ``main`` calls the kernels, of which ``others`` may not be in them."""
+        if self.waiting[True]:
+            self.submit(True)
+        here = {k.name for k in self.waiting[False]}
+        more = {
+            f"declare void @{n}({', '.join(parameters(e))})"
+            for n, e in others.items()
+            if n not in here
+        }
+        self.submit(False, main, more)
+        return [job.result() for job in self.jobs]
+
+
 def build(plan: Plan, target: Target) -> NativeProgram:
     """Machine code of a plan for this process' machine.
 
-    Kernels that no earlier plan had are compiled in one module with the entry, which is linked to
-    the others. Raises ``Unsupported`` for an op without code.
+    Only kernels that no earlier plan had are assembled, while the following ones are emitted; they
+    are linked to the others. Raises ``Unsupported`` for an op without code.
     """
     from tilewright.codegen import llvm
 
-    order = [emitted(launch.kernel, target) for launch in plan.launches]
-    kernels = {e.name: e for e in order}
-    known = {n: c for n in kernels if (c := _compiled.get((n, target))) is not None}
-    fresh = [e for name, e in kernels.items() if name not in known]
-    main = entry(plan, order)
-    more = {f"declare void @{n}({', '.join(parameters(kernels[n]))})" for n in known}
-    image = llvm.object_code(module_text(fresh, main, target, more), target)
+    kernels: dict[str, Emitted] = {}
+    known: dict[str, Code] = {}
+    order = []
+    with ThreadPoolExecutor(1) as worker:
+        assembler = Assembler(target, worker)
+        for launch in plan.launches:
+            e = emitted(launch.kernel, target)
+            order.append(e)
+            if e.name in kernels:
+                continue
+            kernels[e.name] = e
+            code = _compiled.get((e.name, target))
+            if code is None:
+                assembler.add(e)
+            else:
+                known[e.name] = code
+        main = entry(plan, order)
+        images = assembler.finish(main, kernels)
     imported = {name: code.address(name) for name, code in known.items()}
-    code = llvm.Code(image, [ENTRY, *(e.name for e in fresh)], imported)
-    for e in fresh:
-        _compiled[(e.name, target)] = code
+    code = llvm.Code(images, [ENTRY, *assembler.names], imported)
+    for name in assembler.names:
+        _compiled[(name, target)] = code
     whole = module_text(list(kernels.values()), main, target, set())
     scratch = max((e.scratch for e in kernels.values()), default=0)
     return NativeProgram(code.address(ENTRY), scratch, whole, target, (code, *known.values()))
