@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,9 +28,34 @@ def test_importing_tilewright_loads_nothing_heavy() -> None:
     assert loaded("import tilewright") == set()
 
 
-def test_decorating_a_function_loads_no_compiler() -> None:
-    found = loaded("import tilewright as tw\n@tw.jit\ndef f(x): return x + 1")
-    assert not found & {"llvmlite", "networkx"}
+DECORATED = "import tilewright as tw\n@tw.jit\ndef f(x): return x + 1\n"
+
+
+def test_decorating_a_function_loads_the_compiler_in_the_background() -> None:
+    found = loaded(DECORATED + "from tilewright.frontend import warm\nwarm.finish()")
+    assert "llvmlite" in found
+    assert "networkx" not in found
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_process_can_compile_at_once() -> None:
+    code = DECORATED + (
+        "import os, numpy as np\n"
+        "child = os.fork()\n"
+        "if not child: os._exit(int(f(np.float32(2))))\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), f(np.float32(4)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    assert done.stdout.split() == ["3", "5.0"], done.stderr
+
+
+def test_without_the_assembler_the_call_fails_not_the_decorator() -> None:
+    code = f"import sys\nsys.modules['llvmlite'] = None\n{DECORATED}print('decorated')\nf(1.0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.split() == ["decorated"]
+    assert "ModuleNotFoundError" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", [n for n in tw.__all__ if n != "__version__"])

@@ -16,6 +16,7 @@ from tilewright.compiler.stage import Stage
 from tilewright.compiler.target import Target
 from tilewright.compiler.text import show_loops, show_plan
 from tilewright.errors import CompilerBug, TraceError, UserError
+from tilewright.frontend import warm
 from tilewright.frontend.location import here
 from tilewright.frontend.reproducer import compiler_bug
 from tilewright.frontend.trace import Traced
@@ -170,6 +171,7 @@ def unique_outputs(graph: Graph) -> Graph:
 
 def find_target(name: str | None) -> Target:
     """The machine to compile for: of this name, else of the switch, else the host."""
+    warm.finish()
     from tilewright.codegen import cpu
 
     return cpu.host_target(name)

@@ -11,7 +11,7 @@ from typing import Any, overload
 
 from tilewright.errors import Location, TraceError
 from tilewright.frontend import api as _api  # fills the tables of what can be traced
-from tilewright.frontend import signature, tree
+from tilewright.frontend import signature, tree, warm
 from tilewright.frontend.compiled import Compiled, Lowered, Stages
 from tilewright.frontend.fastcall import argument_trees, result_tree
 from tilewright.frontend.location import here
@@ -60,6 +60,7 @@ class Jitted:
         self._lock = threading.RLock()
         self._chain = Chain(self._call_slow)
         functools.update_wrapper(self, function)
+        warm.begin()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.threads is None:
