@@ -67,13 +67,6 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return powers / powers.sum(-1, keepdims=True)
 
 
-def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Mean negative log-probability of the labels."""
-    shifted = scores - scores.max(-1, keepdims=True)
-    logarithms = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return -np.take_along_axis(logarithms, labels[..., None], -1).mean()
-
-
 def black_scholes(spot: np.ndarray, strike: np.ndarray, time: np.ndarray) -> np.ndarray:
     """The price of a call option."""
     rate, volatility = 0.05, 0.2
@@ -99,7 +92,7 @@ def mlp(layers: list[Any], x: np.ndarray) -> np.ndarray:
 
 def mlp_loss(layers: list[Any], x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Cross entropy of the MLP."""
-    return cross_entropy(mlp(layers, x), y)
+    return tw.nn.cross_entropy(mlp(layers, x), y)
 
 
 def mlp_train(layers: list[Any], x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, list[Any]]:
@@ -146,7 +139,7 @@ def gpt(p: dict[str, Any], ids: np.ndarray, heads: int = 8) -> np.ndarray:
 
 def gpt_loss(p: dict[str, Any], ids: np.ndarray) -> np.ndarray:
     """Cross entropy of the next tokens."""
-    return cross_entropy(gpt(p, ids[:, :-1]), ids[:, 1:])
+    return tw.nn.cross_entropy(gpt(p, ids[:, :-1]), ids[:, 1:])
 
 
 def decode(weights: list[Any], x: np.ndarray) -> np.ndarray:
@@ -165,7 +158,7 @@ def steps() -> dict[str, Callable[..., Any]]:
         "layer_norm_gelu_residual": jitted(
             lambda x, r, g, b: gelu(layer_norm(x + r, g, b)) + r),
         "softmax": jitted(softmax),
-        "cross_entropy_grad": jitted(lambda x, y: tw.value_and_grad(cross_entropy)(x, y)),
+        "cross_entropy_grad": jitted(lambda x, y: tw.value_and_grad(tw.nn.cross_entropy)(x, y)),
         "black_scholes": jitted(black_scholes),
         "shifted_difference": jitted(shifted_difference),
         "column_sum": jitted(lambda x: x.sum(0)),

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from tilewright.compiler.plan import CheckInfo
-from tilewright.errors import Location
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node, full_value
 from tilewright.ir.types import DType, bool_, concrete, i64
@@ -198,32 +197,41 @@ class Writer:
         return self.inputs[node]
 
     def check(
-        self, condition: k.Expr, mask: k.Expr | None, message: str, loc: Location | None
+        self, depth: int, condition: k.Expr, mask: k.Expr | None, info: CheckInfo
     ) -> None:
-        """Report ``message`` after the run if ``condition`` fails where ``mask`` holds."""
-        info = CheckInfo(message, loc)
+        """Report ``info`` after the run if ``condition`` fails where ``mask`` holds."""
         code = next((c for c, known in self.checks.items() if known == info), len(self.checks) + 1)
         self.checks[code] = info
         if mask is not None:
             condition = k.Call("or", (condition, k.Call("not", (mask,), bool_)), bool_)
-        self.write(k.Check(condition, code))
+        self.scopes[depth].statements.append(k.Check(condition, code))
 
     def indexed(
         self, indices: Node, at: Index, size: int, mask: k.Expr | None, node: Node
     ) -> tuple[k.Expr, k.Expr]:
         """An element of an index array, counted from the start, and whether it is inside."""
+        key = ("indexed", indices, at, mask, size)
+        for scope in self.scopes:
+            if key in scope.memo:
+                return scope.memo[key], scope.memo[(*key, "inside")]
         raw = self.value(indices, at, mask)
         wide = raw if indices.dtype is i64 else k.Call("cast", (raw,), i64)
-        wide = self.let("i", wide)
+        depth = self.depth(wide if mask is None else k.Call("and", (wide, mask), bool_))
+        depth = max(1, depth)  # a check stands inside of a loop
+        wide = self._let_at(depth, "i", wide)
         if indices.dtype.kind == "i":
             negative = k.compare("lt", wide, 0)
             shifted = k.Call("add", (wide, k.Const(size)), i64)
-            wide = self.let("i", k.Call("where", (negative, shifted, wide), i64))
-        inside = k.both(k.compare("ge", wide, 0), k.compare("lt", wide, size))
-        assert inside is not None
-        inside = self.let("inside", inside)
+            wide = self._let_at(depth, "i", k.Call("where", (negative, shifted, wide), i64))
+        high = k.compare("lt", wide, size)
+        both = k.Call("and", (k.compare("ge", wide, 0), high), bool_)
+        inside = self._let_at(depth, "inside", both)
         message = f"index outside an axis of size {size}"
-        self.check(inside, mask, message, node.loc)
+        first = -size if indices.dtype.kind == "i" else 0
+        expected = f"{first} to {size - 1}" if size else "no index at all"
+        self.check(depth, inside, mask, CheckInfo(message, node.loc, expected))
+        self.scopes[depth].memo[key] = wide
+        self.scopes[depth].memo[(*key, "inside")] = inside
         return wide, inside
 
 
