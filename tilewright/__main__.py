@@ -46,7 +46,7 @@ def main(words: Sequence[str] | None = None) -> int:
             text = graphfile.stages(graphfile.load(options.file), options.stage)
         else:
             text, healthy = graphfile.run(graphfile.load(options.file), options.seed)
-    except (TilewrightError, ValueError) as error:  # ValueError: a switch that cannot be read
+    except TilewrightError as error:
         print(f"tilewright: {error}", file=sys.stderr)
         return 1
     try:

@@ -8,6 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from tilewright.errors import UserError
+
+
+def count(text: str) -> int:
+    """A whole number, 0 or more. Raises ``ValueError`` for any other text."""
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
 
 @dataclass(frozen=True)
 class Switch:
@@ -24,12 +34,12 @@ class Switch:
 
 
 SWITCHES: dict[str, Switch] = {s.name: s for s in (
-    Switch("debug", int, 0, "1: a line per compile; 2: time per pass; 3: the IR after every pass "
+    Switch("debug", count, 0, "1: a line per compile; 2: time per pass; 3: the IR after every pass "
                             "that changed it; 4: LLVM IR and assembly as well, and the verifier "
                             "between passes"),
-    Switch("num_threads", int, 0, "threads of a program; 0: the cores this process may use"),
+    Switch("num_threads", count, 0, "threads of a program; 0: the cores this process may use"),
     Switch("target", str, "", "CPU tier: sse2, avx2, avx512; empty: the best that the host has"),
-    Switch("verify", int, 0, "1: run the verifier after every pass"),
+    Switch("verify", count, 0, "1: run the verifier after every pass"),
     Switch("reproducers", str, "", "folder for the reproducers of compiler bugs; empty: the "
                                    "temporary folder"),
 )}
@@ -38,7 +48,10 @@ _values: dict[str, Any] = {}
 
 
 def get(name: str) -> Any:
-    """The value in force: an override, else the environment variable, else the default."""
+    """The value in force: an override, else the environment variable, else the default.
+
+    Raises ``UserError`` for an environment variable that cannot be read.
+    """
     if name in _values:
         return _values[name]
     switch = SWITCHES[name]
@@ -48,9 +61,11 @@ def get(name: str) -> Any:
     try:
         return switch.read(text)
     except ValueError:
-        raise ValueError(
-            f"{switch.variable}={text!r} cannot be read: expected {switch.read.__name__} "
-            f"({switch.meaning})"
+        raise UserError(
+            f"the environment variable {switch.variable} cannot be read",
+            expected="a whole number, 0 or more",
+            got=repr(text),
+            hint=switch.meaning,
         ) from None
 
 

@@ -96,15 +96,12 @@ def test_the_debug_ladder(capsys: pytest.CaptureFixture[str]) -> None:
         output = capsys.readouterr()
         assert output.out == ""
         lines.append(len(output.err.splitlines()))
-    assert lines[0] == 0 and lines[1] == 1
+    assert lines[0] == lines[1] == 0
     assert lines[1] < lines[2] < lines[3] == lines[4]
 
 
-def test_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
-    with config.override(debug=1):
-        compiled(5)
-    text = capsys.readouterr().err
-    assert text.startswith("tilewright: layers: 16 nodes, 5 launches of ")
+def test_the_summary() -> None:
+    assert compiled(5).summary().startswith("layers: 16 nodes, 5 launches of ")
 
 
 def test_the_verifier_runs_between_passes(monkeypatch: pytest.MonkeyPatch) -> None:

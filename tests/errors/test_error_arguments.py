@@ -45,6 +45,55 @@ def test_static_name_that_is_no_parameter() -> None:
     """)
 
 
+def test_donated_name_that_is_misspelt() -> None:
+    def call():
+        return tw.jit(lambda params, x: params, donate_argnames="param")
+
+    assert message(tw.TraceError, call) == text("""
+        donate_argnames names 'param', which is no parameter
+          expected: names among params, x
+          got:      param
+          at:       HERE in call
+                    return tw.jit(lambda params, x: params, donate_argnames="param")
+          hint:     did you mean 'params'?
+    """)
+
+
+def test_jit_of_something_that_is_no_function() -> None:
+    def call():
+        return tw.jit("x")
+
+    assert message(tw.TraceError, call) == text("""
+        tw.jit takes a function
+          expected: a callable
+          got:      str 'x'
+          at:       HERE in call
+                    return tw.jit("x")
+          hint:     options go by name: @tw.jit(static_argnames=...)
+    """)
+
+
+@pytest.mark.parametrize("value", ["many", "-1", "1.5"])
+def test_switch_that_cannot_be_read(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILEWRIGHT_NUM_THREADS", value)
+    assert message(tw.UserError, tw.config.get, "num_threads") == text(f"""
+        the environment variable TILEWRIGHT_NUM_THREADS cannot be read
+          expected: a whole number, 0 or more
+          got:      {value!r}
+          hint:     threads of a program; 0: the cores this process may use
+    """)
+
+
+def test_target_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILEWRIGHT_TARGET", "AVX2")
+    assert message(tw.UserError, tw.jit(lambda x: x + 1), X) == text("""
+        there is no target 'AVX2'
+          expected: sse2, avx2, avx512
+          got:      AVX2
+          hint:     see the switch TILEWRIGHT_TARGET
+    """)
+
+
 def test_unsupported_dtype() -> None:
     f = tw.jit(lambda params: params)
 

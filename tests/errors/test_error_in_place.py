@@ -111,7 +111,7 @@ def test_in_place_operator_on_a_captured_array() -> None:
 
     assert message(tw.TraceError, f, X) == text("""
         in-place assignment of a traced value to a NumPy array
-          got:      float32[3, 4]
+          got:      f32[3, 4]
           at:       HERE in f
                     table += x
           hint:     a traced function cannot change an array in place: write x = x + y instead of \

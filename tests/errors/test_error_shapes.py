@@ -118,6 +118,41 @@ def test_index_found_outside_while_running() -> None:
     found = message(tw.OutOfBounds, f, X, np.array([0, 4]))
     assert found == text("""
         index outside an axis of size 4
+          expected: -4 to 3
           at:       HERE in f
                     return np.take(x, i, axis=1)
+    """)
+
+
+def test_axis_that_is_no_integer() -> None:
+    f = tw.jit(lambda x: x.sum(axis=1.5))
+    assert message(tw.DTypeError, f, X) == text("""
+        np.sum: an axis is not an integer
+          expected: an int
+          got:      1.5
+          at:       HERE in <lambda>
+                    f = tw.jit(lambda x: x.sum(axis=1.5))
+    """)
+
+
+def test_einsum_label_that_is_no_letter() -> None:
+    f = tw.jit(lambda x: np.einsum("i?->i", x))
+    assert message(tw.ShapeError, f, X) == text("""
+        np.einsum: '?' is no label
+          expected: letters, with one ... per operand, commas and one ->
+          got:      i?->i
+          at:       HERE in <lambda>
+                    f = tw.jit(lambda x: np.einsum("i?->i", x))
+    """)
+
+
+def test_index_that_is_no_integer() -> None:
+    f = tw.jit(lambda x, i: x[i])
+    assert message(tw.DTypeError, f, X, np.array([0.0, 1.0])) == text("""
+        an array is indexed with something that is not an integer
+          expected: integers, slices, None, ... or integer arrays
+          got:      f64[2] (argument i)
+          at:       HERE in <lambda>
+                    f = tw.jit(lambda x, i: x[i])
+          hint:     convert it with .astype(int)
     """)

@@ -95,6 +95,17 @@ or make the argument static with static_argnames
     """)
 
 
+def test_length_of_a_number() -> None:
+    f = tw.jit(lambda x: len(x.sum()))
+    assert message(tw.TraceError, f, X) == text("""
+        len() of a traced 0-d array
+          got:      f32[]
+          at:       HERE in <lambda>
+                    f = tw.jit(lambda x: len(x.sum()))
+          hint:     use x.size
+    """)
+
+
 def test_format() -> None:
     @tw.jit
     def f(x):

@@ -276,6 +276,24 @@ def test_stages_have_names_and_times() -> None:
     assert len(str(f.stages).splitlines()) == len(names) + 1
 
 
+def test_the_debug_ladder(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for level in range(5):
+        with tw.config.override(debug=level):
+            tw.jit(lambda x: np.exp(x).sum(axis=1) + 1)(np.ones((7, 9)))
+        output = capsys.readouterr()
+        assert output.out == ""
+        texts.append(output.err)
+    assert texts[0] == "" and texts[1].startswith("tilewright: lambda: ")
+    assert len(texts[1].splitlines()) == 1
+    for lower, higher, more in (
+        (1, 2, "codegen "), (2, 3, "graph lambda("), (2, 3, "kernel "), (3, 4, "define void @"),
+        (3, 4, "\t.text"),
+    ):
+        assert more not in texts[lower] and more in texts[higher]
+    assert all(text.splitlines()[-1].startswith("tilewright: lambda: ") for text in texts[1:])
+
+
 def test_cost_names_the_users_line() -> None:
     f = tw.jit(lambda x, y: x @ y)
     cost = f.lower(X, X.T).cost()
@@ -315,6 +333,19 @@ def test_explain_recompile() -> None:
     head = tw.explain_recompile(f).splitlines()[0]
     assert head.startswith("<lambda> was compiled 8 times; the latest, called at ")
     assert head.endswith(", in:") and "differs from number 7, called at" in head
+
+
+def test_explain_recompile_compares_with_the_like_tree() -> None:
+    @tw.jit
+    def f(p):
+        return tw.tree.map(lambda a: a + 1, p)
+
+    x = np.ones(3, np.float32)
+    for argument in ({"a": x}, [x], {"a": x.astype(np.float64)}):
+        f(argument)
+    lines = tw.explain_recompile(f).splitlines()
+    assert "differs from number 1, " in lines[0]
+    assert lines[1:] == ["  p['a']: dtype f32 -> f64"]
 
 
 def test_explain_recompile_takes_jitted_functions_only() -> None:

@@ -8,7 +8,6 @@ given memory (``memory``).
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -60,6 +59,15 @@ class Compiled:
         """Operations, bytes and memory, per launch."""
         return cost(self.plan, self.kernels)
 
+    def summary(self) -> str:
+        """In a few words: the function, and how much there is of what."""
+        launches = self.plan.launches
+        distinct = len({launch.kernel.name for launch in launches})
+        return (
+            f"{self.graph.name}: {len(self.graph.nodes())} nodes, {len(launches)} launches of "
+            f"{distinct} kernels, arena {self.plan.arena} bytes"
+        )
+
 
 @dataclass
 class _Recorder:
@@ -77,10 +85,7 @@ class _Recorder:
         milliseconds = (time.perf_counter() - start) * 1e3
         stage = Stage(name, milliseconds, result != before, lambda: text(result))
         self.stages.append(stage)
-        if self.debug >= 2:
-            print(stage, file=sys.stderr)
-        if self.debug >= 3 and stage.changed:
-            print(stage.text(), file=sys.stderr)
+        stage.announce(self.debug)
         return result
 
     def check(self, item: Graph | Kernel) -> None:
@@ -110,19 +115,4 @@ def compile_graph(graph: Graph, target: Target, donated: tuple[int, ...] = ()) -
         recorder.check(kernel.kernel)
     plan = recorder.run(
         "memory", partial(memory, optimized, kernels, target, donated), show_plan)
-    compiled = Compiled(graph, optimized, kernels, plan, tuple(recorder.stages))
-    if recorder.debug >= 1:
-        print(summary(compiled), file=sys.stderr)
-    return compiled
-
-
-def summary(compiled: Compiled) -> str:
-    """One line: the function, how much there is of what, and the time."""
-    plan = compiled.plan
-    distinct = len({launch.kernel.name for launch in plan.launches})
-    milliseconds = sum(stage.milliseconds for stage in compiled.stages)
-    return (
-        f"tilewright: {compiled.graph.name}: {len(compiled.graph.nodes())} nodes, "
-        f"{len(plan.launches)} launches of {distinct} kernels, arena {plan.arena} bytes, "
-        f"{milliseconds:.1f} ms"
-    )
+    return Compiled(graph, optimized, kernels, plan, tuple(recorder.stages))

@@ -38,6 +38,7 @@ class CheckInfo:
 
     message: str
     loc: Location | None
+    expected: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,13 @@ class Stage:
     milliseconds: float
     changed: bool
     text: Callable[[], str]
+
+    def announce(self, debug: int, most: int = 3) -> None:
+        """Print the time from level 2 of the switch ``debug`` on, the text at level ``most``."""
+        if debug >= 2:
+            print(self, file=sys.stderr)
+        if debug >= most and self.changed:
+            print(self.text().rstrip("\n"), file=sys.stderr)
 
     def __str__(self) -> str:
         mark = "" if self.changed else "  (unchanged)"

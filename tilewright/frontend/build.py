@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tilewright.errors import DTypeError, ShapeError, TraceError
+from tilewright.errors import DTypeError, ShapeError, TraceError, UserError
 from tilewright.frontend.location import here
 from tilewright.frontend.tracer import Trace, Tracer, current, describe
 from tilewright.ir.attrs import (
@@ -229,13 +230,23 @@ def describe_value(value: Any) -> str:
     if isinstance(value, Tracer):
         return describe(value.node)
     if isinstance(value, np.ndarray):
-        return f"{value.dtype}{list(value.shape)}"
+        try:
+            return str(TensorType(dtype_of(value.dtype), value.shape))
+        except TypeError:
+            return f"{value.dtype}{list(value.shape)}"
     return repr(value)
 
 
 def axis_of(axis: Any, rank: int, name: str) -> int:
     """An axis counted from the start. Raises ``ShapeError`` if there is no such axis."""
-    number = int(axis)
+    try:
+        number = operator.index(axis)
+    except TypeError as error:
+        if isinstance(error, UserError):
+            raise
+        raise DTypeError(
+            f"{name}: an axis is not an integer", expected="an int", got=repr(axis), loc=here()
+        ) from None
     if not -rank <= number < rank:
         raise ShapeError(
             f"{name}: there is no axis {number}",

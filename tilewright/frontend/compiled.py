@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from tilewright import config
 from tilewright.compiler.cost import Cost
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.compiler.plan import Plan
@@ -105,6 +107,9 @@ class Compiled:
     def __init__(self, lowered: Lowered) -> None:
         self.lowered = lowered
         graph, donated = unique_outputs(lowered.graph), lowered.donated
+        debug = config.get("debug")
+        traced = Stage("trace", lowered._milliseconds, True, lambda: show(lowered.graph))
+        traced.announce(debug)
         target: Target | None = None
         try:
             target = find_target(lowered.target_name)
@@ -119,8 +124,17 @@ class Compiled:
         generated = Stage(
             "codegen", (time.perf_counter() - start) * 1e3, True, lambda: self.native.llvm_text
         )
-        traced = Stage("trace", lowered._milliseconds, True, lambda: show(lowered.graph))
         self.stages = Stages((traced, *self.program.stages, generated))
+        if debug:
+            generated.announce(debug, most=4)
+            self.announce(debug)
+
+    def announce(self, debug: int) -> None:
+        """What the switch ``debug`` wants printed of a compile in the end."""
+        if debug >= 4:
+            print(self.native.asm_text().rstrip("\n"), file=sys.stderr)
+        total = sum(stage.milliseconds for stage in self.stages)
+        print(f"tilewright: {self.program.summary()}, {total:.1f} ms", file=sys.stderr)
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """One array per result leaf, for one array per input. Equal results are one array."""

@@ -22,6 +22,8 @@ from tilewright.ir.types import bool_, size_of
 
 Labels = tuple[int, ...]
 
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
 
 def operands(name: str, *values: Any, dtype: Any = None) -> list[Node]:
     """Operands as nodes of their common type; Python numbers count as arrays, as in NumPy.
@@ -247,10 +249,8 @@ def einsum(
 
 def interleaved(args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
     """The form einsum(x, [0, 1], y, [1, 2], [0, 2]) as a string and its operands."""
-    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
     def word(labels: Any) -> str:
-        return "".join("..." if label is Ellipsis else letters[label] for label in labels)
+        return "".join("..." if label is Ellipsis else LETTERS[label] for label in labels)
 
     values, words = args[0 : len(args) - len(args) % 2 : 2], args[1::2]
     text = ",".join(map(word, words))
@@ -269,6 +269,7 @@ def parse(subscripts: str, nodes: Sequence[Node]) -> tuple[list[list[str]], list
             got=len(nodes),
             loc=here(),
         )
+    check_letters(subscripts, [*words, right])
     labels = [spell(word, node) for word, node in zip(words, nodes, strict=True)]
     dots = max((sum(c.isdigit() for c in word) for word in labels), default=0)
     ellipsis = [str(i) for i in reversed(range(dots))]
@@ -286,6 +287,18 @@ def parse(subscripts: str, nodes: Sequence[Node]) -> tuple[list[list[str]], list
             loc=here(),
         )
     return labels, result
+
+
+def check_letters(subscripts: str, words: Sequence[str]) -> None:
+    """Raise ``ShapeError`` for a label that is no letter."""
+    wrong = [c for word in words for c in word.replace("...", "", 1) if c not in LETTERS]
+    if wrong:
+        raise ShapeError(
+            f"np.einsum: {wrong[0]!r} is no label",
+            expected="letters, with one ... per operand, commas and one ->",
+            got=subscripts,
+            loc=here(),
+        )
 
 
 def spell(word: str, node: Node) -> list[str]:

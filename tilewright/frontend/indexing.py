@@ -96,7 +96,8 @@ def item_of(item: Any, node: Node) -> list[Any]:
             "an array is indexed with something that is not an integer",
             loc=here(),
             expected="integers, slices, None, ... or integer arrays",
-            got=f"{item.dtype}{list(item.shape)}",
+            got=build.describe_value(item),
+            hint="convert it with .astype(int)" if kind == "f" else None,
         )
     return [item]
 

@@ -202,6 +202,14 @@ def jit(
     The function must give the same operations whenever it is called with the same signature: what
     it reads besides its arguments is read when it is traced, captured arrays included.
     """
+    if function is not None and not callable(function):
+        raise TraceError(
+            "tw.jit takes a function",
+            expected="a callable",
+            got=f"{type(function).__name__} {function!r}",
+            loc=here(),
+            hint="options go by name: @tw.jit(static_argnames=...)",
+        )
     static = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
     donated = (donate_argnames,) if isinstance(donate_argnames, str) else tuple(donate_argnames)
     if function is None:
@@ -226,12 +234,17 @@ def explain_recompile(function: Jitted) -> str:
         (signature.differences(old, latest), number, where)
         for number, (old, where) in enumerate(history[:-1], 1)
     ]
-    lines, number, where = min(found, key=lambda item: (len(item[0]), -item[1]))
+    lines, number, where = min(found, key=lambda item: (*distance(item[0]), -item[1]))
     head = (
         f"{name} was compiled {len(history)} times; the latest, {_place(loc)}, differs from "
         f"number {number}, {_place(where)}, in:"
     )
     return "\n".join([head, *(f"  {line}" for line in lines)])
+
+
+def distance(lines: Sequence[str]) -> tuple[int, int]:
+    """How far two signatures are apart: trees that differ come first, for they hide the rest."""
+    return sum(line.startswith("tree structure:") for line in lines), len(lines)
 
 
 def _place(loc: Location | None) -> str:

@@ -7,9 +7,10 @@ times a Python float stays f32), as it does in NumPy 2.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,7 @@ class Parameters:
                     expected=f"names among {', '.join(names and [p.name for p in found])}",
                     got=unknown[0],
                     loc=here(),
+                    hint=did_you_mean(unknown[0], names),
                 )
         both = sorted(self.static & self.donated)
         if both:
@@ -116,6 +118,12 @@ class Parameters:
             return ()
         owners = [name for name, value in dynamic.items() for _ in tree.leaves(value)]
         return tuple(i for i, name in enumerate(owners) if name in self.donated)
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str | None:
+    """The hint of a name that does not exist, if one that does is like it."""
+    near = difflib.get_close_matches(name, sorted(names), 1)
+    return f"did you mean {near[0]!r}?" if near else None
 
 
 def paths_of(dynamic: Mapping[str, Any]) -> list[str]:

@@ -190,7 +190,7 @@ class Tracer:
 
     def __len__(self) -> int:
         if not self.shape:
-            raise TypeError("len() of a 0-d array")
+            refuse("len() of a traced 0-d array", "use x.size", got=describe(self.node))
         return self.shape[0]
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ import tilewright
 from tilewright import config
 from tilewright.codegen import cpu
 from tilewright.codegen.cpu.tiers import NEEDS
-from tilewright.errors import TilewrightError
+from tilewright.errors import TilewrightError, UserError
 from tilewright.frontend.jit import jit
 from tilewright.runtime.cores import find_cores
 from tilewright.runtime.threads import threads_in_force
@@ -88,8 +88,8 @@ def threads() -> list[str]:
     """How many threads a program runs on, and what limits them."""
     try:
         count = threads_in_force()
-    except ValueError as error:
-        return [str(error)]
+    except UserError as error:
+        return str(error).splitlines()
     found, source = find_cores(), config.source("num_threads")
     why = "the cores that this process may use"
     if source != "default" and config.get("num_threads"):
@@ -108,8 +108,8 @@ def switches() -> tuple[bool, list[str]]:
     for name, switch in config.SWITCHES.items():
         try:
             value = f"{config.get(name)!r} ({config.source(name)})"
-        except ValueError as error:
-            readable, value = False, str(error)
+        except UserError as error:
+            readable, value = False, f"cannot be read: {error.got}, expected {error.expected}"
         lines.append(f"{switch.variable:<24}{value}")
     return readable, lines
 

@@ -115,7 +115,7 @@ class Executable:
         check = self.plan.checks.get(code)
         if check is None:
             raise CompilerBug(f"the program reported the error {code}, unknown to its plan")
-        raise OutOfBounds(check.message, loc=check.loc)
+        raise OutOfBounds(check.message, expected=check.expected, loc=check.loc)
 
 
 def make_fast_call(
