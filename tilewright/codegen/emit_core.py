@@ -75,20 +75,24 @@ class Core:
         form = self.forms.get(id(e))
         if form is None:
             form = self.forms[id(e)] = linear_form(e)
+        if form.number is not None:
+            return form.number
         const, lane = form.const, 0
         terms: dict[str, int] = {}
-        for atom, factor in form.atoms:
-            a = self.env[atom.name] if isinstance(atom, Var) else self.atom(atom)
+        env = self.env
+        for atom, factor, name in form.atoms:
+            a = env[name] if name is not None else self.atom(atom)
             if not isinstance(a, Affine):
                 a = self.as_affine(a)
                 if not isinstance(a, Affine):
                     return a if form.single else self.general(e)
-            const += a.const * factor
-            lane += a.lane * factor
-            for name, coefficient in a.terms:
-                terms[name] = terms.get(name, 0) + coefficient * factor
+            offset, parts, step = a
+            const += offset * factor
+            lane += step * factor
+            for value, coefficient in parts:
+                terms[value] = terms.get(value, 0) + coefficient * factor
         if len(terms) > 1 or 0 in terms.values():
-            terms = {name: terms[name] for name in sorted(terms) if terms[name]}
+            terms = {value: terms[value] for value in sorted(terms) if terms[value]}
         return Affine(const, tuple(terms.items()), lane)
 
     def general(self, e: Expr) -> Affine | Val:
@@ -257,22 +261,26 @@ class Core:
 
 
 class Form(NamedTuple):
-    """An index taken apart: ``const`` plus a number times each of ``atoms``.
+    """An index taken apart: ``const`` plus a number times each of ``atoms``, which have their
+    variable's name beside them; ``number`` if there are none.
 
     ``of`` keeps the expression alive, whose identity stands for it.
     """
 
     of: Expr
     const: int
-    atoms: tuple[tuple[Expr, int], ...]
+    atoms: tuple[tuple[Expr, int, str | None], ...]
     single: bool
+    number: Affine | None
 
 
 def linear_form(e: Expr) -> Form:
     """The sums and multiples at the top of an i64 expression."""
     atoms: list[tuple[Expr, int]] = []
     const = collect(e, 1, atoms)
-    return Form(e, const, tuple(atoms), len(atoms) == 1 and atoms[0][0] is e)
+    named = tuple((a, factor, a.name if isinstance(a, Var) else None) for a, factor in atoms)
+    number = None if atoms else Affine(const)
+    return Form(e, const, named, len(atoms) == 1 and atoms[0][0] is e, number)
 
 
 def collect(e: Expr, factor: int, atoms: list[tuple[Expr, int]]) -> int:

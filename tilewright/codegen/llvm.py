@@ -42,31 +42,32 @@ def host() -> tuple[str, str, frozenset[str]]:
     )
 
 
-@functools.lru_cache(maxsize=16)
-def machine(triple: str, cpu: str, features: str) -> Any:
-    """LLVM's target machine: best code, at any address."""
-    found = binding.Target.from_triple(triple)
-    return found.create_target_machine(
-        cpu=cpu,
-        features=features,
-        opt=3,
-        reloc="pic",
-        codemodel="default" if placed_together(triple) else "large",
-    )
-
-
 def placed_together(triple: str) -> bool:
     """Whether the linker puts all parts of an object close to each other; Windows' does not."""
     return "windows" not in triple
 
 
+@functools.lru_cache(maxsize=16)
 def target_machine(target: Target) -> Any:
-    """The machine for a target, with its code generator made ready."""
+    """LLVM's machine for a target, its code generator made ready: best code, at any address."""
     if target.triple == binding.get_process_triple():
         initialize()
     else:
         initialize_all()
-    return machine(target.triple, target.cpu, target.features)
+    return binding.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu,
+        features=target.features,
+        opt=3,
+        reloc="pic",
+        codemodel="default" if placed_together(target.triple) else "large",
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def heading(target: Target) -> str:
+    """The lines of a module that say what it is for."""
+    layout = target_machine(target).target_data
+    return f'target datalayout = "{layout}"\ntarget triple = "{target.triple}"\n'
 
 
 @functools.cache
@@ -85,14 +86,6 @@ def parse(text: str, verify: bool = True) -> Any:
             module.verify()
     except RuntimeError as error:
         raise CompilerBug(f"LLVM does not accept the emitted code: {error}") from error
-    return module
-
-
-def prepared(text: str, target: Target, verify: bool = True) -> Any:
-    """A module for a target."""
-    module = parse(text, verify)
-    module.triple = target.triple
-    module.data_layout = str(target_machine(target).target_data)
     return module
 
 
@@ -146,13 +139,16 @@ class Code:
 
 def assembly(text: str, target: Target) -> str:
     """The target's assembly of a module."""
-    result: str = target_machine(target).emit_assembly(prepared(text, target))
+    result: str = target_machine(target).emit_assembly(parse(heading(target) + text))
     return result
 
 
 def object_code(text: str, target: Target, verify: bool = False, quick: bool = False) -> bytes:
-    """A relocatable object file of a module; ``quick`` as in :func:`without_strength_reduction`."""
-    module, maker = prepared(text, target, verify), target_machine(target)
+    """A relocatable object file of a module; ``quick`` as in :func:`without_strength_reduction`.
+
+    Another thread that runs Python meanwhile delays every call of LLVM: there are few.
+    """
+    module = parse(heading(target) + text, verify)
     with without_strength_reduction() if quick else contextlib.nullcontext():
-        result: bytes = maker.emit_object(module)
+        result: bytes = target_machine(target).emit_object(module)
     return result

@@ -48,6 +48,6 @@ def _load() -> None:
     with contextlib.suppress(Exception):
         from tilewright.codegen import cpu, llvm
 
-        llvm.target_machine(cpu.host_target())
+        llvm.heading(cpu.host_target())
         llvm.linker()
         support()
