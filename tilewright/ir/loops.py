@@ -1,8 +1,8 @@
 """The Kernel language: loops over flat buffers. The same language serves CPU and GPU.
 
-A kernel is run by a team of threads. Its top level holds only ``Alloc``, ``Let``, ``Barrier`` and
-``parallel`` loops: each thread of the team runs a contiguous share of a parallel loop's iterations
-(and the rest for itself), and a ``Barrier`` separates loops of which one reads what another wrote.
+A kernel is run by a team of threads. Its top level holds only ``Alloc``, ``Let``, ``Check``,
+``Barrier`` and ``parallel`` loops: each thread of the team runs a contiguous share of a parallel
+loop (and the rest for itself); a ``Barrier`` separates loops of which one reads what another wrote.
 
 A ``vector`` loop's iterations may run in any grouping, several at once; they are independent but
 for ``Accumulate`` into places that do not depend on the loop variable.

@@ -88,9 +88,9 @@ class KernelVerifier:
         """Statements, each visible to those after it."""
         for statement in body:
             self.line += 1
-            if scope.top and not isinstance(statement, Alloc | Barrier | Let):
+            if scope.top and not isinstance(statement, Alloc | Barrier | Check | Let):
                 allowed = isinstance(statement, For) and statement.kind in TOP_LEVEL
-                words = "the top level holds only alloc, let, barrier and parallel loops"
+                words = "the top level holds only alloc, let, check, barrier and parallel loops"
                 self.demand(allowed, words)
             STATEMENTS[type(statement)](self, statement, scope)
 
