@@ -201,7 +201,8 @@ def test_a_result_that_no_kernel_writes_is_refused() -> None:
 def test_an_operand_that_no_kernel_writes_is_refused() -> None:
     x = input_node("x", TYPE)
     y = x + x
-    with pytest.raises(ValueError, match="sum reads parameter 0, <add.*which no kernel before it wrote"):
+    words = "sum reads parameter 0, <add.*which no kernel before it wrote"
+    with pytest.raises(ValueError, match=words):
         memory(Graph((x,), (y + x,)), [sum_kernel(y + x), sum_kernel(y)], TARGET)
 
 
