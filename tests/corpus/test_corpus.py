@@ -1,8 +1,8 @@
 """A fixed corpus of graphs: their kernels, and the LLVM IR of every tier, stay as they are.
 
-A change that means to leave the emitted code alone proves it here. ``golden/kernels`` holds what the
-schedules wrote for a machine with 32-byte vectors, ``golden/llvm.tw`` a digest of the LLVM IR per
-graph and tier; ``--bless`` accepts what is new.
+A change that means to leave the emitted code alone proves it here. ``golden/kernels`` holds what
+the schedules wrote for a machine with 32-byte vectors, ``golden/llvm.tw`` a digest of the LLVM IR
+per graph and tier; ``--bless`` accepts what is new.
 """
 
 from __future__ import annotations
