@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import OrderedDict, defaultdict, namedtuple
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -160,6 +161,7 @@ def test_results_that_are_arguments_constants_or_each_other() -> None:
             np.testing.assert_array_equal(got, expected)
         assert not np.shares_memory(a, X) and not np.shares_memory(d, table)
         assert a.flags.writeable and d.flags.writeable
+        assert not any(np.shares_memory(*pair) for pair in combinations((a, b, c, d, e, g), 2))
         d[:] = 9  # must not change what the next call returns
 
 

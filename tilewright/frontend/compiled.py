@@ -106,7 +106,7 @@ class Compiled:
 
     def __init__(self, lowered: Lowered) -> None:
         self.lowered = lowered
-        graph, donated = unique_outputs(lowered.graph), lowered.donated
+        graph, donated = lowered.graph, lowered.donated
         debug = config.get("debug")
         traced = Stage("trace", lowered._milliseconds, True, lambda: show(lowered.graph))
         traced.announce(debug)
@@ -137,14 +137,8 @@ class Compiled:
         print(f"tilewright: {self.program.summary()}, {total:.1f} ms", file=sys.stderr)
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """One array per result leaf, for one array per input. Equal results are one array."""
-        results = self.executable(arrays)
-        return [results[i] for i in self.places]
-
-    @functools.cached_property
-    def places(self) -> tuple[int, ...]:
-        """Per result leaf, the number of the executable's result that holds it."""
-        return output_places(self.lowered.graph)
+        """One array per result leaf, in memory of its own, for one array per input."""
+        return self.executable(arrays)
 
     @property
     def plan(self) -> Plan:
@@ -170,17 +164,6 @@ TEXTS: dict[str, Callable[[Compiled], str]] = {
     "llvm": lambda c: str(c.native.llvm_text),
     "asm": lambda c: str(c.native.asm_text()),
 }
-
-
-def output_places(graph: Graph) -> tuple[int, ...]:
-    """Per output, its number among the distinct ones."""
-    numbers: dict[Any, int] = {}
-    return tuple(numbers.setdefault(node, len(numbers)) for node in graph.outputs)
-
-
-def unique_outputs(graph: Graph) -> Graph:
-    """The graph with each output once."""
-    return graph.rebuild(dict.fromkeys(graph.outputs))
 
 
 def find_target(name: str | None) -> Target:

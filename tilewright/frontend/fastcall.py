@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -78,9 +79,9 @@ def argument_tree(value: Any, numbers: Iterator[int]) -> spec.Tree:
     raise _Unknown
 
 
-def result_tree(out: tree.TreeSpec, places: Sequence[int]) -> spec.Tree:
-    """The tree of a result whose leaves are the executable's results at ``places``."""
-    return _result(out, iter(places))
+def result_tree(out: tree.TreeSpec) -> spec.Tree:
+    """The tree of a result whose leaves are the executable's results in order."""
+    return _result(out, itertools.count())
 
 
 def _result(out: tree.TreeSpec, places: Iterator[int]) -> spec.Tree:

@@ -102,7 +102,7 @@ class Jitted:
         self.history.append((found, here()))
         arguments = argument_trees(self.parameters, *written)
         if arguments is not None:
-            result = result_tree(out_tree, compiled.places)
+            result = result_tree(out_tree)
             self._chain.add(compiled.executable, arguments, result)
             if self.threads is None:
                 # Python looks __call__ up in the class: no frame of ours stands in a warm call.
