@@ -49,12 +49,13 @@ class _Contraction:
         b, w = self.blocks, self.w
         if b.share_rhs:
             self._pack_shared()
-        sizes = [*self.roles.batch_extents, b.row_blocks, b.column_blocks]
+        # Neighbours in this order share a block of columns of rhs, which the caches then keep.
+        sizes = [*self.roles.batch_extents, b.column_blocks, b.row_blocks]
         count = 1
         for d in sizes:
             count *= d
         with w.loop("p", 0, count, "parallel") as p:
-            *batch, row_block, column_block = (w.let("o", e) for e in unflatten(p, sizes))
+            *batch, column_block, row_block = (w.let("o", e) for e in unflatten(p, sizes))
             self._block(tuple(batch), row_block, column_block)
         return finish(
             self.group, w, self.outputs, self.workspaces, inplace=self.outputs, offset=self.offset)

@@ -261,7 +261,7 @@ def choose_blocks(roles: Roles, target: Target, dtype: DType) -> Blocks:
     unroll = 4 if depth_total >= 4 else 1
     products = m * n * depth_total
     small = products <= SMALL
-    most_depth = 2048 // dtype.itemsize
+    most_depth = 4096 // dtype.itemsize
     depth_blocks = 1 if small else ceil_div(depth_total, most_depth)
     depth = depth_total
     if depth_blocks > 1:
@@ -274,8 +274,8 @@ def choose_blocks(roles: Roles, target: Target, dtype: DType) -> Blocks:
         row_blocks = column_blocks = 1
         share = False
     elif m > 512 and batch == 1 and n > columns:
-        row_blocks = _even(ceil_div(row_tiles, max(1, 112 // rows)), row_tiles)
-        column_blocks = ceil_div(panels, max(1, 512 // columns))
+        row_blocks = _even(ceil_div(row_tiles, max(1, 224 // rows)), row_tiles)
+        column_blocks = ceil_div(panels, max(1, 1024 // columns))
         share = True
     else:
         share = False
