@@ -51,6 +51,13 @@ def test_a_child_process_can_compile_at_once() -> None:
     assert done.stdout.split() == ["3", "5.0"], done.stderr
 
 
+def test_a_function_can_be_compiled_while_the_interpreter_ends() -> None:
+    end = "import atexit, numpy\natexit.register(lambda: print(f(numpy.ones(2))))"
+    code = DECORATED + end
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "[2. 2.]\n", done.stderr
+
+
 def test_without_the_assembler_the_call_fails_not_the_decorator() -> None:
     code = f"import sys\nsys.modules['llvmlite'] = None\n{DECORATED}print('decorated')\nf(1.0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -89,6 +90,10 @@ def parse(text: str, verify: bool = True) -> Any:
     return module
 
 
+_switches = threading.Lock()
+"""Held while code is made, so that the switches are those of one thread."""
+
+
 @contextlib.contextmanager
 def without_strength_reduction() -> Iterator[None]:
     """LLVM does not look for cheaper induction variables, which takes it a third of its time.
@@ -149,6 +154,6 @@ def object_code(text: str, target: Target, verify: bool = False, quick: bool = F
     Another thread that runs Python meanwhile delays every call of LLVM: there are few.
     """
     module = parse(heading(target) + text, verify)
-    with without_strength_reduction() if quick else contextlib.nullcontext():
+    with _switches, without_strength_reduction() if quick else contextlib.nullcontext():
         result: bytes = target_machine(target).emit_object(module)
     return result

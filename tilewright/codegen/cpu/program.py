@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tilewright.codegen.builder import Builder, Value
 from tilewright.codegen.cpu.support import barrier
+from tilewright.codegen.cpu.worker import Worker
 from tilewright.codegen.emit import Emitted, emit_kernel
 from tilewright.codegen.vecmath import MATH
 from tilewright.compiler.plan import Plan, Slot
@@ -87,10 +88,9 @@ the rest. Tiles of contractions have as many, and inner loops in which that sear
 class Assembler:
     """Kernels to object files, on a thread of its own: LLVM runs without the interpreter's lock."""
 
-    def __init__(self, target: Target, worker: ThreadPoolExecutor) -> None:
+    def __init__(self, target: Target, worker: Worker[bytes]) -> None:
         self.target, self.worker = target, worker
         self.names: list[str] = []
-        self.jobs: list[Future[bytes]] = []
         self.waiting: dict[bool, list[Emitted]] = {False: [], True: []}
 
     def add(self, kernel: Emitted) -> None:
@@ -107,10 +107,10 @@ class Assembler:
 
         text = module_text(self.waiting[quick], rest, self.target, more or set())
         self.waiting[quick] = []
-        self.jobs.append(self.worker.submit(llvm.object_code, text, self.target, quick=quick))
+        self.worker.submit(functools.partial(llvm.object_code, text, self.target, quick=quick))
 
-    def finish(self, main: str, others: Mapping[str, Emitted]) -> list[bytes]:
-        """All object files; ``main`` calls the kernels, of which ``others`` may not be in them."""
+    def finish(self, main: str, others: Mapping[str, Emitted]) -> None:
+        """Assemble what waits, and ``main``, which calls all of ``others``."""
         if self.waiting[True]:
             self.submit(True)
         here = {k.name for k in self.waiting[False]}
@@ -120,7 +120,6 @@ class Assembler:
             if n not in here
         }
         self.submit(False, main, more)
-        return [job.result() for job in self.jobs]
 
 
 def build(plan: Plan, target: Target) -> NativeProgram:
@@ -134,7 +133,8 @@ def build(plan: Plan, target: Target) -> NativeProgram:
     kernels: dict[str, Emitted] = {}
     known: dict[str, Code] = {}
     order = []
-    with ThreadPoolExecutor(1) as worker:
+    worker: Worker[bytes] = Worker()
+    with worker:
         assembler = Assembler(target, worker)
         for launch in plan.launches:
             e = emitted(launch.kernel, target)
@@ -148,9 +148,9 @@ def build(plan: Plan, target: Target) -> NativeProgram:
             else:
                 known[e.name] = code
         main = entry(plan, order)
-        images = assembler.finish(main, kernels)
+        assembler.finish(main, kernels)
     imported = {name: code.address(name) for name, code in known.items()}
-    code = llvm.Code(images, [ENTRY, *assembler.names], imported)
+    code = llvm.Code(worker.results(), [ENTRY, *assembler.names], imported)
     for name in assembler.names:
         _compiled[(name, target)] = code
     whole = module_text(list(kernels.values()), main, target, set())
