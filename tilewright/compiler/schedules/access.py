@@ -148,7 +148,10 @@ class Writer:
         """The element of ``node`` at ``index``; nothing is read where ``mask`` is false."""
         holder = self.bound.get(node)
         if holder is not None:
-            held = holder(index)
+            # There is one element along an axis of size 1, however its place was computed.
+            sizes = concrete(node.shape)
+            ones = (k.Const(0) if d == 1 else i for i, d in zip(index, sizes, strict=True))
+            held = holder(tuple(ones))
             if held is not None:
                 return held
         buffer_node = self._stored(node)
