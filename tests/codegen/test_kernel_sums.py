@@ -121,7 +121,7 @@ OPS = [
 def test_full_reductions(tier: str, space: str, n: int) -> None:
     for op, dtype in OPS:
         x, out = buffer("x", n, "in", dtype), buffer("out", 1, "inout", dtype)
-        total = Buffer("total", dtype, 1, space) if space != "global" else out  # type: ignore[arg-type]
+        total = out if space == "global" else Buffer("total", dtype, 1, space)  # type: ignore
         start = {"add": 0, "or": 0, "mul": 1, "and": -1}.get(op, 3 if dtype.is_float else 1)
         first = Const(bool(start) if dtype is bool_ else start, dtype)
         body: list[Stmt] = [Alloc(total)] if space != "global" else []

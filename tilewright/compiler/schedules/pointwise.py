@@ -24,37 +24,71 @@ TILE = 128
 
 def lower_pointwise(group: Group, target: Target) -> LoweredKernel:
     """Merge axes, share the outer ones among the threads, vectorise the innermost."""
-    w = group.writer()
-    outputs = output_buffers(group)
-    values = [value for value, _ in group.stores]
-    domain = Domain(group.shape, fixed_boundaries(values, w.is_leaf, lambda n: False))
-    extents = domain.extents or [1]
-    width = target.lanes(min(v.dtype.itemsize for v in values))
-    width = min(width, target.lanes(4)) if any(v.dtype.is_float for v in values) else width
-    # Two vectors in flight hide the latency of long expressions, if there are registers for them.
-    heavy = flops(group.members(w)) > 24 * sum(v.type.size for v in values)
-    interleave = 1 if heavy and target.registers < 32 else 2
-    streaming = sum(b.size * b.dtype.itemsize for b in outputs) > target.l2 * 2
+    return _Pointwise(group, target).lower()
 
-    def element_at(index: Index) -> k.Expr:
-        return store_all(group, w, outputs, index, streaming)
 
-    def element(positions: list[k.Expr]) -> k.Expr:
-        zeros: Index = (k.Const(0),) * len(group.shape)
-        return element_at(domain.index(positions) if domain.runs else zeros)
+class _Pointwise:
+    """The state of a pointwise kernel under construction."""
 
-    *outer, inner = extents
-    across = _axis_across(w, group, domain)
-    if not outer:
-        chunks = max(1, -(-inner // CHUNK))
+    def __init__(self, group: Group, target: Target) -> None:
+        self.group, self.w = group, group.writer()
+        w, values = self.w, [value for value, _ in group.stores]
+        self.outputs = output_buffers(group)
+        fixed = fixed_boundaries(values, w.is_leaf, lambda n: False)
+        self.domain = Domain(group.shape, fixed)
+        width = target.lanes(min(v.dtype.itemsize for v in values))
+        floats = any(v.dtype.is_float for v in values)
+        self.width = min(width, target.lanes(4)) if floats else width
+        # Two vectors in flight hide the latency of long expressions, given the registers for them.
+        heavy = flops(group.members(w)) > 24 * sum(v.type.size for v in values)
+        self.interleave = 1 if heavy and target.registers < 32 else 2
+        size = sum(b.size * b.dtype.itemsize for b in self.outputs)
+        self.streaming = size > target.l2 * 2
+        self.offset: k.Expr = k.Const(0)
+
+    def lower(self) -> LoweredKernel:
+        """The kernel."""
+        *outer, inner = self.domain.extents or [1]
+        across = _axis_across(self.w, self.group, self.domain)
+        if not outer:
+            self._flat(inner)
+        elif across is not None:
+            self._tiles(outer, inner, across)
+        else:
+            with self.w.loop("p", 0, size_of(tuple(outer)), "parallel") as p:
+                place = [self.w.let("o", e) for e in unflatten(p, outer)]
+                self._vectors(place, 0, inner)
+        return finish(
+            self.group, self.w, self.outputs, inplace=self.outputs, offset=self.offset)
+
+    def _index(self, positions: list[k.Expr]) -> Index:
+        zeros: Index = (k.Const(0),) * len(self.group.shape)
+        return self.domain.index(positions) if self.domain.runs else zeros
+
+    def _element(self, index: Index) -> None:
+        """Store every value of the group at ``index``."""
+        self.offset = store_all(self.group, self.w, self.outputs, index, self.streaming)
+
+    def _vectors(self, place: list[k.Expr], start: k.ExprLike, stop: k.ExprLike) -> None:
+        """A row of vectors along the innermost axis."""
+        with self.w.loop(
+            "i", start, stop, "vector", width=self.width, interleave=self.interleave
+        ) as i:
+            self._element(self._index([*place, i]))
+
+    def _flat(self, size: int) -> None:
+        """One axis, in chunks."""
+        w, chunks = self.w, max(1, -(-size // CHUNK))
         with w.loop("p", 0, chunks, "parallel") as p:
-            start = k.mul(p, CHUNK)
-            stop: k.Expr = k.Const(inner) if chunks == 1 else k.minimum(k.add(start, CHUNK), inner)
             if chunks == 1:
-                start = k.Const(0)
-            with w.loop("i", start, stop, "vector", width=width, interleave=interleave) as i:
-                offset = element([i])
-    elif across is not None:
+                self._vectors([], 0, size)
+            else:
+                start = k.mul(p, CHUNK)
+                self._vectors([], start, k.minimum(k.add(start, CHUNK), size))
+
+    def _tiles(self, outer: list[int], inner: int, across: int) -> None:
+        """Square tiles over the innermost axis and the one along which an operand is contiguous."""
+        w = self.w
         sizes = [*outer[:across], -(-outer[across] // TILE), *outer[across + 1:], -(-inner // TILE)]
         with w.loop("p", 0, size_of(tuple(sizes)), "parallel") as p:
             place = [w.let("o", e) for e in unflatten(p, sizes)]
@@ -62,33 +96,26 @@ def lower_pointwise(group: Group, target: Target) -> LoweredKernel:
             high = k.minimum(k.add(low, TILE), outer[across])
             stop = w.let("stop", k.minimum(k.add(start, TILE), inner))
 
-            def rows(place: list[k.Expr] = place) -> k.Expr:
+            def at(y: k.Expr) -> list[k.Expr]:
+                return [*place[:across], y, *place[across + 1:]]
+
+            def rows() -> None:
                 with w.loop("y", low, high) as y:
-                    here = [*place[:across], y, *place[across + 1:]]
-                    vector = w.loop("i", start, stop, "vector", width=width, interleave=interleave)
-                    with vector as i:
-                        return element([*here, i])
+                    self._vectors(at(y), start, stop)
 
-            turned = _squares(w, group, width)
-            if turned:
-                def index(y: k.Expr, x: k.Expr, place: list[k.Expr] = place) -> Index:
-                    return domain.index([*place[:across], y, *place[across + 1:], x])
-
-                tall = k.compare("eq", k.sub(high, low), TILE)
-                wide = k.compare("eq", k.sub(stop, start), TILE)
-                whole = w.let("whole", k.Call("and", (tall, wide), tall.dtype))
-                with w.when(whole):
-                    _square_tile(w, turned, width, (low, high), (start, stop), index, element_at)
-                with w.when(k.Call("not", (whole,), whole.dtype)):
-                    offset = rows()
-            else:
-                offset = rows()
-    else:
-        with w.loop("p", 0, size_of(tuple(outer)), "parallel") as p:
-            place = [w.let("o", e) for e in unflatten(p, outer)]
-            with w.loop("i", 0, inner, "vector", width=width, interleave=interleave) as i:
-                offset = element([*place, i])
-    return finish(group, w, outputs, inplace=outputs, offset=offset)
+            turned = _squares(w, self.group, self.width)
+            if not turned:
+                rows()
+                return
+            tall = k.compare("eq", k.sub(high, low), TILE)
+            wide = k.compare("eq", k.sub(stop, start), TILE)
+            whole = w.let("whole", k.Call("and", (tall, wide), tall.dtype))
+            with w.when(whole):
+                _square_tile(
+                    w, turned, self.width, (low, high), (start, stop),
+                    lambda y, x: self._index([*at(y), x]), self._element)
+            with w.when(k.Call("not", (whole,), whole.dtype)):
+                rows()
 
 
 def _axis_across(w: Writer, group: Group, domain: Domain) -> int | None:
@@ -119,7 +146,7 @@ def _squares(w: Writer, group: Group, width: int) -> list[Node]:
 def _square_tile(
     w: Writer, turned: list[Node], width: int, rows: tuple[k.Expr, k.Expr],
     columns: tuple[k.Expr, k.Expr], index: Callable[[k.Expr, k.Expr], Index],
-    element: Callable[[Index], k.Expr],
+    element: Callable[[Index], None],
 ) -> None:
     """A tile by squares: transposed operands are read along their rows and turned in registers."""
     with w.loop("y", *rows, step=width) as y, w.loop("x", *columns, step=width) as x:
