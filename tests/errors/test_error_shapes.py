@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
 import numpy as np
+import pytest
 from error_harness import message, text
 
 import tilewright as tw
@@ -75,6 +80,24 @@ def test_python_integer_that_does_not_fit() -> None:
                     f = tw.jit(lambda x: x + 300)
           hint:     convert the array to a wider type first, with .astype
     """)
+
+
+@pytest.mark.parametrize("name, function", [
+    ("np.where", lambda a, b: np.where(a > 0, a, b)),
+    ("np.concatenate", lambda a, b: np.concatenate([a, b])),
+    ("np.stack", lambda a, b: np.stack([a, b])),
+    ("np.dot", lambda a, b: np.dot(a, b)),
+])
+def test_types_without_a_common_one(name: str, function: Callable[..., Any]) -> None:
+    @tw.jit
+    def f(a, b):
+        return function(a, b)
+
+    a, b = np.ones(3, ml_dtypes.bfloat16), np.ones(3, np.int32)
+    assert message(tw.DTypeError, f, a, b).splitlines()[:2] == [
+        f"{name}: the operands have no common element type",
+        "  got:      bf16 and i32",
+    ]
 
 
 def test_index_outside_its_axis() -> None:

@@ -102,10 +102,23 @@ def contains_traced(value: Any) -> bool:
     return isinstance(value, Tracer)
 
 
+def common_dtype(name: str, *operands: Any) -> np.dtype:
+    """``np.result_type``. Raises ``DTypeError`` where NumPy has no common type, as with bf16."""
+    try:
+        return np.result_type(*operands)
+    except TypeError:
+        kinds = (str(dtype_of(np.result_type(x))) for x in operands)
+        raise DTypeError(
+            f"{name}: the operands have no common element type",
+            got=" and ".join(dict.fromkeys(kinds)),
+            loc=here(),
+            hint="convert one of them with .astype",
+        ) from None
+
+
 def stack_nodes(rows: Sequence[Node]) -> Node:
     """Nodes of one shape side by side along a new first axis."""
-    from_types = [row.dtype.numpy for row in rows]
-    dtype = dtype_of(np.result_type(*from_types))
+    dtype = dtype_of(common_dtype("a nested sequence", *(row.dtype.numpy for row in rows)))
     shape = rows[0].shape
     if any(row.shape != shape for row in rows):
         raise ShapeError(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.errors import ShapeError
-from tilewright.frontend.build import axis_of, describe_value
+from tilewright.frontend.build import axis_of, common_dtype, describe_value
 from tilewright.frontend.elementwise import check_keywords
 from tilewright.frontend.joins import concatenate
 from tilewright.frontend.location import here
@@ -42,7 +42,7 @@ def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
             got=len(choicelist),
             loc=here(),
         )
-    dtype = np.result_type(*choicelist, default)
+    dtype = common_dtype("np.select", *choicelist, default)
     result = default
     for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
         result = np.where(condition, choice, result)

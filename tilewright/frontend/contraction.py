@@ -31,7 +31,8 @@ def operands(name: str, *values: Any, dtype: Any = None) -> list[Node]:
     bf16 with bf16 gives bf16, where NumPy falls back to f32 for want of a loop.
     """
     nodes = [as_node(v, f"an operand of {name}") for v in values]
-    kind = np.dtype(dtype) if dtype is not None else np.result_type(*(n.dtype.numpy for n in nodes))
+    kinds = (n.dtype.numpy for n in nodes)
+    kind = np.dtype(dtype) if dtype is not None else build.common_dtype(name, *kinds)
     target = build.checked_dtype(kind, f"{name}: the result")
     return [cast(node, target) for node in nodes]
 

@@ -11,6 +11,7 @@ from tilewright.frontend.build import (
     broadcast_to,
     cast,
     checked_dtype,
+    common_dtype,
     common_shape,
     emit,
     wrap,
@@ -32,7 +33,7 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     values = [regular(v, "np.where") for v in (condition, x, y)]
     kinds = [kind_of(v) for v in values[1:]]
     plain = [np.dtype(k).type(0) if isinstance(k, np.dtype) else k(0) for k in kinds]
-    dtype = np.result_type(*plain)
+    dtype = common_dtype("np.where", *plain)
     shape = common_shape("np.where", [v.node if isinstance(v, Tracer) else v for v in values])
     chosen = broadcast_to(cast(as_node(values[0]), bool_), shape)
     nodes = (chosen, *(convert(v, dtype, shape) for v in values[1:]))

@@ -25,7 +25,9 @@ def join(name: str, arrays: Sequence[Any], axis: int, dtype: Any = None) -> Node
     found = (
         np.dtype(dtype)
         if dtype is not None
-        else np.result_type(*(np.asarray(v).dtype if python_number(v) else v.dtype for v in values))
+        else build.common_dtype(
+            name, *(np.asarray(v).dtype if python_number(v) else v.dtype for v in values)
+        )
     )
     nodes = [convert(v, found, np.shape(v)) for v in values]
     first = nodes[0]
