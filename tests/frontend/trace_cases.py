@@ -46,6 +46,23 @@ CASES = {
         np.linalg.norm(a.v, 3),
         np.linalg.norm(a.x, "fro", keepdims=True),
     ),
+    "several matrices": lambda a: (
+        np.linalg.multi_dot([a.x, a.x.T, a.x]),
+        np.linalg.multi_dot([a.w, a.x, a.v]),
+        np.linalg.multi_dot([a.w, a.x, a.x.T, a.x]),
+        np.linalg.matrix_power(a.x @ a.x.T, 3),
+        np.linalg.matrix_power(a.x @ a.x.T, 0),
+    ),
+    "rollaxis": lambda a: (np.rollaxis(a.t, 2), np.rollaxis(a.t, 0, 3), np.rollaxis(a.t, 1, 1)),
+    "block": lambda a: (
+        np.block([[a.x, a.x], [a.y, a.x]]),
+        np.block([a.v, a.v]),
+        np.block([[a.v], [a.v]]),
+        np.block([a.t, a.t]),
+    ),
+    "unstack": lambda a: np.unstack(a.t, axis=1) if hasattr(np, "unstack") else a.t,
+    "real": lambda a: (np.isreal(a.x), np.iscomplex(a.i)),
+    "polyval": lambda a: (np.polyval([1.0, 2.0, 3.0], a.y), np.polyval(a.w, a.v)),
     # choice and conversion
     "where": lambda a: (
         np.where(a.x > 0, a.x, 0.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,108 @@ def append(arr: Any, values: Any, axis: Any = None) -> Any:
     if axis is None:
         arr, values, axis = np.ravel(arr), np.ravel(values), 0
     return concatenate([arr, values], axis)
+
+
+def unstack(x: Any, /, *, axis: int = 0) -> Any:
+    """``np.unstack``: the slices along an axis."""
+    return tuple(np.moveaxis(x, axis_of(axis, np.ndim(x), "np.unstack"), 0))
+
+
+if hasattr(np, "unstack"):  # from NumPy 2.1 on
+    implements(np.unstack)(unstack)
+
+
+@implements(np.rollaxis)
+def rollaxis(a: Any, axis: int, start: int = 0) -> Any:
+    """``np.rollaxis``."""
+    rank = np.ndim(a)
+    along = axis_of(axis, rank, "np.rollaxis")
+    to = rank if start == rank else axis_of(start, rank, "np.rollaxis")
+    return np.moveaxis(a, along, to - (along < to))
+
+
+@implements(np.block)
+def block(arrays: Any) -> Any:
+    """``np.block``: nested lists of arrays, the innermost side by side along the last axis."""
+    depth, rows = 0, [arrays]
+    while any(isinstance(row, list) for row in rows):
+        if not all(isinstance(row, list) and row for row in rows):
+            raise ShapeError("np.block: the lists are not equally deep, or empty", loc=here())
+        rows = [item for row in rows for item in row]
+        depth += 1
+    rank = max(depth, *map(np.ndim, rows))
+
+    def joined(part: Any, level: int) -> Any:
+        if level == depth:
+            return np.reshape(part, (1,) * (rank - np.ndim(part)) + np.shape(part))
+        return concatenate([joined(p, level + 1) for p in part], rank - depth + level)
+
+    return joined(arrays, 0)
+
+
+@implements(np.linalg.multi_dot)
+def multi_dot(arrays: Any, *, out: Any = None) -> Any:
+    """``np.linalg.multi_dot``: a product of matrices in the order that takes the least work."""
+    check_keywords("np.linalg.multi_dot", {"out": out}, ())
+    sizes = [np.shape(a)[0] if np.ndim(a) == 2 else 1 for a in arrays[:1]]
+    sizes += [np.shape(a)[-1] for a in arrays[:-1]]
+    sizes += [np.shape(a)[1] if np.ndim(a) == 2 else 1 for a in arrays[-1:]]
+
+    @functools.cache
+    def best(first: int, last: int) -> tuple[int, int]:
+        if first == last:
+            return 0, first
+        size = sizes[first] * sizes[last + 1]
+        return min(
+            (best(first, k)[0] + best(k + 1, last)[0] + size * sizes[k + 1], k)
+            for k in range(first, last)
+        )
+
+    def product(first: int, last: int) -> Any:
+        if first == last:
+            return arrays[first]
+        middle = best(first, last)[1]
+        return np.dot(product(first, middle), product(middle + 1, last))
+
+    return product(0, len(arrays) - 1)
+
+
+@implements(np.linalg.matrix_power)
+def matrix_power(a: Any, n: int) -> Any:
+    """``np.linalg.matrix_power`` for n >= 0, by squaring."""
+    if n < 0:
+        refuse("np.linalg.matrix_power with a negative n cannot be traced", "pass in the inverse")
+    result, square = None, a
+    while n:
+        if n & 1:
+            result = square if result is None else np.matmul(result, square)
+        n >>= 1
+        square = np.matmul(square, square) if n else square
+    if result is not None:
+        return result
+    size = np.shape(a)[-1]
+    return np.broadcast_to(np.identity(size, a.dtype), np.shape(a)) + np.zeros_like(a)
+
+
+@implements(np.isreal)
+def isreal(x: Any) -> Any:
+    """``np.isreal``: true everywhere, for complex arrays do not exist here."""
+    return np.ones_like(x, np.bool_)
+
+
+@implements(np.iscomplex)
+def iscomplex(x: Any) -> Any:
+    """``np.iscomplex``: false everywhere."""
+    return np.zeros_like(x, np.bool_)
+
+
+@implements(np.polyval)
+def polyval(p: Any, x: Any) -> Any:
+    """``np.polyval``: by Horner's rule, the highest power first."""
+    result = np.zeros_like(x)
+    for i in range(np.shape(p)[0]):
+        result = result * x + p[i]
+    return result
 
 
 @implements(np.cross, np.linalg.cross)
