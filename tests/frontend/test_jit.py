@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 from collections import OrderedDict, defaultdict, namedtuple
 from itertools import combinations
@@ -207,6 +208,19 @@ def test_jit_inside_jit_is_one_graph() -> None:
     np.testing.assert_allclose(outer(X), 2 * np.tanh(X), rtol=1e-6)
     assert [n.op.name for n in outer.trace(X).nodes()] == ["input", "tanh", "add"]
     assert tw.explain_recompile(inner) == "<lambda> has not been compiled yet"
+
+
+def test_jit_of_a_wrapper_around_a_jitted_function() -> None:
+    inner = tw.jit(lambda x: (x * x).sum())
+
+    @functools.wraps(inner)
+    def outer(x):
+        return inner(x) + 1
+
+    for _ in range(2):
+        np.testing.assert_array_equal(tw.jit(outer)(X), inner(X) + 1)
+        np.testing.assert_allclose(tw.jit(tw.grad(inner))(X), 2 * X)
+        np.testing.assert_allclose(tw.grad(inner)(X), 2 * X)
 
 
 def test_closures_see_outer_traced_values() -> None:

@@ -52,6 +52,9 @@ class Jitted:
         target: str | None,
         threads: int | None,
     ) -> None:
+        # First, because the function may be a wrapper around another jitted one, and then carries
+        # that one's attributes.
+        functools.update_wrapper(self, function)
         self.function = function
         self.parameters = Parameters(function, static_argnames, donate_argnames)
         self.target, self.threads = target, threads
@@ -59,7 +62,6 @@ class Jitted:
         self._compiled: dict[Any, tuple[Compiled, tree.TreeSpec]] = {}
         self._lock = threading.RLock()
         self._chain = Chain(self._call_slow)
-        functools.update_wrapper(self, function)
         warm.begin()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
