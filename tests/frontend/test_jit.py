@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
+import pickle
 import threading
 from collections import OrderedDict, defaultdict, namedtuple
 from itertools import combinations
@@ -221,6 +223,19 @@ def test_jit_of_a_wrapper_around_a_jitted_function() -> None:
         np.testing.assert_array_equal(tw.jit(outer)(X), inner(X) + 1)
         np.testing.assert_allclose(tw.jit(tw.grad(inner))(X), 2 * X)
         np.testing.assert_allclose(tw.grad(inner)(X), 2 * X)
+
+
+@tw.jit
+def doubled(x):
+    return 2 * x
+
+
+def test_functions_are_pickled_by_name() -> None:
+    doubled(X)
+    assert pickle.loads(pickle.dumps(doubled)) is doubled
+    assert copy.deepcopy([doubled])[0] is doubled
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        pickle.dumps(tw.jit(lambda x: x))
 
 
 def test_closures_see_outer_traced_values() -> None:

@@ -73,6 +73,10 @@ class Jitted:
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
 
+    def __reduce__(self) -> str:
+        """Pickled by name, as functions are; a copy is the function itself."""
+        return str(getattr(self, "__qualname__", self.parameters_name))
+
     def __repr__(self) -> str:
         return f"<tw.jit {getattr(self.function, '__qualname__', self.function)}>"
 
