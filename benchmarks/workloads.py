@@ -121,7 +121,7 @@ def decoder(random: Random) -> tuple[Any, ...]:
 
 
 MB = 2 ** 20
-DIGITS = (64, 256, 256, 10)
+DIGITS = (64, 128, 64, 10)
 MLP = (784, 1024, 1024, 10)
 
 WORKLOADS: dict[str, Workload] = {w.name: w for w in (
@@ -149,7 +149,7 @@ WORKLOADS: dict[str, Workload] = {w.name: w for w in (
     Workload("mlp_train", "mlp_train", classifier(*MLP, batch=256),
              classifier_flops(*MLP, batch=256), 8 * (784 + 1024 + 10) * 1024),
     Workload("digits_step", "momentum_train", classifier(*DIGITS, batch=64),
-             classifier_flops(*DIGITS, batch=64), 16 * 256 * (64 + 256 + 10)),
+             classifier_flops(*DIGITS, batch=64), 16 * (64 * 128 + 128 * 64 + 64 * 10)),
     gpt("gpt_forward", "gpt_forward", 4, 512, 8192, 4, 256),
     gpt("gpt_train", "gpt_train", 4, 512, 8192, 4, 256),
     gpt("gpt_train", "gpt_deep_narrow_train", 12, 128, 1024, 4, 64),

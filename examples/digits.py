@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import tilewright as tw
 
-SIZES = (64, 256, 256, 10)
+SIZES = (64, 128, 64, 10)
 BATCH = 64
 RATE, MOMENTUM, NOISE = 0.05, 0.9, 0.5
 GOAL = 0.97
