@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from tilewright.runtime.native_team import TEAM
 
-POOLED_FROM = 1024
-"""Bytes from which a result's memory comes from our pool; NumPy itself keeps small blocks."""
+POOLED_FROM = 1
+"""Bytes from which a result's memory comes from our pool: only empty results are NumPy's own."""
 
 CALL = {name: i for i, name in enumerate((
     "API", "TEAM", "POOL", "SLOW", "FAIL", "THREADS_NOW", "POSITIONAL", "KEYWORDS", "NAMES",
