@@ -91,6 +91,7 @@ class _Row:
     outputs: list[k.Buffer]
     width: int
     streaming: bool
+    interleave: int
 
 
 def lower_rows(group: Group, target: Target) -> LoweredKernel:
@@ -113,7 +114,9 @@ def lower_rows(group: Group, target: Target) -> LoweredKernel:
         count *= d
     with w.loop("r", 0, count, "parallel") as r:
         kept = tuple(w.let("o", e) for e in unflatten(r, outer))
-        row = _Row(group, w, level, kept, outputs, target.lanes(size), big)
+        # Long expressions on every element: vectors in flight hide their latency.
+        flying = 4 if target.registers >= 32 else 2
+        row = _Row(group, w, level, kept, outputs, target.lanes(size), big, flying)
         passes = max((level[a] for a in group.anchors), default=0)
         cached = _cached_values(row, members, passes)
         for p in range(1, passes + 1):
@@ -201,7 +204,7 @@ def _store_pass(row: _Row, passes: int, cached: dict[Node, tuple[int, k.Buffer]]
         values = [w.let("v", w.value(value, index)) for value, _ in last]
         for (_, buffer), value in zip(last, values, strict=True):
             w.write(k.Store(buffer, flat(index, row.group.shape), value, None, row.streaming))
-    _pass(row, [value for value, _ in last], 2, body)
+    _pass(row, [value for value, _ in last], row.interleave, body)
 
 
 def _store_row_values(row: _Row) -> None:
