@@ -49,7 +49,7 @@ class _Contraction:
         b, w = self.blocks, self.w
         if b.share_rhs:
             self._pack_shared()
-        # Neighbours in this order share a block of columns of rhs, which the caches then keep.
+        # Neighbours in this order share a block of columns of rhs.
         sizes = [*self.roles.batch_extents, b.column_blocks, b.row_blocks]
         count = 1
         for d in sizes:
