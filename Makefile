@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_FLAGS ?= -n 2
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test smoke check lint types bench bench-peers clean
+.PHONY: help demo test test-torch smoke check lint types bench bench-peers clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -20,6 +20,9 @@ test: $(VENV)/.test            ## run all tests
 
 smoke: $(VENV)/.test            ## run the smallest tests, in seconds
 	$(BIN)/python -m pytest -q tests/test_tiny.py
+
+test-torch: $(VENV)/.torch            ## run the tests of the PyTorch backend (installs PyTorch's CPU build)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) tests/torch
 
 check: lint types test            ## style, types and all tests
 
@@ -50,6 +53,14 @@ $(VENV)/bin/python:
 $(VENV)/.base: pyproject.toml | $(VENV)/bin/python
 	@echo "installing tilewright into $(VENV)"
 	@$(INSTALL) --editable .
+	@touch $@
+
+# PyTorch's CPU build where its index is reached, else the one that is installed or found for this version.
+TORCH ?= torch==2.13.0
+$(VENV)/.torch: pyproject.toml | $(VENV)/bin/python
+	@echo "installing PyTorch and tilewright[test-torch] into $(VENV)"
+	@$(INSTALL) '$(TORCH)'
+	@$(INSTALL) --editable '.[test-torch]'
 	@touch $@
 
 $(VENV)/.examples $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(VENV)/bin/python

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tilewright"
-ROOMS = ("errors", "config", "ir", "compiler", "codegen", "runtime", "frontend", "report")
+ROOMS = ("errors", "config", "ir", "compiler", "codegen", "runtime", "frontend", "torch", "report")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAZY = {

@@ -93,7 +93,8 @@ CELLS = {
 def test_public_names_have_docstrings(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree), f"{relative(path)} does not say what it is"
-    if relative(path) not in CELLS:
+    rows_of_a_table = path.parent == ROOT / "tilewright" / "torch" / "ops"
+    if relative(path) not in CELLS and not rows_of_a_table:
         assert public_without_docstring(tree) == []
 
 

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tilewright import torch as torch
     from tilewright.frontend import nn as nn
     from tilewright.frontend import numpy as numpy
     from tilewright.frontend import tree as tree
@@ -42,6 +43,7 @@ _PUBLIC = {
 }
 _MODULES = {
     "nn": "frontend.nn", "numpy": "frontend.numpy", "tree": "frontend.tree", "config": "config",
+    "torch": "torch",
 }
 
 __all__ = ["__version__", *_PUBLIC, *_MODULES]

@@ -9,7 +9,7 @@ given memory (``memory``).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -94,8 +94,13 @@ class _Recorder:
             verify(item)
 
 
-def compile_graph(graph: Graph, target: Target, donated: tuple[int, ...] = ()) -> Compiled:
+def compile_graph(
+    graph: Graph, target: Target, donated: tuple[int, ...] = (),
+    updates: Mapping[int, int] | None = None,
+) -> Compiled:
     """Compile a graph for a target. ``donated`` inputs may be overwritten with results.
+
+    ``updates`` (result -> input): results that should be written over this input, and no other.
 
     Raises whatever a pass raises: ``UserError`` for a program that cannot be compiled, anything
     else for a mistake of the compiler.
@@ -114,5 +119,5 @@ def compile_graph(graph: Graph, target: Target, donated: tuple[int, ...] = ()) -
     for kernel in kernels:
         recorder.check(kernel.kernel)
     plan = recorder.run(
-        "memory", partial(memory, optimized, kernels, target, donated), show_plan)
+        "memory", partial(memory, optimized, kernels, target, donated, updates), show_plan)
     return Compiled(graph, optimized, kernels, plan, tuple(recorder.stages))

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -38,18 +38,20 @@ Home: TypeAlias = "Node | Workspace | Copy"
 
 
 def memory(
-    graph: Graph, kernels: Sequence[LoweredKernel], target: Target, donated: Iterable[int] = ()
+    graph: Graph, kernels: Sequence[LoweredKernel], target: Target, donated: Iterable[int] = (),
+    updates: Mapping[int, int] | None = None,
 ) -> Plan:
     """The plan that runs ``kernels``, in this order, for ``graph``.
 
-    ``donated`` are the numbers of the inputs whose memory results of the same type may take over.
+    ``donated`` are the numbers of the inputs whose memory results of the same type may take over;
+    ``updates`` (result -> input) are results that should take over this input's, and no other.
     Raises ``ValueError`` if a value is read or returned that no kernel wrote.
     """
     program = _Program(graph, target, [_launch(k, k.args) for k in kernels])
     program.resolve_arguments()
     program.give_results_homes()
     program.measure()
-    program.donate(tuple(donated))
+    program.donate(tuple(donated), updates or {})
     program.update_in_place()
     program.place_in_arena()
     return program.plan()
@@ -149,10 +151,10 @@ class _Program:
                 self.uses.setdefault(home, []).append(number)
         self.when = epochs([launch.step() for launch in self.launches])
 
-    def donate(self, donated: tuple[int, ...]) -> None:
+    def donate(self, donated: tuple[int, ...], updates: Mapping[int, int]) -> None:
         """Results take over the memory of donated inputs that nothing reads any more."""
         self.donated = [None] * len(self.results)
-        free = dict.fromkeys(donated)
+        free = dict.fromkeys(k for k in donated if k not in updates.values())
         for r, home in enumerate(self.results):
             slot = self.slots.get(home)
             if slot is not None and slot.kind == "input":
@@ -162,9 +164,10 @@ class _Program:
         for in_place in (True, False):
             for r, home in enumerate(self.results):
                 if self.donated[r] is None and home in self.written and home not in self.slots:
-                    self.take_over(r, home, list(free), in_place)
+                    own = [updates[r]] if r in updates else list(free)
+                    self.take_over(r, home, own, in_place)
                     if (taken := self.donated[r]) is not None:
-                        del free[taken]
+                        free.pop(taken, None)
         for r, home in enumerate(self.results):
             if home not in self.slots:
                 self.slots[home] = Slot("output", len(self.outputs))

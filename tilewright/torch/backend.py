@@ -1,0 +1,106 @@
+"""The backend of ``torch.compile``: graphs in, compiled forward and backward programs out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.partitioners import min_cut_rematerialization_partition
+
+from tilewright.runtime.threads import threads as threads_of
+from tilewright.torch.convert import convert
+from tilewright.torch.decompositions import decompositions
+from tilewright.torch.options import Options, read_options
+from tilewright.torch.program import Program
+from tilewright.torch.records import Record, record
+
+
+def backend(
+    module: fx.GraphModule, example_inputs: Sequence[Any], *, options: Any = None, **rest: Any
+) -> Callable[..., Any]:
+    """``torch.compile(model, backend="tilewright")``.
+
+    ``options`` as in :class:`~tilewright.torch.options.Options`. Raises ``UserError`` for an option
+    that does not exist.
+    """
+    chosen = read_options(options, rest)
+    compiler = functools.partial(_compile, options=chosen)
+    return aot_autograd(
+        fw_compiler=functools.partial(compiler, kind="forward"),
+        bw_compiler=functools.partial(compiler, kind="backward"),
+        inference_compiler=functools.partial(compiler, kind="inference"),
+        partition_fn=min_cut_rematerialization_partition,
+        decompositions=decompositions(),
+        keep_inference_input_mutations=True,
+    )(module, example_inputs)
+
+
+def _compile(
+    module: fx.GraphModule, example_inputs: Sequence[Any], *, options: Options, kind: str
+) -> Callable[..., Any]:
+    """One program: of a forward, a backward, or a graph without gradients."""
+    symbols = _symbols(module)
+    found = record(kind)
+    if symbols:
+        return _Sized(module, symbols, options, found)
+    return _program(module, {}, options, found)
+
+
+def _program(
+    module: fx.GraphModule, sizes: dict[Any, int], options: Options, found: Record
+) -> Callable[..., Any]:
+    recipe = convert(module, sizes)
+    options.check(recipe)
+    program = Program(recipe, options.target)
+    found.add(program)
+    if options.threads is None:
+        return program
+    return _OnThreads(program, options.threads)
+
+
+class _OnThreads:
+    """A program on a number of threads of its own."""
+
+    def __init__(self, program: Program, count: int) -> None:
+        self._boxed_call = True
+        self.program, self.count = program, count
+
+    def __call__(self, args: list[Any]) -> list[Any]:
+        with threads_of(self.count):
+            return self.program(args)
+
+
+def _symbols(module: fx.GraphModule) -> list[tuple[int, Any]]:
+    """The arguments that are named sizes: position and sympy symbol."""
+    found: list[tuple[int, Any]] = []
+    places = [n for n in module.graph.nodes if n.op == "placeholder"]
+    for i, node in enumerate(places):
+        meta = node.meta.get("val")
+        if isinstance(meta, torch.SymInt | torch.SymFloat):
+            found.append((i, meta.node.expr))
+    return found
+
+
+class _Sized:
+    """A program with named sizes: one specialisation per combination of numbers."""
+
+    def __init__(
+        self, module: fx.GraphModule, symbols: list[tuple[int, Any]], options: Options,
+        found: Record,
+    ) -> None:
+        self.module, self.symbols, self.options, self.record = module, symbols, options, found
+        self._boxed_call = True
+        self.made: dict[tuple[Any, ...], Callable[..., Any]] = {}
+
+    def __call__(self, args: list[Any]) -> list[Any]:
+        key = tuple(args[i] for i, _ in self.symbols)
+        program = self.made.get(key)
+        if program is None:
+            sizes = {s: n for (_, s), n in zip(self.symbols, key, strict=True) if s.is_Symbol}
+            program = self.made[key] = _program(self.module, sizes, self.options, self.record)
+        result: list[Any] = program(args)
+        return result

@@ -1,0 +1,403 @@
+"""From a traced PyTorch program (an ``fx`` graph of ATen operators) to a recipe of steps.
+
+Operators of the table become nodes of our graphs; an operator that is not in it is called in
+PyTorch. Steps are as few as dependences allow: a value has a *depth*, the number of calls of
+PyTorch that must have run before it, and all compiled values of one depth are one graph. Calls that
+depend on nothing compiled (random numbers) come first.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from tilewright.ir.build import place
+from tilewright.ir.graph import Graph, Node, input_node
+from tilewright.ir.types import TensorType
+from tilewright.torch import nodes
+from tilewright.torch.dtypes import OURS, Sizes, number_of, numbers_of, why_not
+from tilewright.torch.lines import location_of, module_of
+from tilewright.torch.recipe import (
+    Alias,
+    Eager,
+    Export,
+    Fallback,
+    Part,
+    Recipe,
+    Slot,
+    Update,
+)
+from tilewright.torch.strides import Layout, layout_of, read, write
+from tilewright.torch.table import Call, NotCompiled, find
+
+aten = torch.ops.aten
+
+VIEWS = frozenset({
+    aten.alias, aten.detach, aten.view, aten._unsafe_view, aten.reshape, aten.permute, aten.t,
+    aten.transpose, aten.expand, aten.unsqueeze, aten.squeeze, aten.slice, aten.select,
+    aten.as_strided, aten.diagonal, aten.unfold, aten.lift_fresh, aten.split,
+    aten.split_with_sizes, aten.unbind, aten.view_as_real,
+})
+"""Operators whose results lie in the memory of their first argument."""
+
+CHECKS = frozenset({
+    aten._assert_scalar, aten._assert_async, aten._assert_tensor_metadata,
+    aten.sym_constrain_range, aten.sym_constrain_range_for_size,
+})
+"""Operators without results that PyTorch evaluates when it traces."""
+
+
+@dataclass
+class _Depth:
+    """The graph of one depth while it is written."""
+
+    inputs: dict[int, Node] = field(default_factory=dict)
+    copied: set[int] = field(default_factory=set)
+    read: dict[int, Node] = field(default_factory=dict)
+    exports: list[tuple[Export, Node]] = field(default_factory=list)
+    after: list[Eager | Alias] = field(default_factory=list)
+
+
+class Converter:
+    """Walks a program once. ``sizes`` are the numbers of its named sizes."""
+
+    def __init__(self, module: fx.GraphModule, sizes: Sizes) -> None:
+        self.module, self.sizes = module, sizes
+        self.slots: dict[fx.Node, int] = {}
+        self.made = 0
+        self.constants: dict[int, torch.Tensor] = {}
+        self.depths: dict[int, _Depth] = {}
+        self.depth: dict[fx.Node, int] = {}
+        self.values: dict[fx.Node, Any] = {}
+        self.eager: set[fx.Node] = set()
+        self.updates: list[tuple[fx.Node, fx.Node]] = []
+        self.fallbacks: list[Fallback] = []
+        self.random = -1
+
+    def recipe(self) -> Recipe:
+        """The steps of the program."""
+        results: list[int | None] = []
+        inputs = 0
+        for node in self.module.graph.nodes:
+            if node.op == "placeholder":
+                self.slots[node] = self._slot()
+                inputs += 1
+            elif node.op == "get_attr":
+                self._constant(node)
+            elif node.op == "call_function":
+                self._call(node)
+            elif node.op == "output":
+                results = [self._result(n) for n in node.args[0]]
+        updates = tuple(self._update(target, value) for target, value in self.updates)
+        parts: list[Part | Eager | Alias] = []
+        for d, made in sorted(self.depths.items()):
+            if made.exports:
+                parts.append(self._part(d, made))
+            parts += made.after
+        return Recipe(inputs, self.made, tuple(parts), tuple(results), updates, self.constants,
+                      tuple(self.fallbacks), self.sizes)
+
+    # --- walking ------------------------------------------------------------------------
+    def _slot(self) -> int:
+        self.made += 1
+        return self.made - 1
+
+    def _constant(self, node: fx.Node) -> None:
+        value: Any = self.module
+        for name in str(node.target).split("."):
+            value = getattr(value, name)
+        self.values[node] = value
+        if isinstance(value, torch.Tensor):
+            self.slots[node] = self._slot()
+            self.constants[self.slots[node]] = value
+            node.meta.setdefault("val", value)
+
+    def _call(self, node: fx.Node) -> None:
+        packet = getattr(node.target, "overloadpacket", None)
+        meta = node.meta.get("val")
+        if packet in CHECKS:
+            return
+        if packet is aten.copy_ and isinstance(node.args[0], fx.Node) and (
+            node.args[0].op == "placeholder"
+        ):
+            self.updates.append((node.args[0], node.args[1]))  # type: ignore[arg-type]
+            self.slots[node] = self.slots[node.args[0]]
+            return
+        if isinstance(meta, torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool):
+            self.values[node] = number_of(meta, self.sizes)
+            return
+        if node.target is operator.getitem:
+            self._item(node)
+            return
+        try:
+            self._compile(node)
+        except NotCompiled as reason:
+            self._eager(node, str(reason))
+
+    def _item(self, node: fx.Node) -> None:
+        source, index = node.args
+        assert isinstance(source, fx.Node) and isinstance(index, int)
+        self.depth[node] = self.depth[source]
+        if source in self.eager:
+            self.eager.add(node)
+            slot = self.values[source][index]
+            if slot is not None:
+                self.slots[node] = slot
+        else:
+            self.values[node] = self.values[source][index]
+
+    def _compile(self, node: fx.Node) -> None:
+        row = find(node.target)
+        if row is None:
+            raise NotCompiled("the operator is not in the table")
+        known = {n: self._meta(n) for n in node.all_input_nodes}
+        reason = why_not([*known.values(), node.meta.get("val")])
+        if reason:
+            raise NotCompiled(reason)
+        depth = max((self._depth_of(n) for n in known), default=0)
+        call = Call(node.target, self._types(node.meta.get("val")),
+                    self._plain(node.args, known), self._plain(node.kwargs, known),
+                    location_of(node))
+        args = fx.map_arg(node.args, lambda n: self._value(n, depth))
+        kwargs = fx.map_arg(node.kwargs, lambda n: self._value(n, depth))
+        given = self._numbers((args, kwargs))
+        try:
+            inspect.signature(row).bind(call, *given[0], **given[1])
+        except TypeError as error:
+            raise NotCompiled(f"its row has {error}") from None
+        self.values[node] = self._finished(row(call, *given[0], **given[1]), call)
+        self.depth[node] = depth
+        self.depths.setdefault(depth, _Depth())
+
+    def _finished(self, made: Any, call: Call) -> Any:
+        """Results in the types that PyTorch gives them."""
+        if isinstance(made, Node):
+            made = nodes.cast(made, call.type.dtype)
+            if made.shape != call.type.shape:
+                raise AssertionError(
+                    f"{call.target} has the shape {call.type.shape}, its row gave {made.shape}")
+            return place(made, (), call.loc)
+        return [
+            None if m is None or t is None else place(nodes.cast(m, t.dtype), (), call.loc)
+            for m, t in zip(made, call.out, strict=True)
+        ]
+
+    def _eager(self, node: fx.Node, reason: str) -> None:
+        """A call of PyTorch: as early as its arguments allow."""
+        depth = -1
+        for n in node.all_input_nodes:
+            if n in self.eager or n in self.depth:
+                depth = max(depth, self.depth[n])
+        random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        if random:  # they take their turns at the generator
+            depth = self.random = max(depth, self.random)
+        for n in node.all_input_nodes:
+            self._tensor(n)
+        args = fx.map_arg((node.args, node.kwargs), lambda n: self._argument(n))
+        meta = node.meta.get("val")
+        several = isinstance(meta, tuple | list)
+        outs: list[int | None] = [
+            None if m is None else self._slot() for m in (meta if several else [meta])
+        ]
+        call = Eager(node.target, self._numbers(args), tuple(outs), several)
+        self.depths.setdefault(depth, _Depth()).after.append(call)
+        self.eager.add(node)
+        self.depth[node] = depth
+        self.values[node] = outs
+        if not several and outs[0] is not None:
+            self.slots[node] = outs[0]
+        if not random:
+            self.fallbacks.append(
+                Fallback(str(node.target), reason, location_of(node), module_of(node)))
+
+    def _argument(self, node: fx.Node) -> Any:
+        if node in self.slots:
+            return Slot(self.slots[node])
+        if node in self.eager:
+            return [None if s is None else Slot(s) for s in self.values[node]]
+        if isinstance(self.values.get(node), list):
+            raise NotCompiled("a list of compiled results")
+        return self.values[node]
+
+    # --- what a row gets ----------------------------------------------------------------
+    def _meta(self, node: fx.Node) -> Any:
+        return node.meta.get("val", self.values.get(node))
+
+    def _plain(self, args: Any, known: dict[fx.Node, Any]) -> Any:
+        return fx.map_arg(args, lambda n: known[n])
+
+    def _types(self, meta: Any) -> Any:
+        if isinstance(meta, torch.Tensor):
+            return TensorType(OURS[meta.dtype], numbers_of(meta.shape, self.sizes))
+        if isinstance(meta, tuple | list):
+            return [self._types(m) for m in meta]
+        return None
+
+    def _numbers(self, args: Any) -> Any:
+        """Arguments with every symbolic number replaced; lists stay lists."""
+        if isinstance(args, tuple | list):
+            return type(args)(self._numbers(a) for a in args) if type(args) in (tuple, list) else [
+                self._numbers(a) for a in args]
+        if isinstance(args, dict):
+            return {k: self._numbers(v) for k, v in args.items()}
+        return number_of(args, self.sizes)
+
+    def _depth_of(self, node: fx.Node) -> int:
+        """The least depth of a compiled value that reads this one."""
+        if node in self.eager:
+            return self.depth[node] + 1
+        return max(0, self.depth.get(node, 0))
+
+    def _value(self, node: fx.Node, depth: int) -> Any:
+        meta = self._meta(node)
+        if isinstance(meta, torch.SymInt | torch.SymFloat | torch.SymBool):
+            return number_of(meta, self.sizes)
+        if not isinstance(meta, torch.Tensor):
+            return self.values[node]
+        if node in self.values and node not in self.slots and node not in self.eager and (
+            self.depth[node] == depth
+        ):
+            return self.values[node]
+        return self._read(self._tensor(node), meta, node.name, depth)
+
+    def _read(self, slot: int, meta: torch.Tensor, name: str, depth: int) -> Node:
+        """A tensor of an earlier step as an input of the graph of this depth."""
+        made = self.depths.setdefault(depth, _Depth())
+        if slot not in made.read:
+            shape, strides = self._geometry(meta)
+            layout = layout_of(shape, strides)
+            if layout is None:
+                made.copied.add(slot)
+                layout = Layout(shape, tuple(range(len(shape))), shape, False)
+            buffer = input_node(name, TensorType(OURS[meta.dtype], layout.shape))
+            made.inputs[slot] = buffer
+            made.read[slot] = read(buffer, layout, shape)
+        return made.read[slot]
+
+    def _geometry(self, meta: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return numbers_of(meta.shape, self.sizes), numbers_of(meta.stride(), self.sizes)
+
+    # --- tensors that leave a graph -----------------------------------------------------
+    def _tensor(self, node: fx.Node) -> int:
+        """The slot in which a value is a tensor."""
+        if node in self.slots:
+            return self.slots[node]
+        if isinstance(self.values.get(node), list) or not isinstance(
+            self._meta(node), torch.Tensor
+        ):
+            return -1
+        base = self._base(node)
+        if base is not None and base in self.slots:
+            return self._alias(node, base)
+        meta = self._meta(node)
+        shape, strides = self._geometry(meta)
+        layout = layout_of(shape, strides)
+        gaps = layout is None or not layout.dense
+        if gaps and base is not None and self._base(base) is None:
+            whole = layout_of(*self._geometry(self._meta(base)))
+            if whole is not None and whole.dense:
+                self._tensor(base)
+                return self._alias(node, base)
+        return self._export(node, meta, None if gaps else layout)
+
+    def _export(self, node: fx.Node, meta: torch.Tensor, layout: Layout | None) -> int:
+        shape, strides = self._geometry(meta)
+        made = self.depths[self.depth[node]]
+        value = self.values[node]
+        if layout is None:
+            layout = Layout(shape, tuple(range(len(shape))), shape, False)
+            export = Export(self._slot(), shape, _contiguous(shape), meta.dtype, strides)
+        else:
+            export = Export(self._slot(), shape, strides, meta.dtype)
+        made.exports.append((export, write(value, layout)))
+        self.slots[node] = export.slot
+        return export.slot
+
+    def _base(self, node: fx.Node) -> fx.Node | None:
+        """The value in whose memory a view lies; None if it is none."""
+        found: fx.Node | None = None
+        dtype = self._meta(node).dtype
+        while True:
+            packet = getattr(node.target, "overloadpacket", None)
+            item = node.target is operator.getitem
+            if not (packet in VIEWS or item) or node in self.eager:
+                return found
+            source = node.args[0]
+            assert isinstance(source, fx.Node)
+            if item and getattr(source.target, "overloadpacket", None) not in VIEWS:
+                return found
+            node = source
+            meta = self._meta(node)
+            if isinstance(meta, torch.Tensor) and meta.dtype is dtype:
+                found = node
+
+    def _alias(self, node: fx.Node, base: fx.Node) -> int:
+        meta, whole = self._meta(node), self._meta(base)
+        shape, strides = self._geometry(meta)
+        offset = number_of(meta.storage_offset(), self.sizes) - number_of(
+            whole.storage_offset(), self.sizes)
+        depth = self.depth.get(base, -1)
+        slot = self._slot()
+        alias = Alias(slot, self.slots[base], shape, strides, offset)
+        self.depths.setdefault(depth, _Depth()).after.append(alias)
+        self.slots[node] = slot
+        return slot
+
+    def _result(self, node: Any) -> int | None:
+        if not isinstance(node, fx.Node):
+            return None
+        meta = self._meta(node)
+        if isinstance(meta, torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool):
+            if node not in self.slots:
+                self.slots[node] = self._slot()
+                self.constants[self.slots[node]] = number_of(meta, self.sizes)
+            return self.slots[node]
+        return self._tensor(node)
+
+    def _update(self, target: fx.Node, value: fx.Node) -> Update:
+        """A value that takes the place of an input's contents."""
+        meta = self._meta(target)
+        slot = self.slots[target]
+        single = value not in self.slots and value in self.values and value not in self.eager
+        shape, strides = self._geometry(meta)
+        layout = layout_of(shape, strides)
+        alone = list(self.depths) == [0] and not self.depths[0].after
+        if not (single and alone) or layout is None or not layout.dense:
+            return Update(slot, self._tensor(value), False)
+        made = self.depths[self.depth[value]]
+        node = nodes.operand(self.values[value], OURS[meta.dtype], shape)
+        export = Export(self._slot(), shape, strides, meta.dtype, into=slot)
+        made.exports.append((export, write(node, layout)))
+        return Update(slot, export.slot, True)
+
+    def _part(self, depth: int, made: _Depth) -> Part:
+        exports = tuple(e for e, _ in made.exports)
+        outputs = tuple(n for _, n in made.exports)
+        used = {id(n) for n in Graph((), outputs).nodes()}
+        pairs = [
+            (slot, n) for slot, n in made.inputs.items()
+            if id(n) in used or any(e.into == slot for e in exports)
+        ]
+        graph = Graph(tuple(n for _, n in pairs), outputs, f"part{depth}")
+        slots = tuple(slot for slot, _ in pairs)
+        copied = frozenset(i for i, slot in enumerate(slots) if slot in made.copied)
+        return Part(graph, slots, copied, exports)
+
+
+def _contiguous(shape: Sequence[int]) -> tuple[int, ...]:
+    strides, n = [], 1
+    for d in reversed(shape):
+        strides.append(n)
+        n *= max(1, d)
+    return tuple(reversed(strides))
+
+
+def convert(module: fx.GraphModule, sizes: Sizes) -> Recipe:
+    """The steps of a traced program for these numbers of its named sizes."""
+    return Converter(module, sizes).recipe()

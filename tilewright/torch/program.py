@@ -1,0 +1,200 @@
+"""Recipes that run: compiled parts on the memory of tensors, and calls of PyTorch between them."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from tilewright.compiler.pipeline import Compiled, compile_graph
+from tilewright.errors import CompilerBug, UserError
+from tilewright.frontend.compiled import find_target
+from tilewright.frontend.reproducer import compiler_bug
+from tilewright.runtime.executable import Executable
+from tilewright.runtime.pool import pool
+from tilewright.runtime.support import support
+from tilewright.runtime.threads import team, threads_now
+from tilewright.torch.recipe import Alias, Eager, Export, Part, Recipe, Slot
+
+empty_strided = torch._C._dynamo.guards._empty_strided_cpu
+reinterpret = torch._C._dynamo.guards._reinterpret_tensor
+
+POOLED_FROM = 1 << 20
+"""Bytes from which a result's memory comes from our pool: fresh pages cost more than the work."""
+
+Tensors = list[Any]
+
+
+class Program:
+    """Runs a recipe: a list of tensors in, which is emptied, a list of results out."""
+
+    def __init__(self, recipe: Recipe, target: str | None = None) -> None:
+        self._boxed_call = True  # on the object: wrappers copy its attributes
+        self.recipe = recipe
+        self.parts: list[CompiledPart] = []
+        self.steps: list[Callable[[Tensors], None]] = []
+        for step in recipe.steps:
+            if isinstance(step, Part):
+                self.parts.append(CompiledPart(step, target))
+                self.steps.append(self.parts[-1].run)
+            else:
+                self.steps.append(_eager(step) if isinstance(step, Eager) else _alias(step))
+        self.constants = list(recipe.constants.items())
+        self.updates = [(u.slot, u.value, u.placed) for u in recipe.updates]
+        self.more = recipe.slots - recipe.inputs
+
+    def __call__(self, args: Tensors) -> Tensors:
+        slots = [*args, *([None] * self.more)]
+        args.clear()
+        for slot, value in self.constants:
+            slots[slot] = value
+        for step in self.steps:
+            step(slots)
+        for slot, value, placed in self.updates:
+            if not (placed and slots[value] is slots[slot]):
+                slots[slot].copy_(slots[value])
+        return [None if r is None else slots[r] for r in self.recipe.results]
+
+
+def _alias(step: Alias) -> Callable[[Tensors], None]:
+    slot, base, shape, strides, offset = (
+        step.slot, step.base, step.shape, step.strides, step.offset)
+
+    def run(slots: Tensors) -> None:
+        slots[slot] = reinterpret(slots[base], shape, strides, offset)
+    return run
+
+
+def _eager(step: Eager) -> Callable[[Tensors], None]:
+    def fill(value: Any, slots: Tensors) -> Any:
+        if isinstance(value, Slot):
+            return slots[value.index]
+        if isinstance(value, tuple | list):
+            return type(value)(fill(v, slots) for v in value)
+        if isinstance(value, dict):
+            return {k: fill(v, slots) for k, v in value.items()}
+        return value
+
+    def run(slots: Tensors) -> None:
+        args, kwargs = fill(step.args, slots)
+        result = step.target(*args, **kwargs)
+        for slot, value in zip(step.outs, result if step.several else (result,), strict=True):
+            if slot is not None:
+                slots[slot] = value
+    return run
+
+
+class CompiledPart:
+    """A part in machine code; it runs on the tensors in the slots of its inputs."""
+
+    def __init__(self, part: Part, target_name: str | None) -> None:
+        self.part = part
+        at = {slot: i for i, slot in enumerate(part.inputs)}
+        updates = {i: at[e.into] for i, e in enumerate(part.exports) if e.into is not None}
+        self.program, self.native = _compile(part, target_name, updates)
+        executable = self.executable = Executable(self.program.plan, self.native)
+        layout = executable.layout
+        plan = self.program.plan
+        self.inputs = [(slot, i in part.copied) for i, slot in enumerate(part.inputs)]
+        self.plain = not part.copied
+        self.constants = [c.__array_interface__["data"][0] for c in executable.constants]
+        self.table = ctypes.c_int64 * layout.entries
+        self.arena = executable.arena
+        self.copies = layout.copies
+        # The table holds inputs, outputs, constants, the arena, and then results that are copies.
+        places: dict[int, int] = {}
+        for i, source in enumerate(layout.sources):
+            if source.kind == "fresh":
+                places[i] = layout.fresh[source.index].entry
+        first = len(plan.inputs)
+        self.outputs = sorted((e, i) for i, e in places.items() if e < layout.constants_at)
+        assert [e for e, _ in self.outputs] == list(range(first, layout.constants_at))
+        self.extra = sorted((e, i) for i, e in places.items() if e >= layout.constants_at)
+        self.make = [_maker(part.exports[i]) for _, i in (*self.outputs, *self.extra)]
+        self.fill = [part.exports[i].slot for _, i in (*self.outputs, *self.extra)]
+        self.ready = len(self.outputs)
+        self.kept = [
+            (part.exports[i].slot, part.inputs[s.index])
+            for i, s in enumerate(layout.sources) if s.kind == "input"
+        ]
+        self.restride = [(e.slot, e.shape, e.copied) for e in part.exports if e.copied is not None]
+
+    def run(self, slots: Tensors) -> None:
+        """Fill the slots of the results."""
+        if self.plain:
+            tensors = [slots[s] for s, _ in self.inputs]
+        else:
+            tensors = [slots[s].contiguous() if c else slots[s] for s, c in self.inputs]
+        for slot, source in self.kept:
+            # Results are stored in place with aligned vectors.
+            if slots[source].data_ptr() & 63:
+                i = self.part.inputs.index(source)
+                tensors[i] = slots[source].clone()
+                slots[slot] = tensors[i]
+            else:
+                slots[slot] = slots[source]
+        made = [make() for make in self.make]
+        addresses = [t.data_ptr() for t in tensors]
+        results = [t.data_ptr() for t in made]
+        executable = self.executable
+        work = executable.work
+        threads = 1
+        if work.mode >= 2:
+            threads = max(1, min(threads_now(), work.most_threads))
+        size = self.arena + threads * executable.stride
+        memory = pool()
+        space = memory.take(size) if size else 0
+        try:
+            table = self.table(
+                *addresses, *results[:self.ready], *self.constants, space, *results[self.ready:])
+            native = support()
+            status = (native.run if work.mode else native.run_here)(
+                team().address, self.native.address, ctypes.addressof(table), threads,
+                space + self.arena, executable.stride, work.mode == 3,
+            )
+            for to, source, count in self.copies:
+                ctypes.memmove(table[to], table[source], count)
+        finally:
+            if size:
+                memory.give(space)
+        if status:
+            executable.fail(status)
+        for slot, tensor in zip(self.fill, made, strict=True):
+            slots[slot] = tensor
+        for slot, shape, strides in self.restride:
+            slots[slot] = empty_strided(shape, strides, slots[slot].dtype).copy_(slots[slot])
+
+
+def _maker(export: Export) -> Callable[[], torch.Tensor]:
+    """What allocates the tensor of a result."""
+    shape, strides, dtype = export.shape, export.strides, export.dtype
+    extent = 1 + sum((d - 1) * s for d, s in zip(shape, strides, strict=True))
+    bytes = extent * dtype.itemsize if 0 not in shape else 0
+    if bytes < POOLED_FROM:
+        return lambda: empty_strided(shape, strides, dtype)
+    memory, plain = pool(), np.dtype(np.uint8)
+
+    def make() -> torch.Tensor:
+        flat = torch.from_numpy(memory.array((bytes,), plain)).view(dtype)
+        return torch.as_strided(flat, shape, strides)
+    return make
+
+
+def _compile(
+    part: Part, target_name: str | None, updates: dict[int, int]
+) -> tuple[Compiled, Any]:
+    """The plan and the machine code of a part. Raises ``CompilerBug`` if the compiler fails."""
+    target = None
+    try:
+        target = find_target(target_name)
+        from tilewright.codegen import cpu
+
+        program = compile_graph(part.graph, target, updates=updates)
+        return program, cpu.build(program.plan, target)
+    except (UserError, CompilerBug, ImportError):
+        raise
+    except Exception as error:
+        compiler_bug(part.graph, target, (), error)

@@ -1,0 +1,41 @@
+"""Random numbers: PyTorch's generator draws them, in its order, from its seed.
+
+A draw is a call of PyTorch ahead of the compiled program; what is done with the numbers (scaling,
+masking) is compiled. So a compiled model sees the same masks as an eager one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_library = torch.library.Library("tilewright", "DEF")
+_library.define(
+    "bernoulli(SymInt[] size, float p, *, Device? device=None) -> Tensor",
+    tags=[torch.Tag.nondeterministic_seeded],
+)
+
+
+def _draw(size: Any, p: float, *, device: Any = None) -> torch.Tensor:
+    drawn = torch.empty(size, dtype=torch.bool, device=device)
+    return drawn if drawn.is_meta else drawn.bernoulli_(p)
+
+
+_library.impl("bernoulli", _draw, "CompositeExplicitAutograd")
+
+
+def native_dropout(x: torch.Tensor, p: float, train: bool | None) -> Any:
+    """Dropout and its mask, of numbers that eager PyTorch would draw."""
+    if not train or p == 0:
+        return x.clone(), torch.ones_like(x, dtype=torch.bool)
+    if p == 1:
+        return torch.zeros_like(x), torch.zeros_like(x, dtype=torch.bool)
+    mask = torch.ops.tilewright.bernoulli(x.shape, 1 - p, device=x.device)
+    return x * mask * (1.0 / (1.0 - p)), mask
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten.native_dropout.default: native_dropout,
+}

@@ -1,0 +1,103 @@
+"""What a traced program becomes: steps over numbered slots that hold tensors while it runs.
+
+The first slots are the program's arguments; every step fills slots of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tilewright.errors import Location
+from tilewright.ir.graph import Graph
+from tilewright.torch.dtypes import Sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Stands for the value of a slot in the arguments of a call."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A result of a compiled part.
+
+    strides  of the tensor to allocate, which the part fills as a row-major buffer
+    copied   the strides that the result must have where that buffer cannot have them
+    into     the slot whose tensor should take the result in place
+    """
+
+    slot: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+    copied: tuple[int, ...] | None = None
+    into: int | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A compiled part: its inputs by slot, of which some are made contiguous, and its results."""
+
+    graph: Graph
+    inputs: tuple[int, ...]
+    copied: frozenset[int]
+    exports: tuple[Export, ...]
+
+
+@dataclass(frozen=True)
+class Eager:
+    """A call of PyTorch; ``args`` is (arguments, keywords) with :class:`Slot` for tensors."""
+
+    target: Any
+    args: Any
+    outs: tuple[int | None, ...]
+    several: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A view of the tensor in another slot; ``offset`` in elements."""
+
+    slot: int
+    base: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """An argument that gets new contents; ``placed`` if the compiled part may have done so."""
+
+    slot: int
+    value: int
+    placed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """An operator that runs in PyTorch, and why."""
+
+    target: str
+    reason: str
+    loc: Location | None
+    module: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The steps of a program. Slots ``constants`` are filled before it runs."""
+
+    inputs: int
+    slots: int
+    steps: tuple[Part | Eager | Alias, ...]
+    results: tuple[int | None, ...]
+    updates: tuple[Update, ...]
+    constants: dict[int, Any]
+    fallbacks: tuple[Fallback, ...]
+    sizes: Sizes = field(default_factory=dict)
