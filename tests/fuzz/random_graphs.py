@@ -16,11 +16,22 @@ from tilewright.ir import ops  # noqa: F401  (fills the op table)
 from tilewright.ir.attrs import (
     CastAttrs,
     FlipAttrs,
-    IndexAttrs,
     IotaAttrs,
     ReduceAttrs,
 )
-from tilewright.ir.build import broadcast, concat, contract, pad, part, reshape, transpose
+from tilewright.ir.build import (
+    broadcast,
+    concat,
+    contract,
+    pad,
+    part,
+    put,
+    put_along,
+    reshape,
+    take,
+    take_along,
+    transpose,
+)
 from tilewright.ir.graph import Graph, Node, apply, full, input_node, make
 from tilewright.ir.types import (
     DType,
@@ -316,8 +327,8 @@ class Maker:
         if x is None or not x.type.rank or not x.type.size:
             return
         axis = self.draw(st.integers(0, x.type.rank - 1))
-        attrs, bound = IndexAttrs(axis), self.bounds[x]
-        name = self.pick("take", "take_along", "take_add", "take_along_add")
+        bound = self.bounds[x]
+        name = self.pick("take", "take_along", "put", "put_along")
         along = "along" in name
         shape = self.shape()[:2]
         if along:
@@ -328,16 +339,20 @@ class Maker:
         index = apply("mod", index, x.shape[axis])
         if index.dtype.kind == "i" and self.draw(st.booleans()):
             index = index - x.shape[axis]
-        read = make("take_along" if along else "take", (x, index), attrs)
-        if not name.endswith("add"):
+        read = (take_along if along else take)(x, index, axis)
+        if name.startswith("take"):
             self.add(read, bound)
             return
-        if x.dtype is bool_:
-            return
-        values = self.operand(read.type)
-        other = self.bounds[values]
-        limit = bound.limit + other.limit * max(1, values.type.size)
-        result = make(name, (x, index, values), attrs)
+        self.scatter(x, index, self.operand(read.type), axis, along)
+
+    def scatter(self, x: Node, index: Node, values: Node, axis: int, along: bool) -> None:
+        modes = ("set", "max", "min", "add") + (() if x.dtype.is_float else ("mul",))
+        mode = self.pick(*modes)
+        bound, other = self.bounds[x], self.bounds[values]
+        limit = max(bound.limit, other.limit)
+        if mode == "add":
+            limit = bound.limit + other.limit * max(1, values.type.size)
+        result = (put_along if along else put)(x, index, values, axis, mode)
         self.floats(result, limit, bound.exact and other.exact)
 
 

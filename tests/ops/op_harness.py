@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -24,7 +24,9 @@ from tilewright.ir.attrs import (
     FlipAttrs,
     IndexAttrs,
     IotaAttrs,
+    Mode,
     PadAttrs,
+    PutAttrs,
     ReduceAttrs,
     ReshapeAttrs,
     SliceAttrs,
@@ -283,6 +285,8 @@ def _pad(*parts: tuple[int, int, int]) -> PadAttrs:
     return PadAttrs(*(tuple(p[i] for p in parts) for i in range(3)))
 
 
+MODES = get_args(Mode)
+
 STRUCTURED: dict[str, list[tuple[Any, tuple[tuple[int, ...], ...]]]] = {
     **{name: [
         (ReduceAttrs((0,)), ((5,),)), (ReduceAttrs((1,)), ((3, 17),)),
@@ -343,14 +347,17 @@ STRUCTURED: dict[str, list[tuple[Any, tuple[tuple[int, ...], ...]]]] = {
         (IndexAttrs(0), ((5,), (3,))), (IndexAttrs(1), ((3, 4), (3, 1))),
         (IndexAttrs(0), ((4, 17), (2, 17))), (IndexAttrs(1), ((2, 3, 4), (2, 6, 4))),
     ],
-    "take_add": [
-        (IndexAttrs(0), ((5,), (3,), (3,))), (IndexAttrs(0), ((5, 17), (2, 3), (2, 3, 17))),
-        (IndexAttrs(1), ((3, 4), (6,), (3, 6))), (IndexAttrs(0), ((4, 3), (0,), (0, 3))),
-    ],
-    "take_along_add": [
-        (IndexAttrs(0), ((5,), (3,), (3,))), (IndexAttrs(1), ((3, 4), (3, 1), (3, 1))),
-        (IndexAttrs(1), ((2, 3, 4), (2, 6, 4), (2, 6, 4))),
-    ],
+    "put": [(PutAttrs(axis, mode), shapes) for mode in MODES for axis, shapes in (
+        (0, ((5,), (3,), (3,))), (0, ((5, 17), (2, 3), (2, 3, 17))), (1, ((3, 4), (6,), (3, 6))),
+        (0, ((4, 3), (0,), (0, 3))), (1, ((3, 4, 2), (), (3, 2))), (0, ((2, 130), (9,), (9, 130))),
+        (0, ((300,), (40,), (40,))), (1, ((2, 3, 4, 2), (2, 4), (2, 2, 4, 4, 2))),
+        (0, ((0, 3), (0,), (0, 3))),
+    )],
+    "put_along": [(PutAttrs(axis, mode), shapes) for mode in MODES for axis, shapes in (
+        (0, ((5,), (3,), (3,))), (1, ((3, 4), (3, 1), (3, 1))), (1, ((3, 4), (3, 9), (3, 9))),
+        (1, ((2, 3, 4), (2, 6, 4), (2, 6, 4))), (0, ((3, 133), (5, 133), (5, 133))),
+        (0, ((200, 3), (40, 3), (40, 3))), (1, ((3, 4), (3, 0), (3, 0))),
+    )],
     "iota": [(IotaAttrs(0), ((7,),)), (IotaAttrs(1), ((3, 17),)), (IotaAttrs(0), ((3, 17),))],
 }
 """Attributes and input shapes (for iota: the result's shape), by row."""
@@ -379,7 +386,6 @@ def sum_distance(
     sizes = [np.abs(a) if a.dtype == np.float64 else a for a in wide]
     result = TensorType(f64, got.shape)
     exact, size = op.numpy(attrs, result, *wide), op.numpy(attrs, result, *sizes)
-    kind = dtype_of(got) if op.kind == "index" else accumulator(dtype_of(got))
-    bits = {"f64": 52, "f32": 23, "f16": 10, "bf16": 7}[kind.name]
-    room = (16 if bits > 10 else 4) * size * 2.0**-bits + spacing_of(exact.astype(got.dtype))
+    bits = {"f64": 52, "f32": 23}[accumulator(dtype_of(got)).name]
+    room = 16 * size * 2.0**-bits + spacing_of(exact.astype(got.dtype))
     return np.abs(got.astype(np.float64) - exact), room

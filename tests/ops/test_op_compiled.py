@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 import pytest
 from op_harness import (
+    MODES,
     SIZES,
     STRUCTURED,
     ULPS,
@@ -27,11 +28,15 @@ from op_harness import (
 
 from tilewright.codegen.cpu import TIERS
 from tilewright.errors import OutOfBounds
-from tilewright.ir.attrs import CastAttrs, IndexAttrs, IotaAttrs, ReduceAttrs
+from tilewright.ir.attrs import CastAttrs, IndexAttrs, IotaAttrs, PutAttrs, ReduceAttrs
 from tilewright.ir.graph import OPS, Graph, full, input_node, make
 from tilewright.ir.types import DTYPES, FLOATS, TensorType, bool_, f32, f64, i64
 
-SUMS = ("sum", "prod", "contract", "take_add", "take_along_add")
+
+def is_sum(op, attrs):
+    """Whether the order of additions or multiplications may show in the result."""
+    return op.name in ("sum", "prod", "contract") or getattr(attrs, "mode", "") in ("add", "mul")
+
 
 tiers = pytest.mark.parametrize("tier", TIERS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
@@ -154,7 +159,7 @@ def test_structured_rows(tier, dtype):
     wrong = []
     for (op, attrs, arrays), graph, got in zip(cases, graphs, results, strict=True):
         want = interpreted(graph, arrays)[0]
-        if op.name in SUMS and dtype.is_float:
+        if is_sum(op, attrs) and dtype.is_float:
             distance, room = sum_distance(op, attrs, arrays, got)
             if got.dtype != want.dtype or not (distance <= room).all():
                 wrong.append(f"{op.name} {attrs} {dtype}: off by {distance.max()}")
@@ -204,14 +209,18 @@ def test_sources(tier):
         assert got.tobytes() == want.tobytes() and got.shape == want.shape, node
 
 
+INDEXED = [("take", IndexAttrs(0)), ("take_along", IndexAttrs(0)),
+           *((name, PutAttrs(0, mode)) for name in ("put", "put_along") for mode in MODES)]
+
+
 @tiers
-@pytest.mark.parametrize("name", ["take", "take_along", "take_add", "take_along_add"])
+@pytest.mark.parametrize(("name", "attrs"), INDEXED, ids=str)
 @pytest.mark.parametrize("index", [5, -6, 2**40])
-def test_index_outside_its_axis(tier, name, index):
+def test_index_outside_its_axis(tier, name, attrs, index):
     x, places = np.arange(5.0), np.array([0, index, 1])
-    arrays = [x, places] + ([np.ones(3)] if name.endswith("add") else [])
+    arrays = [x, places] + ([np.ones(3)] if OPS[name].arity == 3 else [])
     run = compiled(tier)
-    graph = graph_of(OPS[name], IndexAttrs(0), arrays)
+    graph = graph_of(OPS[name], attrs, arrays)
     with pytest.raises(OutOfBounds):
         run(graph, arrays)
     places[1] = 4

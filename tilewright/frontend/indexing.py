@@ -27,7 +27,7 @@ from tilewright.frontend.location import here
 from tilewright.frontend.moves import pad_node
 from tilewright.frontend.shapes import flip_node, part, permute
 from tilewright.frontend.tracer import HOOKS, Tracer, describe, implements, refuse, share
-from tilewright.ir.attrs import IndexAttrs
+from tilewright.ir.attrs import IndexAttrs, PutAttrs
 from tilewright.ir.graph import Node
 from tilewright.ir.types import TensorType, bool_, i64
 
@@ -308,7 +308,7 @@ def scatter_add(x: Any, indices: Any, values: Any, axis: int = 0) -> Any:
             loc=here(),
         )
     nodes = (data, index, broadcast_to(added, target))
-    return wrap(emit("take_add", nodes, IndexAttrs(along)), x, indices, values)
+    return wrap(emit("put", nodes, PutAttrs(along, "add")), x, indices, values)
 
 
 class At:
@@ -337,7 +337,7 @@ class Places:
         flat = build.reshape(node, (node.type.size,))
         places = wrap(build.reshape(iota((node.type.size,), 0, i64), node.shape), value)[self.index]
         added = broadcast_to(cast(as_node(values), node.dtype), self._fitting(values, places.shape))
-        result = emit("take_add", (flat, places.node, added), IndexAttrs(0))
+        result = emit("put", (flat, places.node, added), PutAttrs(0, "add"))
         return wrap(build.reshape(result, node.shape), value, places, values)
 
     def set(self, values: Any) -> Tracer:

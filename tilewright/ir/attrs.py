@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from tilewright.ir.graph import Attrs
 from tilewright.ir.types import DType, Shape
@@ -98,14 +99,31 @@ class ContractAttrs(Attrs):
 
 @dataclass(frozen=True)
 class IndexAttrs(Attrs):
-    """take, take_along and their scatter-adds: the indexed axis of the data.
+    """take, take_along: the indexed axis of the data.
 
     take(x, i)            result shape x[:axis] + i.shape + x[axis+1:]
     take_along(x, i)      i has x's shape but for ``axis``; result has i's shape
-    take_add(x, i, v)     x with v added at the places that take(x, i) reads
-    take_along_add(x, i, v)  likewise for take_along
 
     Indices count from the end when negative; one outside the axis is an error of the run.
     """
 
     axis: int
+
+
+Mode: TypeAlias = Literal["set", "add", "mul", "max", "min"]
+
+
+@dataclass(frozen=True)
+class PutAttrs(Attrs):
+    """put, put_along: the indexed axis of the data, and how values meet what is there.
+
+    put(x, i, v)          x with v brought to the places that take(x, i) reads
+    put_along(x, i, v)    likewise for take_along
+
+    A place that is named several times takes every value, in the row-major order of the index: of
+    ``set`` the last one stays. Sums and products of 16-bit floats are rounded once; those of bools
+    are "or" and "and". max and min are NaN where one value is.
+    """
+
+    axis: int
+    mode: Mode

@@ -10,14 +10,18 @@ from tilewright.ir.attrs import (
     CastAttrs,
     ConcatAttrs,
     ContractAttrs,
+    IndexAttrs,
+    IotaAttrs,
+    Mode,
     PadAttrs,
+    PutAttrs,
     ReduceAttrs,
     ReshapeAttrs,
     SliceAttrs,
     TransposeAttrs,
 )
 from tilewright.ir.graph import Node, Operand, apply, full, make
-from tilewright.ir.types import DType, Shape, bool_
+from tilewright.ir.types import DType, Shape, TensorType, bool_, i32, i64
 
 
 def where(condition: Node, x: Operand, y: Operand, like: Node | None = None) -> Node:
@@ -94,6 +98,33 @@ def pad(
         return x
     scalar = value if isinstance(value, Node) else full(x.type.with_shape(()), value)
     return make("pad", (x, scalar), PadAttrs(tuple(low), tuple(high), tuple(interior)))
+
+
+def iota(size: int, shape: Shape | None = None, axis: int = 0) -> Node:
+    """0, 1, 2 ... along an axis, in the shortest type of at least 32 bits that holds them."""
+    dtype = i32 if size <= 1 << 31 else i64
+    type = TensorType(dtype, (size,) if shape is None else tuple(shape))
+    return make("iota", (), IotaAttrs(axis), type=type)
+
+
+def take(x: Node, index: Node, axis: int) -> Node:
+    """The parts of ``x`` at places of an axis, in the index's shape in place of that axis."""
+    return make("take", (x, index), IndexAttrs(axis))
+
+
+def take_along(x: Node, index: Node, axis: int) -> Node:
+    """The elements at places of an axis, one index per element."""
+    return make("take_along", (x, index), IndexAttrs(axis))
+
+
+def put(x: Node, index: Node, values: Node, axis: int, mode: Mode) -> Node:
+    """``x`` with ``values`` brought to the places that :func:`take` reads."""
+    return make("put", (x, index, values), PutAttrs(axis, mode))
+
+
+def put_along(x: Node, index: Node, values: Node, axis: int, mode: Mode) -> Node:
+    """``x`` with ``values`` brought to the places that :func:`take_along` reads."""
+    return make("put_along", (x, index, values), PutAttrs(axis, mode))
 
 
 def concat(parts: Sequence[Node], axis: int) -> Node:

@@ -79,6 +79,13 @@ def in_f32(expansion: Expansion) -> Expansion:
     return expand
 
 
+def put(node: Node) -> Node:
+    """Sums and products of 16-bit floats are kept in f32; other modes do not round."""
+    if node.attrs.mode in ("add", "mul"):
+        return in_f32(lambda node: node)(node)
+    return node
+
+
 def of_inputs(f: Callable[..., Node]) -> Expansion:
     """An expansion written as a function of the inputs."""
     def expand(node: Node) -> Node:

@@ -7,7 +7,7 @@ arguments before it builds a node, so these speak to the compiler's own authors.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from tilewright.ir.attrs import (
     BroadcastAttrs,
@@ -16,7 +16,9 @@ from tilewright.ir.attrs import (
     ContractAttrs,
     FlipAttrs,
     IndexAttrs,
+    Mode,
     PadAttrs,
+    PutAttrs,
     ReduceAttrs,
     ReshapeAttrs,
     SliceAttrs,
@@ -223,13 +225,16 @@ def infer_take_along(attrs: IndexAttrs, x: TensorType, index: TensorType) -> Ten
     return x.with_shape(index.shape)
 
 
-def infer_scatter(rule: Callable[..., TensorType]) -> Callable[..., TensorType]:
-    """The rule of the scatter-add of the gather with this rule: the data's type."""
+def infer_put(rule: Callable[..., TensorType]) -> Callable[..., TensorType]:
+    """The rule of the writing twin of a gather: the data's type."""
     def infer(
-        attrs: IndexAttrs, x: TensorType, index: TensorType, values: TensorType
+        attrs: PutAttrs, x: TensorType, index: TensorType, values: TensorType
     ) -> TensorType:
-        if values != rule(attrs, x, index):
-            raise ValueError(f"scatter-add: values {values} where {rule(attrs, x, index)} is read")
+        if attrs.mode not in get_args(Mode):
+            raise ValueError(f"put: the mode {attrs.mode!r} is not one of {get_args(Mode)}")
+        read = rule(IndexAttrs(attrs.axis), x, index)
+        if values != read:
+            raise ValueError(f"put: values {values} where {read} is read")
         return x
     return infer
 

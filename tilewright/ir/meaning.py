@@ -191,22 +191,43 @@ def take_along(attrs: Any, type: TensorType, x: Array, index: Array) -> Array:
     return np.take_along_axis(x, checked(index, x.shape[attrs.axis]), attrs.axis)
 
 
-def take_add(
-    attrs: Any, type: TensorType, x: Array, index: Array, values: Array
-) -> Array:
-    result = x.copy()
-    np.add.at(result, (slice(None),) * attrs.axis + (checked(index, x.shape[attrs.axis]),), values)
-    return result
+_COMBINE: dict[str, np.ufunc] = {
+    "add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum,
+}
 
 
-def take_along_add(
-    attrs: Any, type: TensorType, x: Array, index: Array, values: Array
-) -> Array:
-    result = x.copy()
-    places = list(np.indices(index.shape))
-    places[attrs.axis] = checked(index, x.shape[attrs.axis])
-    np.add.at(result, tuple(places), values)
-    return result
+def combined(attrs: Any, result: Array, places: Any, values: Array) -> None:
+    """Bring values to places that all differ, in place."""
+    if attrs.mode == "set":
+        result[places] = values
+    else:
+        result[places] = _COMBINE[attrs.mode](result[places], values)
+
+
+def put(attrs: Any, type: TensorType, x: Array, index: Array, values: Array) -> Array:
+    """One index after another, in row-major order."""
+    wide = accumulator(type.dtype).numpy
+    result = np.moveaxis(x, attrs.axis, 0).astype(wide)
+    rest = [i for i in range(values.ndim) if not attrs.axis <= i < attrs.axis + index.ndim]
+    order = [*range(attrs.axis, attrs.axis + index.ndim), *rest]
+    rows = np.transpose(values, order).reshape(index.size, *result.shape[1:]).astype(wide)
+    with np.errstate(all="ignore"):
+        for place, row in zip(checked(index, len(result)).reshape(-1), rows, strict=True):
+            combined(attrs, result, place, row)
+    return np.moveaxis(result, 0, attrs.axis).astype(type.dtype.numpy)
+
+
+def put_along(attrs: Any, type: TensorType, x: Array, index: Array, values: Array) -> Array:
+    """One index of each row after another."""
+    wide = accumulator(type.dtype).numpy
+    result, rows, added = (
+        np.moveaxis(a, attrs.axis, 0) for a in (
+            x.astype(wide), checked(index, x.shape[attrs.axis]), values.astype(wide)))
+    others = np.indices(rows.shape[1:], sparse=True)
+    with np.errstate(all="ignore"):
+        for places, row in zip(rows, added, strict=True):
+            combined(attrs, result, (places, *others), row)
+    return np.moveaxis(result, 0, attrs.axis).astype(type.dtype.numpy)
 
 
 def power(x: Array, y: Array) -> Array:

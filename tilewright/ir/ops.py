@@ -18,6 +18,7 @@ import numpy as np
 from tilewright.ir import attrs as a
 from tilewright.ir import derivatives as d
 from tilewright.ir import expansions as e
+from tilewright.ir import index_derivatives as i
 from tilewright.ir import infer, meaning
 from tilewright.ir import transposes as t
 from tilewright.ir.graph import OPS, Attrs, ConstAttrs, FullAttrs, InputAttrs, Op, apply
@@ -209,11 +210,11 @@ for _name, _arity, _rule, _meaning, _attrs, _transpose in _VIEWS:
 register(Op("contract", "contract", 2, infer.infer_contract, meaning.contract, a.ContractAttrs,
             types=ALL, transpose=t.contract_))
 register(Op("take", "index", 2, infer.infer_take, meaning.take, a.IndexAttrs,
-            types=ALL, transpose=t.gather("take_add")))
+            types=ALL, transpose=i.take))
 register(Op("take_along", "index", 2, infer.infer_take_along, meaning.take_along, a.IndexAttrs,
-            types=ALL, transpose=t.take_along))
-register(Op("take_add", "index", 3, infer.infer_scatter(infer.infer_take), meaning.take_add,
-            a.IndexAttrs, types=NUMBERS, transpose=t.scatter("take")))
-register(Op("take_along_add", "index", 3, infer.infer_scatter(infer.infer_take_along),
-            meaning.take_along_add, a.IndexAttrs, types=NUMBERS,
-            transpose=t.scatter("take_along")))
+            types=ALL, transpose=i.take_along))
+register(Op("put", "index", 3, infer.infer_put(infer.infer_take), meaning.put,
+            a.PutAttrs, types=ALL, transpose=i.put, expand=e.put))
+register(Op("put_along", "index", 3, infer.infer_put(infer.infer_take_along),
+            meaning.put_along, a.PutAttrs, types=ALL, transpose=i.put,
+            expand=e.put))

@@ -4,12 +4,10 @@ of single elements: (node, cotangent) -> one node per input, None for zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TypeAlias
 
-from tilewright.ir.attrs import FlipAttrs, IndexAttrs, IotaAttrs
+from tilewright.ir.attrs import FlipAttrs
 from tilewright.ir.build import (
-    broadcast,
     cast,
     contract,
     pad,
@@ -21,7 +19,7 @@ from tilewright.ir.build import (
     where,
 )
 from tilewright.ir.graph import Node, apply, full, make
-from tilewright.ir.types import Shape, TensorType, accumulator, bool_, concrete, i32, i64, size_of
+from tilewright.ir.types import accumulator, bool_, concrete, size_of
 
 Cotangents: TypeAlias = tuple[Node | None, ...]
 
@@ -154,46 +152,9 @@ def concat(node: Node, ct: Node) -> Cotangents:
     return tuple(result)
 
 
-# --- contraction and indexing -------------------------------------------------------------
+# --- contraction --------------------------------------------------------------------------
 def contract_(node: Node, ct: Node) -> Cotangents:
     """A contraction is linear in each operand; both cotangents are contractions."""
     x, y = node.inputs
     lhs, rhs, out = node.attrs.lhs, node.attrs.rhs, node.attrs.out
     return contract(ct, y, out, rhs, lhs), contract(x, ct, lhs, out, rhs)
-
-
-def gather(scatter: str) -> Callable[[Node, Node], Cotangents]:
-    """The cotangent of the data is scattered to the places that were read."""
-    def transposed(node: Node, ct: Node) -> Cotangents:
-        x, index = node.inputs
-        attrs = IndexAttrs(node.attrs.axis)
-        return make(scatter, (full(x.type, 0), index, ct), attrs), None
-    return transposed
-
-
-def take_along(node: Node, ct: Node) -> Cotangents:
-    """One index per row: an elementwise choice that joins other kernels; else a scatter."""
-    x, index = node.inputs
-    axis = node.attrs.axis
-    if index.shape[axis] != 1:
-        return gather("take_along_add")(node, ct)
-    size = concrete(x.shape)[axis]
-    # Looked up in 0, 1, 2 ...: counted from the start, and an error if it is outside.
-    counted = make("take", [iota(size), index], IndexAttrs(0))
-    every = list(range(len(x.shape)))
-    hits = apply("eq", iota(size, x.shape, axis), broadcast(counted, x.shape, every))
-    return where(hits, broadcast(ct, x.shape, every), 0), None
-
-
-def iota(size: int, shape: Shape | None = None, axis: int = 0) -> Node:
-    """0, 1, 2 ... along an axis, in the shortest type of at least 32 bits that holds them."""
-    dtype = i32 if size <= 1 << 31 else i64
-    type = TensorType(dtype, (size,) if shape is None else shape)
-    return make("iota", (), IotaAttrs(axis), type=type)
-
-
-def scatter(gather: str) -> Callable[[Node, Node], Cotangents]:
-    """The cotangent of the added values is read from the places that they went to."""
-    def transposed(node: Node, ct: Node) -> Cotangents:
-        return ct, None, make(gather, (ct, node.inputs[1]), IndexAttrs(node.attrs.axis))
-    return transposed

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tilewright.compiler.schedules.group import Family
+from tilewright.ir.attrs import PutAttrs
 from tilewright.ir.graph import Node
 from tilewright.ir.types import concrete
 
@@ -20,7 +21,7 @@ SMALL_FULL = 1 << 15
 
 def is_anchor(node: Node) -> bool:
     """Whether a node is the heart of a kernel: a reduction, a contraction or a scatter."""
-    return node.op.kind in ("reduce", "contract") or node.op.name in ("take_add", "take_along_add")
+    return node.op.kind in ("reduce", "contract") or node.op.attrs is PutAttrs
 
 
 @dataclass(eq=False)

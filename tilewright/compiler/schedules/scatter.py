@@ -1,105 +1,175 @@
-"""Scatter-add: each thread owns a range of the result and adds what falls into it, in order."""
+"""Scatters: each thread owns a part of the result and brings to it, in order, what falls into it.
+
+There are no atomics, and the result does not depend on the number of threads. Rows before the
+indexed axis are parts of their own. Where they are few, ``put`` divides the indexed axis, of which
+every range looks at all indices, and ``put_along``, whose columns have indices of their own, the
+columns; what is too short for that is divided the other way.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 from tilewright.compiler.lowered import LoweredKernel
-from tilewright.compiler.schedules.access import Index, Writer, flat, unflatten
+from tilewright.compiler.schedules.access import Index, flat, unflatten
 from tilewright.compiler.schedules.group import Group, finish, output_buffers
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
-from tilewright.ir.graph import Node
-from tilewright.ir.types import concrete
+from tilewright.ir.build import reshape
+from tilewright.ir.types import concrete, size_of
 
-SHARES = 4
-"""Ranges of the indexed axis; every range scans all indices, so few of them."""
+PARTS = 4
+"""Parts to have work for several threads."""
+
+LEAST_COLUMNS = 64
+"""Elements of a row that a part takes at least: whole cache lines."""
+
+LEAST_RANGE = 64
+"""Places of the indexed axis that a part takes at least."""
+
+CHUNK = 1 << 14
+"""Elements that a thread copies at a time."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one iteration of the parallel loop owns: of one outer row the places from ``low`` to
+    ``high`` of the indexed axis, and the columns from ``first`` to ``last`` of each.
+    """
+
+    row: k.Expr
+    low: k.Expr
+    high: k.Expr
+    first: k.Expr
+    last: k.Expr
 
 
 def lower_scatter(group: Group, target: Target) -> LoweredKernel:
-    """``take_add`` and ``take_along_add``: no atomics, and sums in the order of the indices."""
-    node = group.anchors[0]
-    w = group.writer()
-    (output,) = output_buffers(group)
-    shape, axis = concrete(node.shape), node.attrs.axis
-    outer, size = shape[:axis], shape[axis]
-    shares = min(SHARES, max(1, size // 64))
-    sizes = [*outer, shares]
-    count = 1
-    for d in sizes:
-        count *= d
-    lanes = target.lanes(node.dtype.itemsize)
-    with w.loop("p", 0, count, "parallel") as p:
-        *place, share = (w.let("o", e) for e in unflatten(p, sizes))
-        low = w.let("low", k.floordiv(k.mul(share, size), shares))
-        high = w.let("high", k.floordiv(k.mul(k.add(share, 1), size), shares))
-        _start(w, node, output, tuple(place), low, high, lanes)
-        if node.op.name == "take_add":
-            _add_slices(w, node, output, tuple(place), low, high, lanes)
-        else:
-            _add_along(w, node, output, tuple(place), low, high)
-    return finish(group, w, [output])
+    """``put`` and ``put_along``."""
+    return _Scatter(group, target).lower()
 
 
-def _inner_size(node: Node) -> tuple[tuple[int, ...], int]:
-    inner = concrete(node.shape)[node.attrs.axis + 1:]
-    count = 1
-    for d in inner:
-        count *= d
-    return inner, count
+class _Scatter:
+    """The state of a scatter kernel under construction: rows, the indexed axis, and columns."""
 
+    def __init__(self, group: Group, target: Target) -> None:
+        self.group, self.w = group, group.writer()
+        self.node = node = group.anchors[0]
+        (self.output,) = output_buffers(group)
+        axis, shape = node.attrs.axis, concrete(node.shape)
+        self.along = node.op.name == "put_along"
+        self.rows, self.size = size_of(shape[:axis]), shape[axis]
+        self.columns = size_of(shape[axis + 1:])
+        data, index, values = node.inputs
+        self.count = concrete(index.shape)[axis] if self.along else index.type.size
+        self.data = reshape(data, (self.rows, self.size, self.columns))
+        self.values = reshape(values, (self.rows, self.count, self.columns))
+        self.index = reshape(index, self.values.shape if self.along else (self.count,))
+        self.lanes = target.lanes(node.dtype.itemsize)
+        # Most of a large result is not touched again.
+        self.streaming = self.output.size * node.dtype.itemsize > target.l2 * 2
 
-def _start(
-    w: Writer, node: Node, output: k.Buffer, place: Index, low: k.Expr, high: k.Expr, lanes: int
-) -> None:
-    """Copy the range of the operand that is added to."""
-    inner, count = _inner_size(node)
-    base = flat((*place, k.Const(0), *[k.Const(0)] * len(inner)), concrete(node.shape))
-    if count == 1:
-        with w.loop("i", low, high, "vector", width=lanes) as i:
-            index = (*place, i, *[k.Const(0)] * len(inner))
-            w.write(k.Store(output, k.add(base, i), w.value(node.inputs[0], index)))
-        return
-    with w.loop("y", low, high) as y, w.loop("c", 0, count, "vector", width=lanes) as c:
-        index = (*place, y, *unflatten(c, inner))
-        offset = k.add(k.add(base, k.mul(y, count)), c)
-        w.write(k.Store(output, offset, w.value(node.inputs[0], index)))
+    def lower(self) -> LoweredKernel:
+        """The kernel."""
+        w, (blocks, ranges) = self.w, self._division()
+        if blocks > 1:
+            offset = self._copy_all()
+            w.write(k.Barrier())
+        sizes = (self.rows, blocks, ranges)
+        with w.loop("p", 0, size_of(sizes), "parallel") as p:
+            row, block, share = (w.let("o", e) for e in unflatten(p, sizes))
+            low, high = self._bounds("low", "high", share, ranges, self.size)
+            first, last = self._bounds("first", "last", block, blocks, self.columns)
+            part = _Part(row, low, high, first, last)
+            if blocks == 1:
+                offset = self._copy_part(part)
+            with w.loop("j", 0, self.count) as j:
+                if self.along:
+                    self._elements(part, j, ranges > 1)
+                else:
+                    self._row(part, j, ranges > 1)
+        return finish(self.group, w, [self.output], inplace=[self.output], offset=offset)
 
+    def _division(self) -> tuple[int, int]:
+        """Blocks of columns, and ranges of the indexed axis."""
+        limits = {"blocks": self.columns // LEAST_COLUMNS, "ranges": self.size // LEAST_RANGE}
+        wanted, found = -(-PARTS // max(1, self.rows)), dict.fromkeys(limits, 1)
+        for name in ("blocks", "ranges") if self.along else ("ranges", "blocks"):
+            found[name] = max(1, min(wanted, limits[name]))
+            wanted = -(-wanted // found[name])
+        return found["blocks"], found["ranges"]
 
-def _add_slices(
-    w: Writer, node: Node, output: k.Buffer, place: Index, low: k.Expr, high: k.Expr, lanes: int
-) -> None:
-    """result[..., indices[j], ...] += values[..., j, ...] for every j in order."""
-    _, indices, values = node.inputs
-    inner, count = _inner_size(node)
-    index_shape = concrete(indices.shape)
-    base = flat((*place, k.Const(0), *[k.Const(0)] * len(inner)), concrete(node.shape))
-    with w.loop("j", 0, indices.type.size) as j:
-        at = tuple(w.let("a", e) for e in unflatten(j, index_shape))
-        target, inside = w.indexed(indices, at, concrete(node.shape)[node.attrs.axis], None, node)
-        mine = k.both(k.compare("ge", target, low), k.compare("lt", target, high))
-        with w.when(k.both(inside, mine) or inside):
-            row = w.let("row", k.add(base, k.mul(target, count)))
-            if count == 1:
-                value = w.value(values, (*place, *at, *[k.Const(0)] * len(inner)))
-                w.write(k.Accumulate(output, row, "add", value))
+    def _copy_all(self) -> k.Expr:
+        """Copy the data in the order of memory, which blocks of columns are not.
+
+        Returns the offset of its elements.
+        """
+        w, count, step = self.w, self.rows * self.size, -(-CHUNK // self.columns)
+        with w.loop("p", 0, -(-count // step), "parallel") as p:
+            first = w.let("first", k.mul(p, step))
+            with w.loop("y", first, k.minimum(k.add(first, step), count)) as y:
+                row, place = unflatten(y, (self.rows, self.size))
+                with w.loop("c", 0, self.columns, "vector", width=self.lanes) as c:
+                    return self._copy(k.add(k.mul(y, self.columns), c), (row, place, c))
+
+    def _bounds(
+        self, first: str, second: str, number: k.Expr, count: int, size: int
+    ) -> tuple[k.Expr, k.Expr]:
+        """The start and end of one of ``count`` shares of ``size`` things."""
+        low = self.w.let(first, k.floordiv(k.mul(number, size), count))
+        return low, self.w.let(second, k.floordiv(k.mul(k.add(number, 1), size), count))
+
+    def _offset(self, part: _Part, place: k.Expr, column: k.Expr) -> k.Expr:
+        return flat((part.row, place, column), self.data.shape)
+
+    def _copy_part(self, part: _Part) -> k.Expr:
+        """Copy the data of a part with all columns; returns the offset of its elements."""
+        if self.columns == 1:
+            with self.w.loop("i", part.low, part.high, "vector", width=self.lanes) as i:
+                return self._copy(self._offset(part, i, k.Const(0)), (part.row, i, k.Const(0)))
+        with self.w.loop("y", part.low, part.high) as y:
+            with self.w.loop("c", 0, self.columns, "vector", width=self.lanes) as c:
+                return self._copy(self._offset(part, y, c), (part.row, y, c))
+
+    def _copy(self, offset: k.Expr, index: Index) -> k.Expr:
+        value = self.w.value(self.data, index)
+        self.w.write(k.Store(self.output, offset, value, None, self.streaming))
+        return offset
+
+    def _row(self, part: _Part, j: k.Expr, ranged: bool) -> None:
+        """result[row, index[j], columns] takes values[row, j, columns]."""
+        with self._place(part, (j,), ranged) as place:
+            if self.columns == 1:
+                self._combine(part, place, j, k.Const(0))
                 return
-            with w.loop("c", 0, count, "vector", width=lanes) as c:
-                value = w.value(values, (*place, *at, *unflatten(c, inner)))
-                w.write(k.Accumulate(output, k.add(row, c), "add", value))
+            with self.w.loop("c", part.first, part.last, "vector", width=self.lanes) as c:
+                self._combine(part, place, j, c)
 
+    def _elements(self, part: _Part, j: k.Expr, ranged: bool) -> None:
+        """result[row, index[row, j, c], c] takes values[row, j, c] for every column c."""
+        with self.w.loop("c", part.first, part.last) as c:
+            with self._place(part, (part.row, j, c), ranged) as place:
+                self._combine(part, place, j, c)
 
-def _add_along(
-    w: Writer, node: Node, output: k.Buffer, place: Index, low: k.Expr, high: k.Expr
-) -> None:
-    """result[..., indices[..., j, ...], ...] += values[..., j, ...] for every j in order."""
-    _, indices, values = node.inputs
-    axis = node.attrs.axis
-    inner, count = _inner_size(node)
-    length = concrete(indices.shape)[axis]
-    with w.loop("j", 0, length) as j, w.loop("c", 0, count) as c:
-        rest = tuple(w.let("a", e) for e in unflatten(c, inner))
-        at = (*place, j, *rest)
-        target, inside = w.indexed(indices, at, concrete(node.shape)[axis], None, node)
-        mine = k.both(k.compare("ge", target, low), k.compare("lt", target, high))
-        with w.when(k.both(inside, mine) or inside):
-            offset = flat((*place, target, *rest), concrete(node.shape))
-            w.write(k.Accumulate(output, offset, "add", w.value(values, at)))
+    @contextmanager
+    def _place(self, part: _Part, at: Index, ranged: bool) -> Iterator[k.Expr]:
+        """The place that an index names, in a branch that is taken if it is the part's."""
+        place, mine = self.w.indexed(self.index, at, self.size, None, self.node)
+        if ranged:
+            # What is inside of the range is inside of the axis.
+            low, high = k.compare("ge", place, part.low), k.compare("lt", place, part.high)
+            mine = k.both(low, high) or mine
+        with self.w.when(mine):
+            yield place
+
+    def _combine(self, part: _Part, place: k.Expr, j: k.Expr, column: k.Expr) -> None:
+        """One value, or a vector of values of different columns, to its place."""
+        mode = self.node.attrs.mode
+        offset = self._offset(part, place, column)
+        value = self.w.value(self.values, (part.row, j, column))
+        if mode == "set":
+            self.w.write(k.Store(self.output, offset, value))
+        else:
+            self.w.write(k.Accumulate(self.output, offset, mode, value))
