@@ -41,6 +41,7 @@ def test_zeros_and_nans_are_told_apart_by_their_bits() -> None:
 
 
 def test_unused_nodes_are_forgotten() -> None:
+    gc.collect()
     before = len(g._interned)
     nodes = [X * (7000 + i) for i in range(50)]
     assert len(g._interned) >= before + 100

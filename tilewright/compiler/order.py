@@ -76,24 +76,28 @@ def place(intervals: Sequence[Interval]) -> tuple[list[int], int]:
     The largest are placed first, each in the smallest gap that holds it, at multiples of 64 bytes.
     """
     offsets = [0] * len(intervals)
-    placed = np.zeros((len(intervals), 4), np.int64)  # first and last epoch, first and last byte
-    order = sorted(range(len(intervals)), key=lambda i: (-intervals[i].nbytes, i))
-    for count, i in enumerate(order):
+    # First and last epoch, first and last byte of what is placed, in the order of first bytes.
+    placed = np.empty((4, 0), np.int64)
+    for i in sorted(range(len(intervals)), key=lambda i: (-intervals[i].nbytes, i)):
         interval = intervals[i]
         size = -(-interval.nbytes // ALIGNMENT) * ALIGNMENT
-        before = placed[:count]
-        together = before[(before[:, 0] <= interval.last) & (before[:, 1] >= interval.first)]
-        offsets[i] = best_gap(sorted(map(tuple, together[:, 2:].tolist())), size)
-        placed[count] = interval.first, interval.last, offsets[i], offsets[i] + size
-    return offsets, int(placed[:, 3].max(initial=0))
+        first, last, start, stop = placed
+        together = (first <= interval.last) & (last >= interval.first)
+        offset = offsets[i] = best_gap(start[together], stop[together], size)
+        here = int(np.searchsorted(start, offset))
+        placed = np.insert(
+            placed, here, (interval.first, interval.last, offset, offset + size), axis=1)
+    return offsets, int(placed[3].max(initial=0))
 
 
-def best_gap(taken: Sequence[tuple[int, int]], size: int) -> int:
-    """The start of the smallest gap between ``taken`` (start, stop) blocks, sorted, that fits."""
-    best, best_size, end = -1, -1, 0
-    for start, stop in taken:
-        gap = start - end
-        if gap >= size and (best < 0 or gap < best_size):
-            best, best_size = end, gap
-        end = max(end, stop)
-    return end if best < 0 else best
+def best_gap(starts: np.ndarray, stops: np.ndarray, size: int) -> int:
+    """The start of the smallest gap between blocks, in the order of their starts, that fits."""
+    if not len(starts):
+        return 0
+    ends = np.maximum.accumulate(stops)
+    before = np.concatenate(([0], ends[:-1]))
+    gaps = starts - before
+    fitting = np.flatnonzero(gaps >= size)
+    if not len(fitting):
+        return int(ends[-1])
+    return int(before[fitting[np.argmin(gaps[fitting])]])

@@ -7,7 +7,7 @@ equality and every builder eliminates common subexpressions for free.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,8 +85,11 @@ class Node:
         self, op: Op, inputs: tuple[Node, ...], attrs: Attrs, type: TensorType,
         loc: Location | None,
     ) -> None:
-        for name, value in zip(self.__slots__, (op, inputs, attrs, type, loc), strict=False):
-            object.__setattr__(self, name, value)
+        set_op(self, op)
+        set_inputs(self, inputs)
+        set_attrs(self, attrs)
+        set_type(self, type)
+        set_loc(self, loc)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("nodes are frozen")
@@ -154,6 +157,11 @@ class Node:
     def __invert__(self) -> Node:
         return apply("not", self)
 
+
+# A node is frozen, and there are many: their fields are set past ``__setattr__``, and quickly.
+set_op, set_inputs, set_attrs, set_type, set_loc = (
+    getattr(Node, name).__set__ for name in ("op", "inputs", "attrs", "type", "loc")
+)
 
 Operand = Node | int | float | bool
 
@@ -253,25 +261,29 @@ class Graph:
         return Graph(self.inputs, tuple(outputs), self.name)
 
 
-def topological(outputs: Iterable[Node], first: Iterable[Node] = ()) -> list[Node]:
-    """The nodes that ``outputs`` depend on, every one after its inputs, in a stable order."""
-    order: dict[int, Node] = {id(n): n for n in first}
+def topological(
+    outputs: Iterable[Node], first: Iterable[Node] = (),
+    leaf: Callable[[Node], bool] | None = None,
+) -> list[Node]:
+    """The nodes that ``outputs`` depend on, every one after its inputs, in a stable order.
+
+    Nothing below a ``leaf`` is looked at, and it is left out itself.
+    """
+    order: dict[Node, None] = dict.fromkeys(first)
+    left_out: set[Node] = set()
     for root in outputs:
-        stack: list[tuple[Node, Iterator[Node]]] = []
-        if id(root) not in order:
-            stack.append((root, iter(root.inputs)))
-        open_ids = {id(root)}
+        stack = [root]
         while stack:
-            node, rest = stack[-1]
-            for child in rest:
-                if id(child) not in order and id(child) not in open_ids:
-                    open_ids.add(id(child))
-                    stack.append((child, iter(child.inputs)))
-                    break
-            else:
+            node = stack[-1]
+            if node in order or node in left_out:
                 stack.pop()
-                order[id(node)] = node
-    return list(order.values())
+            elif leaf is not None and leaf(node):
+                left_out.add(stack.pop())
+            elif waiting := [n for n in node.inputs if n not in order and n not in left_out]:
+                stack += reversed(waiting)
+            else:
+                order[stack.pop()] = None
+    return list(order)
 
 
 def substitute(outputs: Sequence[Node], mapping: Mapping[Node, Node]) -> tuple[Node, ...]:
@@ -291,11 +303,11 @@ def transform(
     mapping: Mapping[Node, Node] | None = None,
 ) -> tuple[Node, ...]:
     """Rebuild bottom-up: ``rule(node, new inputs)`` gives each node's replacement."""
-    done: dict[int, Node] = {id(k): v for k, v in (mapping or {}).items()}
+    done: dict[Node, Node] = dict(mapping or {})
     for node in topological(outputs):
-        if id(node) not in done:
-            done[id(node)] = rule(node, tuple(done[id(n)] for n in node.inputs))
-    return tuple(done[id(n)] for n in outputs)
+        if node not in done:
+            done[node] = rule(node, tuple([done[n] for n in node.inputs]))
+    return tuple([done[n] for n in outputs])
 
 
 def users(graph: Graph) -> dict[Node, list[Node]]:

@@ -136,8 +136,10 @@ def build(plan: Plan, target: Target) -> NativeProgram:
     worker: Worker[bytes] = Worker()
     with worker:
         assembler = Assembler(target, worker)
+        seen: dict[int, Emitted] = {}
         for launch in plan.launches:
-            e = emitted(launch.kernel, target)
+            e = seen.get(id(launch.kernel)) or emitted(launch.kernel, target)
+            seen[id(launch.kernel)] = e
             order.append(e)
             if e.name in kernels:
                 continue

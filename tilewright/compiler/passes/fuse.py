@@ -10,16 +10,10 @@ read, or, if that would repeat costly work, stored by a pointwise group.
 
 from __future__ import annotations
 
-from graphlib import CycleError, TopologicalSorter
-
-from tilewright.compiler.schedules.cluster import (
-    Cluster,
-    ancestors,
-    clusters_of,
-    is_anchor,
-)
+from tilewright.compiler.schedules.cluster import Anchors, Cluster, clusters_of, is_anchor
 from tilewright.compiler.schedules.group import Group
 from tilewright.compiler.target import Target
+from tilewright.compiler.topology import Cycles, ordered
 from tilewright.ir.graph import Graph, Node, users
 
 CHEAP_FLOPS = 4
@@ -35,12 +29,25 @@ def fuse(graph: Graph, target: Target | None = None) -> list[Group]:
     while True:
         try:
             return _Fusion(graph, apart).groups()
-        except CycleError as error:
+        except Cycles as error:
             # Something that is stored stands between two reductions of one kernel: they part.
-            cycle = {a for c in error.args[1] if len(c.anchors) > 1 for a in c.anchors}
+            cycle = {a for c in error.members if len(c.anchors) > 1 for a in c.anchors}
             if cycle <= apart:
                 raise
             apart |= cycle
+
+
+def _in_order(anchors: Anchors, apart: frozenset[Node]) -> list[Cluster]:
+    """The clusters of reductions, those after others that rest on them."""
+    clusters = clusters_of(anchors, apart)
+    of = {a: c for c in clusters for a in c.anchors}
+    before = {}
+    for c in clusters:
+        near = 0
+        for a in c.anchors:
+            near |= anchors.near[a]
+        before[c] = [of[a] for a in anchors.members(near & ~c.mask)]
+    return ordered(before)
 
 
 class _Fusion:
@@ -51,11 +58,8 @@ class _Fusion:
         self.nodes = graph.nodes()
         self.users = users(graph)
         self.uses = {n: len(u) for n, u in self.users.items()}
-        self.ancestors = ancestors(self.nodes)
-        self.position = {n: i for i, n in enumerate(self.nodes)}
         self.outputs = set(graph.outputs)
-        self.clusters = self._ordered(
-            clusters_of(self.nodes, self.ancestors, self.position, apart))
+        self.clusters = _in_order(Anchors(self.nodes), apart)
         self.rank = {c: i for i, c in enumerate(self.clusters)}
         self.home: dict[Node, Cluster | None] = {}
         self.after: set[Node] = set()
@@ -63,17 +67,6 @@ class _Fusion:
         self.alias = self._aliases()
         self.stored: set[Node] = set()
         self._choose_stored()
-
-    def _ordered(self, clusters: list[Cluster]) -> list[Cluster]:
-        of = {a: c for c in clusters for a in c.anchors}
-        sorter: TopologicalSorter[Cluster] = TopologicalSorter()
-        for c in clusters:
-            before = {
-                of[x] for a in c.anchors for x in of
-                if self.ancestors[a] >> self.position[x] & 1 and of[x] is not c
-            }
-            sorter.add(c, *before)
-        return list(sorter.static_order())
 
     # --- where nodes can be computed ----------------------------------------------------
 
@@ -220,7 +213,7 @@ def _merged(groups: list[Group]) -> list[Group]:
         members = set(g.members(writers[g]))
         reads = {g.homes.get(n, n) for m in members for n in m.inputs if n not in members}
         before[g] = {maker[n] for n in reads if n in maker and maker[n] is not g}
-    for g in TopologicalSorter(before).static_order():
+    for g in ordered(before):
         level[g] = 1 + max((level[b] for b in before[g]), default=0)
     result: list[Group] = []
     pointwise: dict[object, Group] = {}

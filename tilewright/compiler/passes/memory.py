@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -35,6 +35,8 @@ class Copy:
 
 
 Home: TypeAlias = "Node | Workspace | Copy"
+Free: TypeAlias = dict[TensorType, dict[int, None]]
+"""Numbers of donated inputs that nothing has taken over, in order, by their type."""
 
 
 def memory(
@@ -127,15 +129,17 @@ class _Program:
 
     def give_results_homes(self) -> None:
         """Each result gets a buffer of its own; inputs and constants are copied by whoever runs."""
+        taken: set[Home] = set()
         for node in self.graph.outputs:
             home = self.source(node)
             ours = home not in self.slots
             if ours and home not in self.written and node.type.size:
                 raise ValueError(f"no kernel wrote the result {node}")
-            if (home in self.results and ours) or (not ours and home is not node):
+            if (home in taken and ours) or (not ours and home is not node):
                 copy = Copy(node.type)
                 self.launches.append(self.copy(home, copy))
                 home = copy
+            taken.add(home)
             self.results.append(home)
 
     def copy(self, home: Home, copy: Copy) -> _Launch:
@@ -154,38 +158,67 @@ class _Program:
     def donate(self, donated: tuple[int, ...], updates: Mapping[int, int]) -> None:
         """Results take over the memory of donated inputs that nothing reads any more."""
         self.donated = [None] * len(self.results)
-        free = dict.fromkeys(k for k in donated if k not in updates.values())
+        free: Free = {}
+        own = set(updates.values())
+        for k in donated:
+            if k not in own:
+                free.setdefault(self.graph.inputs[k].type, {})[k] = None
         for r, home in enumerate(self.results):
-            slot = self.slots.get(home)
-            if slot is not None and slot.kind == "input":
-                if slot.index in free:
-                    self.donated[r] = slot.index
-                free.pop(slot.index, None)
-        for in_place in (True, False):
-            for r, home in enumerate(self.results):
-                if self.donated[r] is None and home in self.written and home not in self.slots:
-                    own = [updates[r]] if r in updates else list(free)
-                    self.take_over(r, home, own, in_place)
-                    if (taken := self.donated[r]) is not None:
-                        free.pop(taken, None)
+            if (taken := self.input_number(home)) is not None and self.is_free(taken, free):
+                self.give_input(r, taken, free)
+        wanting = [r for r, home in enumerate(self.results)
+                   if home in self.written and home not in self.slots]
+        for r in wanting:
+            self.update_input(r, free, updates.get(r))
+        for r in wanting:
+            if self.results[r] not in self.slots:
+                self.take_over(r, free, updates.get(r))
         for r, home in enumerate(self.results):
             if home not in self.slots:
                 self.slots[home] = Slot("output", len(self.outputs))
                 self.outputs.append(self.graph.outputs[r].type)
 
-    def take_over(self, r: int, home: Home, free: list[int], in_place: bool) -> None:
-        """Let result ``r`` live in a ``free`` input that has its type and is done with."""
+    def input_number(self, home: Home) -> int | None:
+        """The number of the input in whose memory ``home`` lives."""
+        slot = self.slots.get(home)
+        return slot.index if slot is not None and slot.kind == "input" else None
+
+    def is_free(self, k: int, free: Free) -> bool:
+        """Whether input ``k`` is donated and nothing has taken it over."""
+        return k in free.get(self.graph.inputs[k].type, ())
+
+    def update_input(self, r: int, free: Free, own: int | None) -> None:
+        """Let result ``r`` overwrite an input that its kernel is the last to read.
+
+        It may be one that is ``free``, or only its ``own``.
+        """
+        home = self.results[r]
         first = self.written[home]
-        for k in free:
+        launch = self.launches[first]
+        sources = [launch.args[s] for out, s in launch.lowered.inplace if launch.args[out] is home]
+        read = {k for source in sources if (k := self.input_number(source)) is not None}
+        for k in sorted(read):
             node = self.graph.inputs[k]
-            last = max(self.uses.get(node, [-1]))
-            if node.type != self.graph.outputs[r].type or last > first:
-                continue
-            if (last == first) != in_place or (in_place and not self.share(first, home, node)):
-                continue
-            self.slots[home] = Slot("input", k)
-            self.donated[r] = k
-            return
+            allowed = k == own if own is not None else self.is_free(k, free)
+            last = self.uses[node][-1] == first and node.type == self.graph.outputs[r].type
+            if allowed and last and self.share(first, home, node):
+                self.give_input(r, k, free)
+                return
+
+    def take_over(self, r: int, free: Free, own: int | None) -> None:
+        """Let result ``r`` live in an input of its type that was read before."""
+        first, type = self.written[self.results[r]], self.graph.outputs[r].type
+        for k in free.get(type, ()) if own is None else [own]:
+            node = self.graph.inputs[k]
+            if node.type == type and self.uses.get(node, [-1])[-1] < first:
+                self.give_input(r, k, free)
+                return
+
+    def give_input(self, r: int, k: int, free: Free) -> None:
+        """Put result ``r`` into the memory of input ``k``."""
+        self.slots[self.results[r]] = Slot("input", k)
+        self.donated[r] = k
+        free.get(self.graph.inputs[k].type, {}).pop(k, None)
 
     def share(self, number: int, written: Home, read: Home) -> bool:
         """Let a launch update ``read`` in place to ``written``; False if it cannot."""
@@ -210,9 +243,9 @@ class _Program:
                 if written in self.slots or read in self.slots or read in self.merged:
                     continue
                 begins, _ = self.when[number]
-                earlier = [u for u in self.uses[read] if u != number]
-                if max(self.uses[read]) != number or self.uses[written][0] != number:
+                if self.uses[read][-1] != number or self.uses[written][0] != number:
                     continue
+                earlier = [u for u in self.uses[read] if u != number]
                 # Sharing with a launch that may still be running would cost a meeting.
                 if any(self.when[u][1] >= begins for u in earlier):
                     continue
@@ -240,12 +273,10 @@ class _Program:
 
     def plan(self) -> Plan:
         """The finished plan; equal kernels become one object."""
-        codes: dict[CheckInfo, int] = {}
-        kernels: dict[str, Kernel] = {}
+        finish = _Finish()
         launches, steps = [], []
         for launch in self.launches:
-            kernel, args = _finish(launch, codes)
-            kernel = kernels.setdefault(kernel.name, kernel)
+            kernel, args = finish(launch)
             slots = tuple(self.slots[home] for home in args)
             touched = zip(kernel.params, args, slots, strict=True)
             steps.append(Step(tuple(_access(*t) for t in touched), has_barrier(kernel)))
@@ -260,7 +291,7 @@ class _Program:
                 for (kernel, slots, lowered), wait in zip(launches, waits, strict=True)
             ),
             arena=self.arena, donated=tuple(self.donated),
-            checks={code: info for info, code in codes.items()},
+            checks={code: info for info, code in finish.codes.items()},
             values={slot: home for home, slot in self.slots.items() if isinstance(home, Node)},
         )
 
@@ -275,28 +306,49 @@ def _access(param: Buffer, home: Home, slot: Slot) -> Access:
     return Access(slot, 0, 1, param.access != "in")
 
 
-def _finish(launch: _Launch, codes: dict[CheckInfo, int]) -> tuple[Kernel, list[Home]]:
-    """The kernel with the plan's check codes and one parameter for each pair that shares memory."""
-    lowered = launch.lowered
-    renumbered = {}
-    for code, info in lowered.checks.items():
-        renumbered[code] = codes.setdefault(info, len(codes) + 1)
-    params = lowered.kernel.params
-    buffers = {}
-    for out, source in launch.shared.items():
-        both = Buffer(params[out].name, params[out].dtype, params[out].size, access="inout")
-        buffers[params[out]] = buffers[params[source]] = both
-    kernel = canonical(rename(lowered.kernel, buffers, renumbered))
-    read = set(launch.shared.values())
-    # The merged parameter stands where the first of its two stood, as dict.fromkeys keeps it.
-    order: dict[Buffer, Home] = {}
-    for i, (param, home) in enumerate(zip(params, launch.args, strict=True)):
-        place_of = buffers.get(param, param)
-        if i not in read:
-            order[place_of] = home
-        else:
-            order.setdefault(place_of, home)
-    return kernel, [order[param] for param in kernel.params]
+class _Finish:
+    """Gives launches their kernels: with the plan's check codes, equal ones as one object, and one
+    parameter for each pair that shares memory.
+    """
+
+    def __init__(self) -> None:
+        self.codes: dict[CheckInfo, int] = {}
+        self.known: dict[Hashable, Kernel] = {}
+        self.equal: dict[str, Kernel] = {}
+
+    def __call__(self, launch: _Launch) -> tuple[Kernel, list[Home]]:
+        """The kernel of a launch, and the homes of its parameters."""
+        lowered = launch.lowered
+        params = lowered.kernel.params
+        buffers = {}
+        for out, source in launch.shared.items():
+            both = Buffer(params[out].name, params[out].dtype, params[out].size, access="inout")
+            buffers[params[out]] = buffers[params[source]] = both
+        kernel = self.kernel(lowered, buffers, tuple(launch.shared.items()))
+        read = set(launch.shared.values())
+        # The merged parameter stands where the first of its two stood, as dict.fromkeys keeps it.
+        order: dict[Buffer, Home] = {}
+        for i, (param, home) in enumerate(zip(params, launch.args, strict=True)):
+            place_of = buffers.get(param, param)
+            if i not in read:
+                order[place_of] = home
+            else:
+                order.setdefault(place_of, home)
+        return kernel, [order[param] for param in kernel.params]
+
+    def kernel(
+        self, lowered: LoweredKernel, buffers: Mapping[Buffer, Buffer], shared: Hashable
+    ) -> Kernel:
+        """The finished kernel; those with the same body are finished once."""
+        codes = {
+            code: self.codes.setdefault(info, len(self.codes) + 1)
+            for code, info in lowered.checks.items()
+        }
+        key = (id(lowered.kernel.body), lowered.kernel.params, shared, tuple(codes.items()))
+        if key not in self.known:
+            kernel = canonical(rename(lowered.kernel, buffers, codes))
+            self.known[key] = self.equal.setdefault(kernel.name, kernel)
+        return self.known[key]
 
 
 def copy_kernel(type: TensorType, target: Target) -> Kernel:

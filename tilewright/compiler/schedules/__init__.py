@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tilewright.compiler.lowered import LoweredKernel
+from tilewright.compiler.schedules.alike import lower_once
 from tilewright.compiler.schedules.columns import lower_columns
 from tilewright.compiler.schedules.contraction import lower_contraction
 from tilewright.compiler.schedules.full import lower_full
@@ -22,4 +23,9 @@ FAMILIES: dict[str, Callable[[Group, Target], LoweredKernel]] = {
 
 def lower(group: Group, target: Target) -> list[LoweredKernel]:
     """The kernels of a group, in order."""
+    return lower_once(group, target, lower_afresh)
+
+
+def lower_afresh(group: Group, target: Target) -> list[LoweredKernel]:
+    """As :func:`lower`, whatever was lowered before."""
     return [FAMILIES[group.family](group, target)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from tilewright.compiler.schedules.group import Family
 from tilewright.ir.attrs import PutAttrs
@@ -13,7 +14,12 @@ from tilewright.ir.types import concrete
 Token = int | None
 """An axis of the iteration domain, or None for any other index."""
 
+Index: TypeAlias = tuple[Token, ...]
+
 MOST_ANCHORS = 8
+
+MOST_OPEN = 16
+"""Clusters of a domain that another reduction may still join."""
 
 SMALL_FULL = 1 << 15
 """Elements up to which a full reduction is one row for one thread."""
@@ -24,14 +30,75 @@ def is_anchor(node: Node) -> bool:
     return node.op.kind in ("reduce", "contract") or node.op.attrs is PutAttrs
 
 
+class Anchors:
+    """The anchors of a graph, numbered in order, and which of them every node rests on.
+
+    Sets of anchors are whole numbers with one bit per anchor.
+
+    above   all anchors that a node rests on
+    near    those that it reaches without passing through another anchor
+    """
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.nodes = [n for n in nodes if is_anchor(n)]
+        self.number = {n: i for i, n in enumerate(self.nodes)}
+        self.above: dict[Node, int] = {}
+        self.near: dict[Node, int] = {}
+        for node in nodes:
+            above = near = 0
+            for source in node.inputs:
+                above |= self.above[source]
+                number = self.number.get(source)
+                near |= self.near[source] if number is None else 1 << number
+            self.near[node] = near
+            self.above[node] = above | near
+
+    def members(self, bits: int) -> Iterator[Node]:
+        """The anchors of a set, first to last."""
+        while bits:
+            lowest = bits & -bits
+            yield self.nodes[lowest.bit_length() - 1]
+            bits ^= lowest
+
+
 @dataclass(eq=False)
 class Cluster:
-    """Anchors computed by one kernel over one domain."""
+    """Anchors computed by one kernel over one domain.
 
+    mask     the set of ``anchors``
+    below    the anchors up to number ``scanned`` that rest on them
+    held     (node, index) pairs that are known to be aligned
+    """
+
+    of: Anchors
     family: Family
     shape: tuple[int, ...]
     axes: tuple[int, ...]
     anchors: list[Node] = field(default_factory=list)
+    mask: int = 0
+    below: int = 0
+    scanned: int = 0
+    held: set[tuple[Node, tuple[Token, ...]]] = field(default_factory=set)
+
+    def add(self, anchor: Node) -> None:
+        """Compute this anchor as well."""
+        number = self.of.number[anchor]
+        if not self.anchors:
+            self.scanned = number
+        self.anchors.append(anchor)
+        self.mask |= 1 << number
+
+    def between(self, node: Node) -> bool:
+        """Whether another anchor rests on this cluster and ``node``, a later anchor, on that one.
+
+        To be asked of anchors in their order.
+        """
+        above, number = self.of.above, self.of.number[node]
+        for i in range(self.scanned, number):
+            if above[self.of.nodes[i]] & self.mask:
+                self.below |= 1 << i
+        self.scanned = number
+        return bool(above[node] & self.below & ~self.mask)
 
     @property
     def kept(self) -> list[int]:
@@ -43,66 +110,71 @@ class Cluster:
         if node.op.kind not in ("elementwise", "view") and node.op.name != "take_along":
             return False
         shape = concrete(node.shape)
-        tokens: list[Token] = list(range(len(shape)))
+        tokens: Index = tuple(range(len(shape)))
         if self.family == "contraction":
             same = shape == self.shape and node.op.kind == "elementwise"
-            return same and aligned(node, tokens, self)
-        if self.family == "rows" and shape == self.shape and aligned(node, tokens, self):
+            return same and self.aligned(node, tokens)
+        if self.family == "rows" and shape == self.shape and self.aligned(node, tokens):
             return True
         if self.family in ("rows", "columns", "full"):
             sizes = [self.shape[i] for i in self.kept]
             if [d for d in shape if d != 1] != sizes:
                 return False
             kept = iter(self.kept)
-            return aligned(node, [None if d == 1 else next(kept) for d in shape], self)
+            return self.aligned(node, tuple(None if d == 1 else next(kept) for d in shape))
         return False
 
-
-def aligned(node: Node, index: Sequence[Token], cluster: Cluster) -> bool:
-    """Whether ``node`` at ``index`` rests on the anchors only where the kernel holds them."""
-    if node in cluster.anchors:
-        at = [t for t, d in zip(index, concrete(node.shape), strict=True) if d != 1]
-        own = cluster.kept if cluster.family != "contraction" else [
-            i for i, d in enumerate(cluster.shape) if d != 1]
-        return at == own
-    if node.op.kind == "source" or is_anchor(node):
+    def aligned(self, node: Node, index: Index) -> bool:
+        """Whether ``node`` at ``index`` rests on the anchors only where the kernel holds them."""
+        fresh = {(node, index)}
+        stack = [(node, index)]
+        while stack:
+            node, index = stack.pop()
+            number = self.of.number.get(node)
+            if number is not None:
+                if self.mask >> number & 1 and not self.holds(node, index):
+                    return False
+            elif self.of.near[node] & self.mask:
+                more = [p for p in operands(node, index) if p not in fresh and p not in self.held]
+                fresh.update(more)
+                stack += more
+        self.held |= fresh
         return True
+
+    def holds(self, anchor: Node, index: Index) -> bool:
+        """Whether the kernel has the anchor's element at ``index``."""
+        at = [t for t, d in zip(index, concrete(anchor.shape), strict=True) if d != 1]
+        if self.family == "contraction":
+            return at == [i for i, d in enumerate(self.shape) if d != 1]
+        return at == self.kept
+
+
+def operands(node: Node, index: Index) -> list[tuple[Node, Index]]:
+    """The inputs of a node that is no anchor, each where it is read for the element at ``index``.
+
+    A token is None where that place does not follow the domain.
+    """
     name, attrs = node.op.name, node.attrs
     if node.op.kind == "elementwise":
-        return all(aligned(n, index, cluster) for n in node.inputs)
+        return [(n, index) for n in node.inputs]
+    source = node.inputs[0]
     if name == "broadcast":
-        at = [None if d == 1 else index[a]
-              for d, a in zip(node.inputs[0].shape, attrs.axes, strict=True)]
-        return aligned(node.inputs[0], at, cluster)
+        sizes = zip(source.shape, attrs.axes, strict=True)
+        return [(source, tuple(None if d == 1 else index[a] for d, a in sizes))]
     if name == "transpose":
         moved: list[Token] = [None] * len(index)
         for token, axis in zip(index, attrs.perm, strict=True):
             moved[axis] = token
-        return aligned(node.inputs[0], moved, cluster)
-    if name == "reshape":
-        source = node.inputs[0]
-        wide = [t for t, d in zip(index, node.shape, strict=True) if d != 1]
-        if [d for d in source.shape if d != 1] == [d for d in node.shape if d != 1]:
-            rest = iter(wide)
-            return aligned(source, [None if d == 1 else next(rest) for d in source.shape], cluster)
-        return aligned(source, [None] * len(source.shape), cluster)
+        return [(source, tuple(moved))]
+    if name == "reshape" and [d for d in source.shape if d != 1] == [
+        d for d in node.shape if d != 1
+    ]:
+        rest = iter([t for t, d in zip(index, node.shape, strict=True) if d != 1])
+        return [(source, tuple(None if d == 1 else next(rest) for d in source.shape))]
     if name == "take_along":
-        data: list[Token] = list(index)
-        data[attrs.axis] = None
-        return aligned(node.inputs[0], data, cluster) and aligned(node.inputs[1], index, cluster)
-    return all(aligned(n, [None] * len(n.shape), cluster) for n in node.inputs)
-
-
-def ancestors(nodes: Sequence[Node]) -> dict[Node, int]:
-    """For each node, in order, a bit set of the positions of all nodes that it rests on."""
-    position = {n: i for i, n in enumerate(nodes)}
-    result: dict[Node, int] = {}
-    for node in nodes:
-        bits = 0
-        for source in node.inputs:
-            bits |= result[source] | 1 << position[source]
-        result[node] = bits
-    return result
+        data = (*index[:attrs.axis], None, *index[attrs.axis + 1:])
+        return [(source, data), (node.inputs[1], index)]
+    return [(n, (None,) * len(n.shape)) for n in node.inputs]
 
 
 def _family(node: Node) -> tuple[Family, tuple[int, ...], tuple[int, ...]]:
@@ -119,51 +191,45 @@ def _family(node: Node) -> tuple[Family, tuple[int, ...], tuple[int, ...]]:
     return ("rows" if wide[-1] in axes else "columns"), shape, axes
 
 
-def clusters_of(
-    nodes: Sequence[Node], above: dict[Node, int], position: dict[Node, int],
-    apart: frozenset[Node] = frozenset(),
-) -> list[Cluster]:
+def clusters_of(anchors: Anchors, apart: frozenset[Node] = frozenset()) -> list[Cluster]:
     """Reductions of one domain together, where no other anchor stands between them.
 
-    Those in ``apart`` stay alone.
+    Those in ``apart`` stay alone. Only the latest few clusters of a domain are looked at.
     """
     result: list[Cluster] = []
-    anchors = [n for n in nodes if is_anchor(n)]
-    for node in anchors:
+    open_clusters: dict[object, list[Cluster]] = {}
+    for node in anchors.nodes:
         family, shape, axes = _family(node)
-        for cluster in [] if node in apart else reversed(result):
-            if _joins(node, family, shape, axes, cluster, anchors, above, position, apart):
-                cluster.anchors.append(node)
+        key = family if family == "full" else (family, shape, axes)
+        alone = node in apart or family in ("contraction", "scatter")
+        candidates = [] if alone else open_clusters.setdefault(key, [])
+        for cluster in reversed(candidates[-MOST_OPEN:]):
+            if _joins(node, cluster):
+                cluster.add(node)
                 break
         else:
-            result.append(Cluster(family, shape, axes, [node]))
+            cluster = Cluster(anchors, family, shape, axes)
+            cluster.add(node)
+            candidates.append(cluster)
+            result.append(cluster)
     return result
 
 
-def _joins(
-    node: Node, family: Family, shape: tuple[int, ...], axes: tuple[int, ...], cluster: Cluster,
-    anchors: Sequence[Node], above: dict[Node, int], position: dict[Node, int],
-    apart: frozenset[Node],
-) -> bool:
-    if family != cluster.family or family in ("contraction", "scatter"):
+def _joins(node: Node, cluster: Cluster) -> bool:
+    """Whether ``cluster``, of the family and, unless that is 'full', the domain of ``node``, can
+    compute it as well.
+    """
+    if len(cluster.anchors) >= MOST_ANCHORS:
         return False
-    if len(cluster.anchors) >= MOST_ANCHORS or cluster.anchors[0] in apart:
+    rests = cluster.of.above[node] & cluster.mask
+    if rests and cluster.family != "rows":
         return False
-    if family != "full" and (shape, axes) != (cluster.shape, cluster.axes):
+    shape = concrete(node.inputs[0].shape)
+    if cluster.family == "full" and shape != cluster.shape and not _shares_operand(node, cluster):
         return False
-    rests = [a for a in cluster.anchors if above[node] >> position[a] & 1]
-    if rests and family != "rows":
+    if cluster.between(node):
         return False
-    if family == "full" and shape != cluster.shape and not _shares_operand(node, cluster):
-        return False
-    for other in anchors:
-        if other in cluster.anchors or not above[node] >> position[other] & 1:
-            continue
-        if any(above[other] >> position[a] & 1 for a in cluster.anchors):
-            return False
-    if not rests:
-        return True
-    return aligned(node.inputs[0], list(range(len(shape))), cluster)
+    return not rests or cluster.aligned(node.inputs[0], tuple(range(len(shape))))
 
 
 def _shares_operand(node: Node, cluster: Cluster) -> bool:

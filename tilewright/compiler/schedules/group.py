@@ -47,16 +47,7 @@ class Group:
     def members(self, w: Writer) -> list[Node]:
         """What the kernel computes: its stored values and anchors down to what it loads."""
         roots = [value for value, _ in self.stores] + self.anchors
-        leaves = {n for n in topological(roots) if w.is_leaf(n)}
-        seen: dict[Node, None] = {}
-        stack = list(roots)
-        while stack:
-            node = stack.pop()
-            if node in seen or node in leaves:
-                continue
-            seen[node] = None
-            stack.extend(node.inputs)
-        return [n for n in topological(roots) if n in seen]
+        return topological(roots, leaf=w.is_leaf)
 
 
 def finish(
