@@ -31,6 +31,7 @@ from tilewright.ir.build import (
     take,
     take_along,
     transpose,
+    window,
 )
 from tilewright.ir.graph import Graph, Node, apply, full, input_node, make
 from tilewright.ir.types import (
@@ -233,7 +234,8 @@ class Maker:
         x = self.node()
         assert x is not None
         rank, shape, bound = x.type.rank, x.shape, self.bounds[x]
-        kind = self.pick("reshape", "transpose", "broadcast", "slice", "flip", "pad", "concat")
+        kind = self.pick(
+            "reshape", "transpose", "broadcast", "slice", "flip", "pad", "concat", "window")
         if kind == "reshape":
             self.add(reshape(x, self.factors(x.type.size)), bound)
         elif kind == "transpose":
@@ -253,11 +255,21 @@ class Maker:
         elif kind == "pad" and x.type.size <= MOST_ELEMENTS // 4 and rank:
             low, high, gap = ([self.pick(0, 0, 1, 2) for _ in shape] for _ in range(3))
             self.add(pad(x, low, high, gap, self.pick(0, 1)), Bound(bound.limit + 1, bound.exact))
+        elif kind == "window" and 0 < rank < 4:
+            self.windows(x)
         elif kind == "concat" and rank and x.type.size <= MOST_ELEMENTS // 2:
             y, axis = self.partner(x), self.draw(st.integers(0, rank - 1))
             other = self.bounds[y]
             both = Bound(max(bound.limit, other.limit), bound.exact and other.exact)
             self.add(concat([x, y], axis), both)
+
+    def windows(self, x: Node) -> None:
+        """Windows along one or two axes."""
+        axes = sorted(self.draw(st.sets(st.integers(0, x.type.rank - 1), min_size=1, max_size=2)))
+        sizes, steps, apart = ([self.pick(*few) for _ in axes] for few in (
+            (1, 2, 3, 5), (1, 1, 2, 3), (1, 1, 2)))
+        if x.type.size * math.prod(sizes) <= 4 * MOST_ELEMENTS:
+            self.add(window(x, axes, sizes, steps, apart), self.bounds[x])
 
     def factors(self, size: int) -> tuple[int, ...]:
         """A shape of this many elements."""

@@ -110,7 +110,8 @@ def draw_reduce(draw: Any, nodes: list[Node], x: Node) -> Node | None:
 
 def draw_view(draw: Any, nodes: list[Node], x: Node) -> Node:
     rank, shape = x.type.rank, x.shape
-    kind = draw(st.sampled_from(["reshape", "transpose", "broadcast", "slice", "flip", "pad"]))
+    kind = draw(st.sampled_from(
+        ["reshape", "transpose", "broadcast", "slice", "flip", "pad", "window"]))
     if kind == "reshape":
         return make(kind, (x,), a.ReshapeAttrs((1, x.type.size)))
     if kind == "transpose":
@@ -122,6 +123,9 @@ def draw_view(draw: Any, nodes: list[Node], x: Node) -> Node:
         return make(kind, (x,), a.SliceAttrs(starts, shape, (2,) * rank))
     if kind == "flip":
         return make(kind, (x,), a.FlipAttrs(tuple(range(rank))))
+    if kind == "window":
+        axes = tuple(range(rank))
+        return make(kind, (x,), a.WindowAttrs(axes, (2,) * rank, (1,) * rank, (2,) * rank))
     value = full(x.type.with_shape(()), draw(numbers))
     return make(kind, (x, value), a.PadAttrs((1,) * rank, (0,) * rank, (2,) * rank))
 

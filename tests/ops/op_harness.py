@@ -31,6 +31,7 @@ from tilewright.ir.attrs import (
     ReshapeAttrs,
     SliceAttrs,
     TransposeAttrs,
+    WindowAttrs,
 )
 from tilewright.ir.expansions import expand_all
 from tilewright.ir.graph import OPS, Graph, Node, Op, input_node, make
@@ -319,6 +320,17 @@ STRUCTURED: dict[str, list[tuple[Any, tuple[tuple[int, ...], ...]]]] = {
     "pad": [
         (_pad((1, 2, 0)), ((5,), ())), (_pad((0, 1, 2), (3, 0, 1)), ((3, 4), ())),
         (_pad((2, 1, 1)), ((0,), ())), (_pad((0, 0, 0), (0, 0, 1)), ((2, 9), ())),
+    ],
+    "window": [
+        (WindowAttrs((0,), (3,), (1,), (1,)), ((9,),)),
+        (WindowAttrs((1,), (3,), (2,), (1,)), ((2, 40),)),
+        (WindowAttrs((0, 1), (3, 2), (1, 2), (2, 3)), ((7, 19, 2),)),
+        (WindowAttrs((1, 2), (2, 3), (2, 1), (1, 1)), ((2, 5, 20),)),
+        (WindowAttrs((0,), (4,), (4,), (1,)), ((13, 3),)),
+        (WindowAttrs((0,), (2,), (3,), (1,)), ((11,),)),
+        (WindowAttrs((1,), (9,), (1,), (1,)), ((2, 20),)),
+        (WindowAttrs((1,), (5,), (1,), (1,)), ((3, 4),)),
+        (WindowAttrs((), (), (), ()), ((3, 4),)),
     ],
     "concat": [
         (ConcatAttrs(0), ((3,), (4,))), (ConcatAttrs(1), ((2, 3), (2, 0), (2, 17))),

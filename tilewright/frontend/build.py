@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -21,11 +20,10 @@ from tilewright.ir.attrs import (
     ReshapeAttrs,
 )
 from tilewright.ir.graph import (
-    CONSTANTS,
     NO_ATTRS,
     Attrs,
-    ConstAttrs,
     Node,
+    captured,
     full,
     full_value,
     make,
@@ -131,20 +129,7 @@ def stack_nodes(rows: Sequence[Node]) -> Node:
 
 def capture(array: np.ndarray, dtype: DType) -> Node:
     """A constant of a snapshot of this array; one value everywhere becomes a ``full`` node."""
-    plain = np.ascontiguousarray(array, dtype.numpy).reshape(array.shape)
-    type = TensorType(dtype, array.shape)
-    if plain.size == 0:
-        return full(type, 0, here())
-    raw = plain.reshape(-1).view(np.uint8).reshape(plain.size, -1)
-    if (raw[-1] == raw[0]).all() and (raw == raw[0]).all():
-        return full(type, plain.reshape(-1)[0], here())
-    # The type belongs to the digest: arrays of several types may have the same bytes.
-    digest = hashlib.blake2b(repr(type).encode() + raw.tobytes(), digest_size=16).hexdigest()
-    if digest not in CONSTANTS:
-        kept = plain.copy()
-        kept.setflags(write=False)
-        CONSTANTS[digest] = kept
-    return emit("const", (), ConstAttrs(digest), type)
+    return captured(array, TensorType(dtype, array.shape), here())
 
 
 def scalar(dtype: DType, value: Any, shape: Shape = ()) -> Node:

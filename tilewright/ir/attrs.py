@@ -78,6 +78,21 @@ class PadAttrs(Attrs):
 
 
 @dataclass(frozen=True)
+class WindowAttrs(Attrs):
+    """window: what a window of ``sizes`` elements, ``dilations`` apart, sees along ``axes``.
+
+    A windowed axis of n elements becomes one of max(0, (n - dilation * (size - 1) - 1) // stride
+    + 1) windows; behind all axes of the operand, one of ``size`` taps per windowed axis follows.
+    Tap j of window i is the operand's element i * stride + j * dilation.
+    """
+
+    axes: tuple[int, ...]
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class ConcatAttrs(Attrs):
     """concat: the axis along which the operands stand one after another."""
 

@@ -19,6 +19,7 @@ from tilewright.ir.attrs import (
     ReshapeAttrs,
     SliceAttrs,
     TransposeAttrs,
+    WindowAttrs,
 )
 from tilewright.ir.graph import Node, Operand, apply, full, make
 from tilewright.ir.types import DType, Shape, TensorType, bool_, i32, i64
@@ -125,6 +126,17 @@ def put(x: Node, index: Node, values: Node, axis: int, mode: Mode) -> Node:
 def put_along(x: Node, index: Node, values: Node, axis: int, mode: Mode) -> Node:
     """``x`` with ``values`` brought to the places that :func:`take_along` reads."""
     return make("put_along", (x, index, values), PutAttrs(axis, mode))
+
+
+def window(
+    x: Node, axes: Sequence[int], sizes: Sequence[int], strides: Sequence[int],
+    dilations: Sequence[int],
+) -> Node:
+    """Sliding windows along ``axes``; their taps are new axes behind the others."""
+    if not axes:
+        return x
+    attrs = WindowAttrs(tuple(axes), tuple(sizes), tuple(strides), tuple(dilations))
+    return make("window", (x,), attrs)
 
 
 def concat(parts: Sequence[Node], axis: int) -> Node:

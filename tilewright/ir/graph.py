@@ -6,6 +6,7 @@ equality and every builder eliminates common subexpressions for free.
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -228,6 +229,23 @@ CONSTANTS: dict[str, np.ndarray] = {}
 def input_node(name: str, type: TensorType, level: int = 0, loc: Location | None = None) -> Node:
     """A graph parameter."""
     return make("input", (), InputAttrs(name, level), loc, type)
+
+
+def captured(array: np.ndarray, type: TensorType, loc: Location | None = None) -> Node:
+    """A constant of a snapshot of this array; one value everywhere becomes a ``full`` node."""
+    plain = np.ascontiguousarray(array, type.dtype.numpy).reshape(array.shape)
+    if plain.size == 0:
+        return full(type, 0, loc)
+    raw = plain.reshape(-1).view(np.uint8).reshape(plain.size, -1)
+    if (raw[-1] == raw[0]).all() and (raw == raw[0]).all():
+        return full(type, plain.reshape(-1)[0], loc)
+    # The type belongs to the digest: arrays of several types may have the same bytes.
+    digest = hashlib.blake2b(repr(type).encode() + raw.tobytes(), digest_size=16).hexdigest()
+    if digest not in CONSTANTS:
+        kept = plain.copy()
+        kept.setflags(write=False)
+        CONSTANTS[digest] = kept
+    return make("const", (), ConstAttrs(digest), loc, type)
 
 
 def full(type: TensorType, value: Any, loc: Location | None = None) -> Node:

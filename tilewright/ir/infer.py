@@ -23,6 +23,7 @@ from tilewright.ir.attrs import (
     ReshapeAttrs,
     SliceAttrs,
     TransposeAttrs,
+    WindowAttrs,
 )
 from tilewright.ir.types import (
     FLOATS,
@@ -166,6 +167,25 @@ def infer_pad(attrs: PadAttrs, x: TensorType, value: TensorType) -> TensorType:
             raise ValueError("pad: a width is negative")
         shape.append(low + d + max(0, d - 1) * gap + high)
     return x.with_shape(tuple(shape))
+
+
+def windows(size: int, taps: int, stride: int, dilation: int) -> int:
+    """How many windows there are along an axis of ``size`` elements."""
+    return max(0, (size - dilation * (taps - 1) - 1) // stride + 1)
+
+
+def infer_window(attrs: WindowAttrs, x: TensorType) -> TensorType:
+    check_axes("window", attrs.axes, x.rank)
+    if {len(attrs.sizes), len(attrs.strides), len(attrs.dilations)} != {len(attrs.axes)}:
+        raise ValueError("window: a size, stride or dilation per axis, no more and no fewer")
+    if min((*attrs.sizes, *attrs.strides, *attrs.dilations), default=1) < 1:
+        raise ValueError("window: a size, stride or dilation is below 1")
+    shape = list(concrete(x.shape))
+    for axis, taps, stride, dilation in zip(
+        attrs.axes, attrs.sizes, attrs.strides, attrs.dilations, strict=True
+    ):
+        shape[axis] = windows(shape[axis], taps, stride, dilation)
+    return x.with_shape((*shape, *attrs.sizes))
 
 
 def without(shape: Shape, axis: int) -> Shape:

@@ -160,6 +160,21 @@ def pad(attrs: Any, type: TensorType, x: Array, value: Array) -> Array:
     return result
 
 
+def window(attrs: Any, type: TensorType, x: Array) -> Array:
+    shape = concrete(type.shape)
+    taps = [np.arange(size) for size in attrs.sizes]
+    places = []
+    for axis in range(x.ndim):
+        line = np.arange(shape[axis])
+        column = line.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        if axis in attrs.axes:
+            n = attrs.axes.index(axis)
+            tap = taps[n].reshape([-1 if i == x.ndim + n else 1 for i in range(len(shape))])
+            column = column * attrs.strides[n] + tap * attrs.dilations[n]
+        places.append(column)
+    return np.array(np.broadcast_to(x[tuple(places)], shape)) if x.ndim else x
+
+
 def concat(attrs: Any, type: TensorType, *arrays: Array) -> Array:
     return np.concatenate(arrays, attrs.axis)
 

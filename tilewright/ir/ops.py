@@ -203,6 +203,7 @@ _VIEWS: tuple[tuple[str, int | None, Any, Any, type[Attrs], Any], ...] = (
     ("slice", 1, infer.infer_slice, meaning.slice_, a.SliceAttrs, t.slice_),
     ("flip", 1, infer.infer_flip, meaning.flip, a.FlipAttrs, t.flip),
     ("pad", 2, infer.infer_pad, meaning.pad, a.PadAttrs, t.pad_),
+    ("window", 1, infer.infer_window, meaning.window, a.WindowAttrs, t.window),
     ("concat", None, infer.infer_concat, meaning.concat, a.ConcatAttrs, t.concat),
 )
 for _name, _arity, _rule, _meaning, _attrs, _transpose in _VIEWS:

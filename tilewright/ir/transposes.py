@@ -20,6 +20,7 @@ from tilewright.ir.build import (
 )
 from tilewright.ir.graph import Node, apply, full, make
 from tilewright.ir.types import accumulator, bool_, concrete, size_of
+from tilewright.ir.windows import adjoint
 
 Cotangents: TypeAlias = tuple[Node | None, ...]
 
@@ -139,6 +140,11 @@ def pad_(node: Node, ct: Node) -> Cotangents:
     ours = pad(full(x.type.with_dtype(bool_), True), attrs.low, attrs.high, attrs.interior, False)
     rest = reduce("sum", where(ours, 0, ct), range(len(node.shape)))
     return inner, rest
+
+
+def window(node: Node, ct: Node) -> Cotangents:
+    shape = concrete(node.inputs[0].shape)
+    return (adjoint(ct, node.attrs, [(0, shape[axis]) for axis in node.attrs.axes]),)
 
 
 def concat(node: Node, ct: Node) -> Cotangents:

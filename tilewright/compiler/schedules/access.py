@@ -338,6 +338,16 @@ def _pad(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
     return k.Call("where", (inside, value, w.value(filler, ())), node.dtype)
 
 
+def _window(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
+    attrs, rank = node.attrs, node.inputs[0].type.rank
+    at = list(index[:rank])
+    for axis, tap, step, apart in zip(
+        attrs.axes, index[rank:], attrs.strides, attrs.dilations, strict=True
+    ):
+        at[axis] = k.add(k.mul(at[axis], step), k.mul(tap, apart))
+    return w.value(node.inputs[0], tuple(at), mask)
+
+
 def _concat(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
     axis, start = node.attrs.axis, 0
     result: k.Expr | None = None
@@ -380,6 +390,7 @@ def _take_along(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.E
 
 _RULES: dict[str, Callable[[Writer, Node, Index, k.Expr | None], k.Expr]] = {
     "full": _full, "iota": _iota, "reshape": _reshape, "transpose": _transpose,
-    "broadcast": _broadcast, "slice": _slice, "flip": _flip, "pad": _pad, "concat": _concat,
+    "broadcast": _broadcast, "slice": _slice, "flip": _flip, "pad": _pad,
+    "window": _window, "concat": _concat,
     "take": _take, "take_along": _take_along,
 }

@@ -101,6 +101,8 @@ def _fixed(
         result = frozenset(
             i for i in everything if not whole[i + 1] or a.steps[i] != 1 or i in source
         )
+    elif op == "window":
+        result = _window(node, inner(node.inputs[0]), everything)
     elif op == "flip":
         source, axes = inner(node.inputs[0]), node.attrs.axes
         result = frozenset(i for i in everything if i in source or i in axes or i + 1 in axes)
@@ -108,6 +110,16 @@ def _fixed(
         result = everything
     memo[node] = result
     return result
+
+
+def _window(node: Node, source: Boundaries, everything: Boundaries) -> Boundaries:
+    """An axis of windows one element apart may be walked together with a whole one inside it."""
+    attrs, rank = node.attrs, node.inputs[0].type.rank
+    close = {axis for axis, step in zip(attrs.axes, attrs.strides, strict=True) if step == 1}
+    return frozenset(
+        i for i in everything
+        if i + 1 >= rank or i in source or i + 1 in attrs.axes
+        or (i in attrs.axes and i not in close))
 
 
 def _broadcast(node: Node, source: Boundaries, everything: Boundaries) -> Boundaries:
