@@ -260,9 +260,7 @@ class Converter:
             return number_of(meta, self.sizes)
         if not isinstance(meta, torch.Tensor):
             return self.values[node]
-        if node in self.values and node not in self.slots and node not in self.eager and (
-            self.depth[node] == depth
-        ):
+        if node in self.values and node not in self.eager and self.depth.get(node) == depth:
             return self.values[node]
         return self._read(self._tensor(node), meta, node.name, depth)
 

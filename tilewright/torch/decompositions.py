@@ -15,6 +15,7 @@ from torch._decomp import core_aten_decompositions, decomposition_table
 from tilewright.torch import random
 from tilewright.torch.ops import (  # noqa: F401 - they enter rows
     creation,
+    indexing,
     linear,
     pointwise,
     reductions,
