@@ -156,3 +156,27 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
             raise ValueError(f"shapes {listed} do not broadcast: axis {i} has sizes {sizes}")
         result.append(wide[0] if wide else 1)
     return tuple(result)
+
+
+Block: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def reshape_blocks(result: Shape, source: Shape) -> list[Block]:
+    """The finest blocks of neighbouring axes (of the result, of the source) that hold the same
+    elements of a reshape in the same order."""
+    shape, inner = concrete(result), concrete(source)
+    blocks: list[Block] = []
+    i = j = 0
+    while i < len(shape) or j < len(inner):
+        first_i, first_j, left, right = i, j, 1, 1
+        while i == first_i or j == first_j or left != right:
+            if i < len(shape) and (left <= right or j == len(inner)):
+                left *= shape[i]
+                i += 1
+            elif j < len(inner):
+                right *= inner[j]
+                j += 1
+            else:
+                break
+        blocks.append((tuple(range(first_i, i)), tuple(range(first_j, j))))
+    return blocks

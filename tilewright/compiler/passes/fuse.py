@@ -62,7 +62,6 @@ class _Fusion:
         self.clusters = _in_order(Anchors(self.nodes), apart)
         self.rank = {c: i for i, c in enumerate(self.clusters)}
         self.home: dict[Node, Cluster | None] = {}
-        self.after: set[Node] = set()
         self._find_homes()
         self.alias = self._aliases()
         self.stored: set[Node] = set()
@@ -71,22 +70,21 @@ class _Fusion:
     # --- where nodes can be computed ----------------------------------------------------
 
     def _find_homes(self) -> None:
-        """``home``: the cluster that can compute a node; ``after``: rests on one, fits none."""
+        """``home``: the cluster that can compute a node, the latest that it rests on."""
         for c in self.clusters:
             for a in c.anchors:
                 self.home[a] = c
+        last: dict[Node, int] = {}
         for node in self.nodes:
+            rests = max((last[n] for n in node.inputs), default=-1)
             if node in self.home:
+                last[node] = self.rank[self.home[node]]  # type: ignore[index]
                 continue
-            homes = {self.home[n] for n in node.inputs} - {None}
-            latest = max(homes, key=lambda c: self.rank[c], default=None)  # type: ignore[index]
-            if any(n in self.after for n in node.inputs):
-                latest = None
-                self.after.add(node)
-            elif latest is not None and not latest.fits(node):
-                latest = None
-                self.after.add(node)
-            self.home[node] = latest
+            last[node] = rests
+            latest = self.clusters[rests] if rests >= 0 else None
+            held = any(self.home[n] is latest for n in node.inputs)
+            fits = latest is not None and held and latest.fits(node)
+            self.home[node] = latest if fits else None
 
     def _aliases(self) -> dict[Node, Node]:
         """Computed value -> the reshape of it that is a result and can take its buffer."""

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from tilewright.compiler.plan import CheckInfo
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node, full_value
-from tilewright.ir.types import DType, bool_, concrete, i64
+from tilewright.ir.types import DType, bool_, concrete, i64, reshape_blocks
 
 Index: TypeAlias = tuple[k.Expr, ...]
 
@@ -259,26 +259,15 @@ def _reshape(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr
 def reshape_index(index: Index, shape: tuple[int, ...], source: tuple[int, ...]) -> Index:
     """Where an element of a reshaped array stands in its source, block of axes by block of axes."""
     result: list[k.Expr] = []
-    i = j = 0
-    while i < len(shape) or j < len(source):
-        first_i, first_j, left, right = i, j, 1, 1
-        while i == first_i or j == first_j or left != right:
-            if i < len(shape) and (left <= right or j == len(source)):
-                left *= shape[i]
-                i += 1
-            elif j < len(source):
-                right *= source[j]
-                j += 1
-            else:
-                break
-        block = shape[first_i:i]
-        wide = [a for a in range(first_i, i) if shape[a] != 1]
-        target = source[first_j:j]
-        real = [a for a in range(first_j, j) if source[a] != 1]
+    for axes, inner in reshape_blocks(shape, source):
+        wide = [a for a in axes if shape[a] != 1]
+        real = [a for a in inner if source[a] != 1]
         if len(wide) == len(real) == 1:
-            result += [index[wide[0]] if a in real else k.Const(0) for a in range(first_j, j)]
+            result += [index[wide[0]] if a in real else k.Const(0) for a in inner]
         else:
-            result += unflatten(flat(index[first_i:i], block), target)
+            result += unflatten(
+                flat(tuple(index[a] for a in axes), [shape[a] for a in axes]),
+                [source[a] for a in inner])
     return tuple(result)
 
 

@@ -37,7 +37,7 @@ def embedding_dense_backward(
         kept = build.broadcast(keep, g.shape, range(keep.type.rank))
         g = build.where(kept, g, number(0, g.dtype, g.shape))
     zeros = number(0, g.dtype, call.type.shape)
-    return make("take_add", (zeros, indices, g), IndexAttrs(0))
+    return build.put(zeros, indices, g, 0, "add")
 
 
 @row(aten.index)
