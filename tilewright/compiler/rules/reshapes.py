@@ -31,7 +31,7 @@ def only_units(result: Shape, source: Shape) -> bool:
 
 # --- elementwise ----------------------------------------------------------------------------
 def moved(node: Node, source: Shape, result: Shape, blocks: Sequence[Block]) -> Node | None:
-    """``node``, of the shape ``result``, as a node of the shape ``source``; None if not for free."""
+    """``node``, of the shape ``result``, as one of the shape ``source``; None if that costs."""
     if node.op.name == "reshape" and node.inputs[0].shape == source:
         return node.inputs[0]
     if node.op.name == "full":
@@ -137,15 +137,15 @@ def contraction_of_reshapes(m: Match) -> Node | None:
     for label, sizes in parts.items():
         names[label] = tuple(range(fresh, fresh + len(sizes)))
         fresh += len(sizes)
-    operands = [
+    left, right = (
         split(n, {a: parts[label] for a, label in enumerate(side) if label in parts})
         for side, n in zip(labels, root.inputs, strict=True)
-    ]
+    )
     lhs, rhs, out = (
         tuple(n for label in side for n in names.get(label, (label,)))
         for side in (*labels, attrs.out)
     )
-    return reshape(contract(*operands, lhs, rhs, out), root.shape)
+    return reshape(contract(left, right, lhs, rhs, out), root.shape)
 
 
 def _is_free(node: Node) -> bool:
