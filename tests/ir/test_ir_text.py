@@ -38,6 +38,7 @@ from tilewright.ir.loops import (
     compare,
     expr,
 )
+from tilewright.ir.sizes import named
 from tilewright.ir.text import parse, show
 from tilewright.ir.types import (
     DTYPES,
@@ -74,7 +75,7 @@ def test_kernels_parse_back_to_equal_kernels(kernel: Kernel) -> None:
 
 
 def test_graph_text(golden) -> None:
-    x = input_node("params['w'][0].x", TensorType(f32, (8, "n")))
+    x = input_node("params['w'][0].x", TensorType(f32, (8, named("n"))))
     w = input_node("w", TensorType(f32, (8, 4)), level=1)
     loc = Location("model.py", 12, "step")
     y = make("contract", (x, w), ContractAttrs((0, 1), (0, 2), (1, 2)), loc)

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tilewright.ir.sizes import named
 from tilewright.ir.types import (
     DTYPES,
     DType,
     TensorType,
     accumulator,
+    as_number,
     bf16,
     broadcast_shapes,
     concrete,
@@ -84,12 +86,16 @@ def test_broadcasting_is_numpys(given_shapes: list[tuple[int, ...]]) -> None:
 
 
 def test_named_sizes() -> None:
-    assert broadcast_shapes(("n", 1), (4,)) == ("n", 4)
-    assert broadcast_shapes(("n",), ("n",)) == ("n",)
+    n, m = named("n"), named("m")
+    assert broadcast_shapes((n, 1), (4,)) == (n, 4)
+    assert broadcast_shapes((n,), (n,)) == (n,)
     with pytest.raises(ValueError, match="axis -1 has sizes"):
-        broadcast_shapes(("n",), ("m",))
+        broadcast_shapes((n,), (m,))
     with pytest.raises(TypeError, match="the size 'n' has no number here"):
-        concrete(("n",))
+        concrete((n,))
+    with pytest.raises(TypeError, match=r"the size '2\*n' has no number here"):
+        as_number(2 * n)
+    assert TensorType(f32, (n, 4)).nbytes == 16 * n
 
 
 @given(shapes)

@@ -1,8 +1,8 @@
 """Kernel -> LLVM IR text: one function per kernel.
 
-``define void @name(ptr %b0, ..., i64 %tid, i64 %nthreads, ptr %scratch, ptr %team)``: a pointer
-per parameter, this thread's number and the team's size, the thread's private memory, and the
-team's shared words.
+``define void @name(ptr %b0, ..., i64 %n0, ..., i64 %tid, i64 %nthreads, ptr %scratch, ptr %team)``:
+a pointer per buffer, a number per size, this thread's number and the team's size, the thread's
+private memory, and the team's shared words.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ from tilewright.ir.loops import (
     Stmt,
     Store,
 )
-from tilewright.ir.types import i64
+from tilewright.ir.types import as_number, i64
 
 STACK_LIMIT = 16 * 1024
 """Bytes above which a stack buffer lives in the thread's scratch memory."""
+
+LARGEST_SIZE = 1 << 40
+"""No size that a kernel is given is larger."""
 
 STATUS_WORD = 16
 """The word of the team block that takes the code of a failed check."""
@@ -49,6 +52,7 @@ class Emitted:
     declarations  what it calls, one line each
     scratch       bytes of private memory that it needs per thread
     buffers       number of buffer parameters
+    sizes         number of sizes
     loops         number of loops in the text
     """
 
@@ -58,6 +62,7 @@ class Emitted:
     scratch: int
     buffers: int
     loops: int
+    sizes: int = 0
 
 
 def emit_kernel(
@@ -78,6 +83,9 @@ class Emitter(Vectors):
         self.scratch = 0
         for number, buffer in enumerate(kernel.params):
             self.pointers[buffer.name] = f"%b{number}"
+        for number, var in enumerate(kernel.sizes):
+            self.env[var.name] = Affine(0, ((f"%n{number}", 1),))
+            self.ranges[f"%n{number}"] = (0, LARGEST_SIZE)
         self.statements(kernel.body)
         self.fence()
         body = self.b.text()
@@ -85,6 +93,7 @@ class Emitter(Vectors):
             f"ptr noalias{' readonly' if p.access == 'in' else ''} %b{n}"
             for n, p in enumerate(kernel.params)
         ]
+        params += [f"i64 %n{n}" for n in range(len(kernel.sizes))]
         params += ["i64 %tid", "i64 %nthreads", "ptr noalias %scratch", "ptr %team"]
         lines = [
             f"({', '.join(params)}) nounwind {{",
@@ -101,7 +110,9 @@ class Emitter(Vectors):
             declarations.add("@tw_zeros = private constant [64 x i8] zeroinitializer, align 64")
         text = f"define void @{name}{text}\n"
         loops = text.count("\nloop")
-        return Emitted(name, text, frozenset(declarations), self.scratch, len(kernel.params), loops)
+        return Emitted(
+            name, text, frozenset(declarations), self.scratch, len(kernel.params), loops,
+            len(kernel.sizes))
 
     def statements(self, body: Iterable[Stmt]) -> None:
         for s in body:
@@ -195,7 +206,7 @@ class Emitter(Vectors):
             raise CompilerBug(f"{buffer.name}: memory allocated inside a vector loop")
         if buffer.name in self.pointers:
             return
-        size = buffer.size * buffer.dtype.itemsize
+        size = as_number(buffer.size) * buffer.dtype.itemsize
         # On Windows a frame above a page calls a routine that JIT-compiled code does not have.
         limit = 256 if "windows" in self.target.triple else STACK_LIMIT
         if size > limit:
@@ -205,7 +216,8 @@ class Emitter(Vectors):
         else:
             name = self.b.fresh("stack")
             kind = llvm_type(memory(buffer.dtype))
-            self.b.allocas[name] = f"  {name} = alloca {kind}, i64 {max(1, buffer.size)}, align 64"
+            count = max(1, as_number(buffer.size))
+            self.b.allocas[name] = f"  {name} = alloca {kind}, i64 {count}, align 64"
         self.pointers[buffer.name] = name
 
     def check(self, s: Check) -> None:

@@ -8,6 +8,7 @@ from tilewright.codegen.emit_core import Core, Val, ramp
 from tilewright.codegen.emit_index import Affine
 from tilewright.errors import CompilerBug
 from tilewright.ir.loops import Buffer, Load
+from tilewright.ir.sizes import less
 from tilewright.ir.types import bool_, i32, i64
 
 
@@ -55,7 +56,7 @@ class Memory(Core):
         else:
             place = self.pointers[buffer.name]
             offsets = self.copies(index)[copy]
-            if buffer.size * buffer.dtype.itemsize < 2**31:
+            if less(buffer.size * buffer.dtype.itemsize, 2**31):
                 # Indices of 32 bits are gathered twice as many at once.
                 offsets = self.b.convert("sext", self.b.convert("trunc", offsets, i32), i64)
         name = self.b.pointer(f"getelementptr {element}, ptr {place}, {offsets.typed}")

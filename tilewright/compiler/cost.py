@@ -14,6 +14,8 @@ from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.plan import Plan
 from tilewright.errors import Location
 from tilewright.ir.graph import Graph, Node
+from tilewright.ir.sizes import Dim, evaluate, product, total
+from tilewright.ir.types import as_number as exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Cost:
         return table(self)
 
 
-def node_flops(node: Node) -> int:
+def node_flops(node: Node) -> Dim:
     """Operations that computing this node from its inputs takes."""
     kind, row = node.op.kind, node.op
     if kind in ("source", "view"):
@@ -63,46 +65,49 @@ def node_flops(node: Node) -> int:
     return node.inputs[2].type.size if len(node.inputs) == 3 else 0
 
 
-def contraction_size(node: Node) -> int:
+def contraction_size(node: Node) -> Dim:
     """Products that a contraction forms: the sizes of all its labels, multiplied."""
     x, y = node.inputs
     sizes = dict(zip(node.attrs.lhs + node.attrs.rhs, x.shape + y.shape, strict=True))
-    count = 1
-    for size in sizes.values():
-        count *= size
-    return count
+    return product(sizes.values())
 
 
-def node_bytes(node: Node) -> int:
+def node_bytes(node: Node) -> Dim:
     """Bytes read and written if this node alone were a kernel."""
-    return node.type.nbytes + sum(n.type.nbytes for n in node.inputs if n.op.kind != "source"
-                                  or n.op.name in ("input", "const"))
+    return node.type.nbytes + total(
+        n.type.nbytes for n in node.inputs
+        if n.op.kind != "source" or n.op.name in ("input", "const"))
 
 
-def graph_flops(graph: Graph) -> int:
+def graph_flops(graph: Graph) -> Dim:
     """Operations of a graph in which every node is computed once."""
-    return sum(node_flops(node) for node in graph.nodes())
+    return total(node_flops(node) for node in graph.nodes())
 
 
 def cost(plan: Plan, kernels: Sequence[LoweredKernel]) -> Cost:
-    """The costs of a plan that was made from ``kernels``."""
+    """The costs of a plan that was made from ``kernels``.
+
+    Raises ``TypeError`` for a plan with sizes that are not bound to numbers.
+    """
     rows = []
+    values = dict(zip(plan.sizes, plan.words, strict=False))
     for number, launch in enumerate(plan.launches):
+        own = {v.name: values[n] for v, n in zip(launch.kernel.sizes, launch.sizes, strict=True)}
         arena = sum(
-            param.size * param.dtype.itemsize
+            evaluate(param.size, own) * param.dtype.itemsize
             for param, slot in zip(launch.kernel.params, launch.args, strict=True)
-            if slot.kind == "arena"
+            if slot.kind in ("arena", "block")
         )
         lowered = kernels[number] if number < len(kernels) else None
         rows.append(KernelCost(
-            launch.kernel.name, launch.flops, launch.bytes, arena, launch.barrier,
+            launch.kernel.name, exact(launch.flops), exact(launch.bytes), arena, launch.barrier,
             line_of(lowered, launch.kernel.loc),
         ))
     used = {slot.index for slot in plan.results if slot.kind == "output"}
     return Cost(
-        kernels=tuple(rows), flops=plan.flops, bytes=plan.bytes, arena=plan.arena,
-        inputs=sum(t.nbytes for t in plan.inputs),
-        outputs=sum(plan.outputs[i].nbytes for i in used),
+        kernels=tuple(rows), flops=exact(plan.flops), bytes=exact(plan.bytes), arena=plan.arena,
+        inputs=sum(exact(t.nbytes) for t in plan.inputs),
+        outputs=sum(exact(plan.outputs[i].nbytes) for i in used),
         constants=sum(a.nbytes for a in plan.constants),
     )
 

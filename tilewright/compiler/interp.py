@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from tilewright.compiler.bind import Binder
 from tilewright.compiler.order import ALIGNMENT
 from tilewright.compiler.plan import Launch, Plan, Slot
 from tilewright.ir.interp import Thread, poison, sections
 from tilewright.ir.loops import Stmt
-from tilewright.ir.types import TensorType, concrete, dtype_of
+from tilewright.ir.sizes import evaluate
+from tilewright.ir.types import TensorType, as_number, concrete, dtype_of
 
 
 class PlanCheckError(IndexError):
@@ -48,6 +50,10 @@ class _Memory:
     """The arrays behind the slots of a plan."""
 
     def __init__(self, plan: Plan, arrays: Sequence[np.ndarray]) -> None:
+        if plan.sizes and not plan.words:
+            binder = Binder(plan)
+            plan = binder.bind(binder.values([a.shape for a in arrays]))
+        self.sizes = dict(zip(plan.sizes, plan.words, strict=False))
         for type, array in zip(plan.inputs, arrays, strict=True):
             if TensorType(dtype_of(array), array.shape) != type:
                 raise ValueError(f"expected {type}, got {array.dtype}{list(array.shape)}")
@@ -55,27 +61,38 @@ class _Memory:
         self.arena = np.full(plan.arena, 0xAB, np.uint8)
         self.arrays = {
             "input": [np.array(a, order="C", copy=True).reshape(-1) for a in arrays],
-            "output": [np.full(t.size, poison(t.dtype), t.dtype.numpy) for t in plan.outputs],
+            "output": [
+                np.full(as_number(t.size), poison(t.dtype), t.dtype.numpy) for t in plan.outputs],
             "constant": [np.array(a, copy=True).reshape(-1) for a in plan.constants],
         }
 
     def views(self, launch: Launch) -> dict[str, np.ndarray]:
         """The arrays of a launch's parameters by their names."""
         result = {}
+        sizes = self.sizes_of(launch)
         for param, slot in zip(launch.kernel.params, launch.args, strict=True):
-            numpy, nbytes = param.dtype.numpy, param.size * param.dtype.itemsize
-            if slot.kind != "arena":
+            numpy = param.dtype.numpy
+            nbytes = evaluate(param.size, sizes) * param.dtype.itemsize
+            if slot.kind not in ("arena", "block"):
                 view = self.arrays[slot.kind][slot.index]
                 if view.nbytes != nbytes and view.size:
                     raise ValueError(f"{launch.kernel.name}: {param.name} on {view.nbytes} bytes")
                 result[param.name] = view.view(numpy)
                 continue
-            if slot.index % ALIGNMENT or slot.index + nbytes > max(len(self.arena), nbytes):
+            start = slot.index
+            if slot.kind == "block":
+                start = self.plan.words[len(self.plan.sizes) + start]
+            if start % ALIGNMENT or start + nbytes > max(len(self.arena), nbytes):
                 raise ValueError(f"{launch.kernel.name}: {param.name} is outside the arena")
-            result[param.name] = self.arena[slot.index:slot.index + nbytes].view(numpy)
+            result[param.name] = self.arena[start:start + nbytes].view(numpy)
             if param.access == "workspace":
                 result[param.name][:] = poison(param.dtype)
         return result
+
+    def sizes_of(self, launch: Launch) -> dict[str, int]:
+        """The numbers of a kernel's sizes."""
+        pairs = zip(launch.kernel.sizes, launch.sizes, strict=True)
+        return {var.name: self.sizes[name] for var, name in pairs}
 
     def results(self) -> list[np.ndarray]:
         """Copies of the results, as the runtime gives them out."""
@@ -105,7 +122,9 @@ def _segments(
             segment = []
         first, *others = sections(launch.kernel.body)
         views = memory.views(launch)
-        team = [Thread(launch.kernel.name, dict(views), tid, threads) for tid in range(threads)]
+        sizes = memory.sizes_of(launch)
+        team = [
+            Thread(launch.kernel.name, dict(views), tid, threads, sizes) for tid in range(threads)]
         segment.append((team, first))
         for section in others:
             yield segment

@@ -24,6 +24,7 @@ from tilewright.ir.loops import (
     Store,
     Var,
 )
+from tilewright.ir.sizes import names_of
 
 
 def has_barrier(kernel: Kernel) -> bool:
@@ -94,9 +95,46 @@ def canonical(kernel: Kernel) -> Kernel:
     return replace(kernel, name=f"{kernel.name}_{digest}")
 
 
+def free_variables(params: Iterable[Buffer], body: Iterable[Stmt]) -> tuple[Var, ...]:
+    """The sizes that a kernel with these parameters and this body needs, by name."""
+    found = set(names_of(p.size for p in params))
+    _free(body, set(), found, set())
+    return tuple(Var(name) for name in sorted(found))
+
+
+def _free(body: Iterable[Stmt], bound: set[str], found: set[str], seen: set[int]) -> None:
+    for s in body:
+        exprs: tuple[Expr | None, ...] = ()
+        if isinstance(s, Let):
+            exprs = (s.value,)
+            bound.add(s.var.name)
+        elif isinstance(s, For):
+            exprs = (s.start, s.stop)
+            bound.add(s.var.name)
+        elif isinstance(s, Store | Accumulate):
+            exprs = (s.index, s.value, s.mask)
+        elif isinstance(s, Check | If):
+            exprs = (s.condition,)
+        stack = [e for e in exprs if e is not None]
+        while stack:
+            e = stack.pop()
+            if isinstance(e, Var):
+                if e.name not in bound:
+                    found.add(e.name)
+            elif id(e) not in seen and not isinstance(e, Const):
+                seen.add(id(e))
+                inner = e.args if isinstance(e, Call) else (e.index, e.mask, e.other)
+                stack += [x for x in inner if x is not None]
+        if isinstance(s, For):
+            _free(s.body, bound, found, seen)
+        elif isinstance(s, If):
+            _free(s.body, bound, found, seen)
+            _free(s.orelse, bound, found, seen)
+
+
 def structure(kernel: Kernel) -> str:
     """A text of all but the name and line of a kernel; the same text means the same program."""
-    parts: list[str] = [_declaration(p) for p in kernel.params]
+    parts: list[str] = [*(v.name for v in kernel.sizes), *(_declaration(p) for p in kernel.params)]
     _describe(kernel.body, parts.append)
     return " ".join(parts)
 

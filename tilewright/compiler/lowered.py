@@ -8,6 +8,7 @@ from typing import TypeAlias
 from tilewright.compiler.plan import CheckInfo
 from tilewright.ir.graph import Node
 from tilewright.ir.loops import Kernel
+from tilewright.ir.sizes import Dim
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,7 +19,7 @@ class Workspace:
     arguments of several kernels lives from the first of them to the last.
     """
 
-    nbytes: int
+    nbytes: Dim
 
 
 Argument: TypeAlias = "Node | Workspace"
@@ -41,7 +42,7 @@ class LoweredKernel:
 
     kernel: Kernel
     args: tuple[Argument, ...]
-    flops: int = 0
-    bytes: int = 0
+    flops: Dim = 0
+    bytes: Dim = 0
     checks: dict[int, CheckInfo] = field(default_factory=dict)
     inplace: tuple[tuple[int, int], ...] = ()

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tilewright.ir.sizes import Dim
+from tilewright.ir.types import as_number
+
 ALIGNMENT = 64
 
 
@@ -32,7 +35,7 @@ class Step:
 class Interval:
     """A buffer's bytes and the epochs, first and last, in which it is touched."""
 
-    nbytes: int
+    nbytes: Dim
     first: int
     last: int
 
@@ -74,13 +77,15 @@ def place(intervals: Sequence[Interval]) -> tuple[list[int], int]:
     """A byte offset for each interval, and the total; those alive in a common epoch never overlap.
 
     The largest are placed first, each in the smallest gap that holds it, at multiples of 64 bytes.
+    Raises ``TypeError`` for an interval whose size is no number.
     """
+    sizes = [as_number(i.nbytes) for i in intervals]
     offsets = [0] * len(intervals)
     # First and last epoch, first and last byte of what is placed, in the order of first bytes.
     placed = np.empty((4, 0), np.int64)
-    for i in sorted(range(len(intervals)), key=lambda i: (-intervals[i].nbytes, i)):
+    for i in sorted(range(len(intervals)), key=lambda i: (-sizes[i], i)):
         interval = intervals[i]
-        size = -(-interval.nbytes // ALIGNMENT) * ALIGNMENT
+        size = -(-sizes[i] // ALIGNMENT) * ALIGNMENT
         first, last, start, stop = placed
         together = (first <= interval.last) & (last >= interval.first)
         offset = offsets[i] = best_gap(start[together], stop[together], size)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
 from tilewright import config
+from tilewright.compiler.bind import bind
 from tilewright.compiler.cost import Cost, cost
 from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.passes.expand import expand
@@ -29,7 +30,11 @@ from tilewright.compiler.stage import Stage
 from tilewright.compiler.target import Target
 from tilewright.compiler.text import show_groups, show_kernels, show_plan
 from tilewright.ir.graph import Graph
+from tilewright.ir.hints import UNKNOWN_HINT
+from tilewright.ir.hints import hints as hinting
 from tilewright.ir.loops import Kernel
+from tilewright.ir.sizes import names_of
+from tilewright.ir.symbolic import conditions
 from tilewright.ir.text import show
 from tilewright.ir.verify import verify
 
@@ -54,10 +59,11 @@ class Compiled:
     kernels: tuple[LoweredKernel, ...]
     plan: Plan
     stages: tuple[Stage, ...]
+    hints: Mapping[str, int] = field(default_factory=dict)
 
     def cost(self) -> Cost:
-        """Operations, bytes and memory, per launch."""
-        return cost(self.plan, self.kernels)
+        """Operations, bytes and memory, per launch; of named sizes, with their hints."""
+        return cost(bind(self.plan, self.hints), self.kernels)
 
     def summary(self) -> str:
         """In a few words: the function, and how much there is of what."""
@@ -96,15 +102,28 @@ class _Recorder:
 
 def compile_graph(
     graph: Graph, target: Target, donated: tuple[int, ...] = (),
-    updates: Mapping[int, int] | None = None,
+    updates: Mapping[int, int] | None = None, hints: Mapping[str, int] | None = None,
 ) -> Compiled:
     """Compile a graph for a target. ``donated`` inputs may be overwritten with results.
 
     ``updates`` (result -> input): results that should be written over this input, and no other.
 
+    A graph whose inputs have named sizes is compiled once for all their numbers; ``hints`` are
+    numbers that they may well have, for which the kernels are made to be quick.
+
     Raises whatever a pass raises: ``UserError`` for a program that cannot be compiled, anything
     else for a mistake of the compiler.
     """
+    names = names_of(d for n in graph.inputs for d in n.shape)
+    expected = {name: (hints or {}).get(name, UNKNOWN_HINT) for name in names}
+    with hinting(expected):
+        return _compile(graph, target, donated, updates, expected)
+
+
+def _compile(
+    graph: Graph, target: Target, donated: tuple[int, ...], updates: Mapping[int, int] | None,
+    hints: Mapping[str, int],
+) -> Compiled:
     recorder = _Recorder()
     recorder.check(graph)
     optimized = graph
@@ -120,4 +139,6 @@ def compile_graph(
         recorder.check(kernel.kernel)
     plan = recorder.run(
         "memory", partial(memory, optimized, kernels, target, donated, updates), show_plan)
-    return Compiled(graph, optimized, kernels, plan, tuple(recorder.stages))
+    if hints:
+        plan = replace(plan, conditions=conditions(graph.nodes()))
+    return Compiled(graph, optimized, kernels, plan, tuple(recorder.stages), hints)

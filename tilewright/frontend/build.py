@@ -28,7 +28,8 @@ from tilewright.ir.graph import (
     full_value,
     make,
 )
-from tilewright.ir.types import DTYPES, DType, Shape, TensorType, dtype_of, i64, size_of
+from tilewright.ir.sizes import Size
+from tilewright.ir.types import DTYPES, DType, Shape, TensorType, as_number, dtype_of, i64, size_of
 
 SUPPORTED = ", ".join(DTYPES)
 
@@ -182,7 +183,7 @@ def broadcast_in(node: Node, shape: Shape, axes: Sequence[int]) -> Node:
 
 def reshape(node: Node, shape: Shape) -> Node:
     """The node in another shape of the same size."""
-    shape = tuple(int(d) for d in shape)
+    shape = tuple(int(d) if not isinstance(d, Size) else d for d in shape)
     if node.shape == shape:
         return node
     if node.op.name == "full":
@@ -268,4 +269,4 @@ def axes_of(axis: Any, rank: int, name: str) -> tuple[int, ...]:
 
 def count(shape: Shape, axes: Sequence[int]) -> int:
     """Number of elements along these axes."""
-    return size_of(tuple(shape[a] for a in axes))
+    return as_number(size_of(tuple(shape[a] for a in axes)))

@@ -22,7 +22,7 @@ from tilewright.frontend.location import here
 from tilewright.frontend.tracer import Tracer, describe, implements, refuse
 from tilewright.ir.attrs import FlipAttrs, SliceAttrs, TransposeAttrs
 from tilewright.ir.graph import Node
-from tilewright.ir.types import size_of
+from tilewright.ir.types import as_number, size_of
 
 
 def size(value: Any, name: str) -> int:
@@ -62,7 +62,7 @@ def reshape(
     if target.count(-1) == 1:
         known = size_of(tuple(d for d in target if d != -1))
         if known and node.type.size % known == 0:
-            target[target.index(-1)] = node.type.size // known
+            target[target.index(-1)] = as_number(node.type.size // known)
     if any(d < 0 for d in target) or size_of(tuple(target)) != node.type.size:
         raise ShapeError(
             "np.reshape: the elements do not fill the shape",

@@ -24,7 +24,7 @@ import numpy as np
 from tilewright.errors import Location, TraceError
 from tilewright.frontend.location import here, user_frame
 from tilewright.ir.graph import OPS, InputAttrs, Node
-from tilewright.ir.types import TensorType
+from tilewright.ir.types import TensorType, as_number
 
 Function = Callable[..., Any]
 
@@ -176,7 +176,7 @@ class Tracer:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return self.node.type.size
+        return as_number(self.node.type.size)
 
     @property
     def itemsize(self) -> int:
@@ -186,7 +186,7 @@ class Tracer:
     @property
     def nbytes(self) -> int:
         """Bytes of all elements."""
-        return self.node.type.nbytes
+        return as_number(self.node.type.nbytes)
 
     def __len__(self) -> int:
         if not self.shape:

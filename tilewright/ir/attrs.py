@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from tilewright.ir.graph import Attrs
+from tilewright.ir.sizes import Dim
 from tilewright.ir.types import DType, Shape
 
 
@@ -56,8 +57,8 @@ class BroadcastAttrs(Attrs):
 class SliceAttrs(Attrs):
     """slice: per axis start <= stop within the operand, step >= 1."""
 
-    starts: tuple[int, ...]
-    stops: tuple[int, ...]
+    starts: tuple[Dim, ...]
+    stops: tuple[Dim, ...]
     steps: tuple[int, ...]
 
 
@@ -72,8 +73,8 @@ class FlipAttrs(Attrs):
 class PadAttrs(Attrs):
     """pad: places added before, after and between the elements of each axis, all >= 0."""
 
-    low: tuple[int, ...]
-    high: tuple[int, ...]
+    low: tuple[Dim, ...]
+    high: tuple[Dim, ...]
     interior: tuple[int, ...]
 
 

@@ -22,6 +22,7 @@ from tilewright.ir.attrs import (
     WindowAttrs,
 )
 from tilewright.ir.graph import Node, Operand, apply, full, make
+from tilewright.ir.sizes import Dim
 from tilewright.ir.types import DType, Shape, TensorType, bool_, i32, i64
 
 
@@ -83,7 +84,9 @@ def unreduce(x: Node, shape: Shape, axes: Sequence[int]) -> Node:
     return broadcast(x, shape, [i for i in range(len(shape)) if i not in axes])
 
 
-def part(x: Node, starts: Sequence[int], stops: Sequence[int], steps: Sequence[int]) -> Node:
+def part(
+    x: Node, starts: Sequence[Dim], stops: Sequence[Dim], steps: Sequence[int]
+) -> Node:
     """A slice."""
     whole = all(s == 0 for s in starts) and all(s == 1 for s in steps)
     if whole and tuple(stops) == x.shape:
@@ -92,7 +95,7 @@ def part(x: Node, starts: Sequence[int], stops: Sequence[int], steps: Sequence[i
 
 
 def pad(
-    x: Node, low: Sequence[int], high: Sequence[int], interior: Sequence[int], value: Operand = 0
+    x: Node, low: Sequence[Dim], high: Sequence[Dim], interior: Sequence[int], value: Operand = 0
 ) -> Node:
     """``x`` with ``value`` (a scalar node or a number) around and between its elements."""
     if not (any(low) or any(high) or any(interior)):
@@ -101,9 +104,9 @@ def pad(
     return make("pad", (x, scalar), PadAttrs(tuple(low), tuple(high), tuple(interior)))
 
 
-def iota(size: int, shape: Shape | None = None, axis: int = 0) -> Node:
+def iota(size: Dim, shape: Shape | None = None, axis: int = 0) -> Node:
     """0, 1, 2 ... along an axis, in the shortest type of at least 32 bits that holds them."""
-    dtype = i32 if size <= 1 << 31 else i64
+    dtype = i32 if isinstance(size, int) and size <= 1 << 31 else i64
     type = TensorType(dtype, (size,) if shape is None else tuple(shape))
     return make("iota", (), IotaAttrs(axis), type=type)
 

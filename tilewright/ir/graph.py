@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.errors import Location
+from tilewright.ir.sizes import Dim, Size
 from tilewright.ir.types import DType, TensorType
 
 
@@ -164,7 +165,7 @@ set_op, set_inputs, set_attrs, set_type, set_loc = (
     getattr(Node, name).__set__ for name in ("op", "inputs", "attrs", "type", "loc")
 )
 
-Operand = Node | int | float | bool
+Operand = Node | int | float | bool | Size
 
 _interned: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()
 
@@ -216,6 +217,13 @@ class FullAttrs(Attrs):
 
 
 @dataclass(frozen=True)
+class SizeAttrs(Attrs):
+    """size: the number, converted to the element type, that this size has in a run, everywhere."""
+
+    size: Dim
+
+
+@dataclass(frozen=True)
 class ConstAttrs(Attrs):
     """A captured array, known by a digest of its bytes; the data is in :data:`CONSTANTS`."""
 
@@ -249,7 +257,12 @@ def captured(array: np.ndarray, type: TensorType, loc: Location | None = None) -
 
 
 def full(type: TensorType, value: Any, loc: Location | None = None) -> Node:
-    """A tensor with one value (a Python or NumPy scalar, converted to the dtype) everywhere."""
+    """A tensor with one value (a Python or NumPy scalar, converted to the dtype) everywhere.
+
+    The value may be a size that is known when the program runs: that is an op of its own.
+    """
+    if isinstance(value, Size):
+        return make("size", (), SizeAttrs(value), loc, type)
     with np.errstate(all="ignore"):
         scalar = np.asarray(value).astype(type.dtype.numpy)
     bits = int.from_bytes(scalar.tobytes(), "little")

@@ -15,7 +15,7 @@ from tilewright.ir.build import put as put_node
 from tilewright.ir.build import take as take_node
 from tilewright.ir.graph import Node, Operand, apply, full, make
 from tilewright.ir.transposes import Cotangents
-from tilewright.ir.types import accumulator, concrete
+from tilewright.ir.types import accumulator
 
 TWINS = {"take": "put", "take_along": "put_along", "put": "take", "put_along": "take_along"}
 
@@ -33,7 +33,7 @@ def take_along(node: Node, ct: Node) -> Cotangents:
     axis = node.attrs.axis
     if index.shape[axis] != 1:
         return take(node, ct)
-    size = concrete(x.shape)[axis]
+    size = x.shape[axis]
     # Looked up in 0, 1, 2 ...: counted from the start, and an error if it is outside.
     counted = take_node(iota(size), index, 0)
     every = list(range(len(x.shape)))
@@ -77,13 +77,13 @@ def _stayed(node: Node) -> Node | None:
     if node.op.name == "put_along":
         if index.shape[axis] == 1:
             return None
-        order = iota(concrete(index.shape)[axis], index.shape, axis)
+        order = iota(index.shape[axis], index.shape, axis)
         last = _write(node, 0, order, "set", order)
         return apply("eq", _read(node, last), order)
     if index.type.size == 1:
         return None
     order = reshape(iota(index.type.size), index.shape)
-    size = concrete(node.shape)[axis]
+    size = node.shape[axis]
     last = put_node(full(order.type.with_shape((size,)), 0), index, order, 0, "set")
     stayed = apply("eq", take_node(last, index, 0), order)
     return broadcast(stayed, values.shape, range(axis, axis + index.type.rank))

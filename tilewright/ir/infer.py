@@ -7,7 +7,7 @@ arguments before it builds a node, so these speak to the compiler's own authors.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, get_args, overload
 
 from tilewright.ir.attrs import (
     BroadcastAttrs,
@@ -25,6 +25,7 @@ from tilewright.ir.attrs import (
     TransposeAttrs,
     WindowAttrs,
 )
+from tilewright.ir.sizes import Dim, ceil_div, largest, less, may_equal
 from tilewright.ir.types import (
     FLOATS,
     INTS,
@@ -32,7 +33,6 @@ from tilewright.ir.types import (
     Shape,
     TensorType,
     bool_,
-    concrete,
     size_of,
     u8,
 )
@@ -119,7 +119,7 @@ def check_axes(name: str, axes: tuple[int, ...], rank: int) -> None:
 
 
 def infer_reshape(attrs: ReshapeAttrs, x: TensorType) -> TensorType:
-    if size_of(attrs.shape) != x.size:
+    if not may_equal(size_of(attrs.shape), x.size):
         raise ValueError(f"reshape: {x.size} elements do not fill the shape {attrs.shape}")
     return x.with_shape(attrs.shape)
 
@@ -143,11 +143,12 @@ def infer_broadcast(attrs: BroadcastAttrs, x: TensorType) -> TensorType:
 def infer_slice(attrs: SliceAttrs, x: TensorType) -> TensorType:
     shape = []
     for start, stop, step, d in zip(
-        attrs.starts, attrs.stops, attrs.steps, concrete(x.shape), strict=True
+        attrs.starts, attrs.stops, attrs.steps, x.shape, strict=True
     ):
-        if not (0 <= start <= stop <= d and step >= 1):
+        outside = less(start, 0) or less(stop, start) or less(d, stop)
+        if outside or step < 1:
             raise ValueError(f"slice: {start}:{stop}:{step} is not within an axis of size {d}")
-        shape.append(-(-(stop - start) // step))
+        shape.append(ceil_div(stop - start, step))
     return x.with_shape(tuple(shape))
 
 
@@ -161,17 +162,23 @@ def infer_pad(attrs: PadAttrs, x: TensorType, value: TensorType) -> TensorType:
         raise TypeError(f"pad: the value is {value}, not {x.dtype}[]")
     shape = []
     for low, high, gap, d in zip(
-        attrs.low, attrs.high, attrs.interior, concrete(x.shape), strict=True
+        attrs.low, attrs.high, attrs.interior, x.shape, strict=True
     ):
-        if min(low, high, gap) < 0:
+        if less(low, 0) or less(high, 0) or gap < 0:
             raise ValueError("pad: a width is negative")
-        shape.append(low + d + max(0, d - 1) * gap + high)
+        gaps = gap and largest(0, d - 1) * gap
+        shape.append(low + d + gaps + high)
     return x.with_shape(tuple(shape))
 
 
-def windows(size: int, taps: int, stride: int, dilation: int) -> int:
-    """How many windows there are along an axis of ``size`` elements."""
-    return max(0, (size - dilation * (taps - 1) - 1) // stride + 1)
+@overload
+def windows(size: int, taps: int, stride: int, dilation: int) -> int: ...
+@overload
+def windows(size: Dim, taps: int, stride: int, dilation: int) -> Dim: ...
+def windows(size: Dim, taps: int, stride: int, dilation: int) -> Dim:
+    """How many windows there are along an axis of ``size`` elements; a named size has one."""
+    count = (size - dilation * (taps - 1) - 1) // stride + 1
+    return max(0, count) if isinstance(count, int) else count
 
 
 def infer_window(attrs: WindowAttrs, x: TensorType) -> TensorType:
@@ -180,7 +187,7 @@ def infer_window(attrs: WindowAttrs, x: TensorType) -> TensorType:
         raise ValueError("window: a size, stride or dilation per axis, no more and no fewer")
     if min((*attrs.sizes, *attrs.strides, *attrs.dilations), default=1) < 1:
         raise ValueError("window: a size, stride or dilation is below 1")
-    shape = list(concrete(x.shape))
+    shape = list(x.shape)
     for axis, taps, stride, dilation in zip(
         attrs.axes, attrs.sizes, attrs.strides, attrs.dilations, strict=True
     ):
@@ -203,7 +210,9 @@ def infer_concat(attrs: ConcatAttrs, *types: TensorType) -> TensorType:
         if t.rank != first.rank or without(t.shape, attrs.axis) != without(first.shape, attrs.axis):
             raise ValueError(
                 f"concat: shapes {first.shape} and {t.shape} differ off axis {attrs.axis}")
-    total = sum(concrete(t.shape)[attrs.axis] for t in types)
+    total: Dim = 0
+    for t in types:
+        total = total + t.shape[attrs.axis]
     return first.with_shape(first.shape[:attrs.axis] + (total,) + first.shape[attrs.axis + 1:])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ from tilewright.ir.loops import (
     Store,
     Var,
 )
-from tilewright.ir.types import DType, TensorType, accumulator, bool_, concrete, i64
+from tilewright.ir.sizes import evaluate
+from tilewright.ir.types import DType, TensorType, accumulator, as_number, bool_, concrete, i64
 
 
 def run_graph(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -70,8 +71,11 @@ def run_node(node: Node, inputs: Sequence[np.ndarray]) -> np.ndarray:
     return result
 
 
-def run_kernel(kernel: Kernel, arrays: Sequence[np.ndarray], threads: int = 1) -> int:
-    """Run ``kernel`` on one C-contiguous array per parameter, in place.
+def run_kernel(
+    kernel: Kernel, arrays: Sequence[np.ndarray], threads: int = 1,
+    sizes: Mapping[str, int] | None = None,
+) -> int:
+    """Run ``kernel`` on one C-contiguous array per parameter, in place, with these ``sizes``.
 
     Returns the code of the first ``Check`` that failed, 0 if none did. Undefined contents
     (workspaces, fresh buffers) are NaN or 0xAB bytes. Between two barriers the threads of the
@@ -79,10 +83,11 @@ def run_kernel(kernel: Kernel, arrays: Sequence[np.ndarray], threads: int = 1) -
     Raises ``CompilerBug`` for an access outside a buffer and for what the language forbids.
     """
     memory: dict[str, np.ndarray] = {}
+    sizes = sizes or {}
     if len(arrays) != len(kernel.params):
         raise ValueError(f"{kernel.name}: {len(arrays)} arrays for {len(kernel.params)} parameters")
     for buffer, array in zip(kernel.params, arrays, strict=True):
-        if array.dtype != buffer.dtype.numpy or array.size != buffer.size:
+        if array.dtype != buffer.dtype.numpy or array.size != evaluate(buffer.size, sizes):
             raise ValueError(
                 f"{kernel.name}: {buffer.name} is {buffer.dtype}[{buffer.size}], "
                 f"got {array.dtype}[{array.size}]"
@@ -92,7 +97,7 @@ def run_kernel(kernel: Kernel, arrays: Sequence[np.ndarray], threads: int = 1) -
         memory[buffer.name] = array.reshape(-1)
         if buffer.access == "workspace":
             memory[buffer.name][:] = poison(buffer.dtype)
-    team = [Thread(kernel.name, dict(memory), tid, threads) for tid in range(threads)]
+    team = [Thread(kernel.name, dict(memory), tid, threads, sizes) for tid in range(threads)]
     with np.errstate(all="ignore"):
         for section in sections(kernel.body):
             for thread in team:
@@ -155,9 +160,12 @@ class Thread:
     per lane. A buffer allocated under a vector loop has a second axis, one column per lane.
     """
 
-    def __init__(self, kernel: str, memory: dict[str, np.ndarray], tid: int, threads: int) -> None:
+    def __init__(
+        self, kernel: str, memory: dict[str, np.ndarray], tid: int, threads: int,
+        sizes: Mapping[str, int] | None = None,
+    ) -> None:
         self.kernel, self.memory, self.tid, self.threads = kernel, memory, tid, threads
-        self.variables: dict[str, Any] = {}
+        self.variables: dict[str, Any] = dict(sizes or {})
         self.constants: dict[int, Any] = {}
         self.lanes: int | None = None
         self.failed = 0
@@ -178,7 +186,8 @@ class Thread:
 
     def run_alloc(self, s: Alloc) -> None:
         """A fresh, undefined buffer, with a column per lane under a vector loop."""
-        shape = s.buffer.size if self.lanes is None else (s.buffer.size, self.lanes)
+        size = as_number(s.buffer.size)
+        shape = size if self.lanes is None else (size, self.lanes)
         self.memory[s.buffer.name] = np.full(shape, poison(s.buffer.dtype), s.buffer.dtype.numpy)
 
     def run_check(self, s: Check) -> None:
@@ -367,9 +376,10 @@ class Thread:
         low, high = (used, used)
         if isinstance(used, np.ndarray):
             low, high = (used.min(), used.max()) if used.size else (0, -1)
-        if low < 0 or high >= buffer.size:
+        size = self.memory[buffer.name].shape[0]
+        if low < 0 or high >= size:
             worst = low if low < 0 else high
-            raise self.bug(f"{buffer.name}[{worst}] is outside its {buffer.size} elements")
+            raise self.bug(f"{buffer.name}[{worst}] is outside its {size} elements")
         return index, mask
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tilewright.errors import Location, UserError
+from tilewright.ir.sizes import WORDS, Dim, largest, named, smallest
 from tilewright.ir.types import DTYPES, DType, bool_
 
 Item = TypeVar("Item")
@@ -30,10 +31,7 @@ TOKEN = re.compile(rf"""
 """, re.VERBOSE)
 LOCATION = re.compile(r"#\s*(.+):(\d+) in (.+?)\s*$")
 
-RESERVED = frozenset((
-    *DTYPES, "inf", "nan", "true", "false", "if", "else", "for", "in", "let", "alloc", "check",
-    "barrier", "stream",
-))
+RESERVED = frozenset((*DTYPES, *WORDS)) - {"min", "max"}
 """Words that are quoted where they serve as names."""
 
 
@@ -129,6 +127,46 @@ class Reader:
         if not token.text.isdigit():
             raise self.error(f"expected a whole number, found {token.text}", token)
         return sign * int(token.text)
+
+    def dim(self) -> Dim:
+        """A size: a number, or sums and products of named sizes, such as ``2*n + (m // 3)``."""
+        total = self.dim_product()
+        while self.next.text in ("+", "-"):
+            sign = self.take("symbol").text
+            part = self.dim_product()
+            total = total + part if sign == "+" else total - part
+        return total
+
+    def dim_product(self) -> Dim:
+        """Factors of a size."""
+        result = self.dim_factor()
+        while self.next.text in ("*", "//"):
+            op = self.take("symbol").text
+            factor = self.dim_factor()
+            result = result * factor if op == "*" else result // factor
+        return result
+
+    def dim_factor(self) -> Dim:
+        """A number, a name, a size in parentheses, or the minimum or maximum of two."""
+        if self.accept("-"):
+            return -self.dim_factor()
+        if self.accept("("):
+            inner = self.dim()
+            self.expect(")")
+            return inner
+        if self.next.kind == "number":
+            return self.integer()
+        token = self.take("name")
+        if token.text in ("min", "max"):
+            self.expect("(")
+            sizes = self.listed(")", self.dim)
+            if len(sizes) != 2:
+                raise self.error(f"{token.text} takes two sizes", token)
+            return (smallest if token.text == "min" else largest)(*sizes)
+        try:
+            return named(token.text)
+        except ValueError as problem:
+            raise self.error(str(problem), token) from None
 
     def one_of(self, what: str, table: Iterable[str], token: Token | None = None) -> str:
         """The name of a row of ``table``. Raises ``UserError`` with the nearest names."""

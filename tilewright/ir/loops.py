@@ -6,14 +6,19 @@ loop (and the rest for itself); a ``Barrier`` separates loops of which one reads
 
 A ``vector`` loop's iterations may run in any grouping, several at once; they are independent but
 for ``Accumulate`` into places that do not depend on the loop variable.
+
+A kernel may have sizes: i64 parameters that the caller gives beside the buffers. They are variables
+that every expression may read; buffers' sizes may depend on them.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from tilewright.errors import Location
+from tilewright.ir.sizes import Apply, Dim, Size
 from tilewright.ir.types import DType, bool_, i64
 
 LoopKind: TypeAlias = Literal["serial", "parallel", "vector", "unroll", "block", "thread"]
@@ -36,7 +41,7 @@ class Buffer:
 
     name: str
     dtype: DType
-    size: int
+    size: Dim
     space: Space = "global"
     access: Access = ""
 
@@ -95,7 +100,7 @@ class Call:
 
 
 Expr: TypeAlias = "Const | Var | Load | Call"
-ExprLike: TypeAlias = "Const | Var | Load | Call | int"
+ExprLike: TypeAlias = "Const | Var | Load | Call | int | Size"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +194,32 @@ class Kernel:
     params: tuple[Buffer, ...]
     body: tuple[Stmt, ...]
     loc: Location | None = None
+    sizes: tuple[Var, ...] = ()
 
 
 def expr(value: ExprLike) -> Expr:
-    """A Python int as an i64 constant; expressions pass through."""
+    """A Python int as an i64 constant, a size as index arithmetic; expressions pass through."""
     if isinstance(value, int):
         return Const(value, i64)
-    return value
+    return size_expr(value) if isinstance(value, Size) else value
+
+
+@functools.lru_cache(maxsize=4096)
+def size_expr(size: Size) -> Expr:
+    """The index arithmetic that computes a size from the variables of its names."""
+    total: Expr = Const(0)
+    for monomial, count in size.terms:
+        part: Expr = Const(abs(count))
+        for atom in monomial:
+            part = mul(Var(atom) if isinstance(atom, str) else _applied(atom), part)
+        total = add(total, part) if count > 0 else sub(total, part)
+    return total
+
+
+def _applied(atom: Apply) -> Expr:
+    if atom.op == "floordiv":
+        return floordiv(expr(atom.a), atom.b)
+    return Call(atom.op, (expr(atom.a), expr(atom.b)), i64)
 
 
 def const_int(e: ExprLike) -> int | None:
@@ -231,6 +255,8 @@ def sub(a: ExprLike, b: ExprLike) -> Expr:
         return Const(x - y)
     if y is not None:
         return add(a, -y)
+    if isinstance(b, Size) and isinstance(a, Size | int):
+        return expr(a - b)
     return Call("sub", (expr(a), expr(b)), i64)
 
 
@@ -245,6 +271,8 @@ def mul(a: ExprLike, b: ExprLike) -> Expr:
         return Const(0)
     if y == 1:
         return expr(a)
+    if isinstance(a, Size) and not isinstance(b, Size) and y is None:
+        a, b = b, a
     left = expr(a)
     if y is not None and isinstance(left, Call):
         inner = const_int(left.args[1]) if len(left.args) == 2 else None
@@ -255,24 +283,28 @@ def mul(a: ExprLike, b: ExprLike) -> Expr:
     return Call("mul", (left, expr(b)), i64)
 
 
-def floordiv(a: ExprLike, b: int) -> Expr:
-    """Index quotient, rounded down, by a positive number."""
+def floordiv(a: ExprLike, b: Dim) -> Expr:
+    """Index quotient, rounded down, by a positive size."""
     x = const_int(a)
-    if x is not None:
+    if x == 0:
+        return Const(0)
+    if x is not None and isinstance(b, int):
         return Const(x // b)
     if b == 1:
         return expr(a)
-    return Call("floordiv", (expr(a), Const(b)), i64)
+    return Call("floordiv", (expr(a), expr(b)), i64)
 
 
-def mod(a: ExprLike, b: int) -> Expr:
-    """Index remainder by a positive number."""
+def mod(a: ExprLike, b: Dim) -> Expr:
+    """Index remainder by a positive size."""
     x = const_int(a)
-    if x is not None:
+    if x == 0:
+        return Const(0)
+    if x is not None and isinstance(b, int):
         return Const(x % b)
     if b == 1:
         return Const(0)
-    return Call("mod", (expr(a), Const(b)), i64)
+    return Call("mod", (expr(a), expr(b)), i64)
 
 
 def minimum(a: ExprLike, b: ExprLike) -> Expr:

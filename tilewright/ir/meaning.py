@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tilewright.ir.graph import CONSTANTS
-from tilewright.ir.types import TensorType, accumulator, bf16, concrete, f16
+from tilewright.ir.types import TensorType, accumulator, as_number, bf16, concrete, f16
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -75,6 +75,11 @@ def iota(attrs: Any, type: TensorType) -> Array:
     counts = np.arange(shape[attrs.axis]).astype(type.dtype.numpy)
     column = counts.reshape([-1 if i == attrs.axis else 1 for i in range(len(shape))])
     return np.broadcast_to(column, shape).copy()
+
+
+def size(attrs: Any, type: TensorType) -> Array:
+    """What has a name has no meaning yet: see :func:`tilewright.ir.symbolic.specialise`."""
+    return np.full(concrete(type.shape), as_number(attrs.size)).astype(type.dtype.numpy)
 
 
 def full(attrs: Any, type: TensorType) -> Array:

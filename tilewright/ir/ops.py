@@ -21,7 +21,16 @@ from tilewright.ir import expansions as e
 from tilewright.ir import index_derivatives as i
 from tilewright.ir import infer, meaning
 from tilewright.ir import transposes as t
-from tilewright.ir.graph import OPS, Attrs, ConstAttrs, FullAttrs, InputAttrs, Op, apply
+from tilewright.ir.graph import (
+    OPS,
+    Attrs,
+    ConstAttrs,
+    FullAttrs,
+    InputAttrs,
+    Op,
+    SizeAttrs,
+    apply,
+)
 from tilewright.ir.infer import ALL, BITS, NUMBERS
 from tilewright.ir.types import FLOATS, INTS, DType, f32, f64
 
@@ -64,6 +73,7 @@ def bitwise(
 # --- sources ----------------------------------------------------------------------------
 register(Op("input", "source", 0, infer.no_inference, meaning.constant, InputAttrs))
 register(Op("full", "source", 0, infer.no_inference, meaning.full, FullAttrs))
+register(Op("size", "source", 0, infer.no_inference, meaning.size, SizeAttrs))
 register(Op("const", "source", 0, infer.no_inference, meaning.constant, ConstAttrs))
 register(Op("iota", "source", 0, infer.no_inference, meaning.iota, a.IotaAttrs))
 

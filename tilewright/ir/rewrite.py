@@ -64,6 +64,7 @@ from tilewright.ir.patterns import (
     op,
     orders,
 )
+from tilewright.ir.sizes import Undecided
 
 __all__ = [
     "Match", "OpPattern", "Pattern", "Rule", "Rules", "any_op", "const", "fold", "hole", "op",
@@ -91,12 +92,15 @@ class Rule:
         """
         for variant in self.variants:
             match = Match(node)
-            if not matches(variant, node, match) or (self.when and not self.when(match)):
-                continue
-            if isinstance(self.right, Pattern):
-                result: Node | None = build(self.right, match, node.type)
-            else:
-                result = self.right(match)
+            try:
+                if not matches(variant, node, match) or (self.when and not self.when(match)):
+                    continue
+                if isinstance(self.right, Pattern):
+                    result: Node | None = build(self.right, match, node.type)
+                else:
+                    result = self.right(match)
+            except Undecided:
+                continue  # whether the law holds depends on sizes of a run
             if result is None or result is node:
                 continue
             if result.type != node.type:

@@ -45,7 +45,8 @@ from tilewright.ir.lex import (
     number_text,
     unquoted,
 )
-from tilewright.ir.types import DTYPES, Dim, DType, TensorType, bool_, concrete
+from tilewright.ir.sizes import Size
+from tilewright.ir.types import DTYPES, DType, TensorType, bool_, concrete
 
 SMALL = 256
 """Bytes up to which the data of a captured array stands in the text."""
@@ -137,13 +138,13 @@ def attrs_text(attrs: Attrs, type: TensorType) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A field of an attribute record: a number, truth, string, element type or tuple of these."""
+    """A field of an attribute record: a number, size, truth, string, dtype or tuple of these."""
     if isinstance(value, tuple):
         items = ", ".join(value_text(v) for v in value)
         return f"({items},)" if len(value) == 1 else f"({items})"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int):
+    if isinstance(value, int | Size):
         return str(value)
     if isinstance(value, float):
         return number_text(value, DTYPES["f64"])
@@ -156,8 +157,7 @@ def value_text(value: Any) -> str:
 
 def type_text(type: TensorType) -> str:
     """``f32[64, n]``."""
-    dims = (str(d) if isinstance(d, int) else name_text(d) for d in type.shape)
-    return f"{type.dtype.name}[{', '.join(dims)}]"
+    return f"{type.dtype.name}[{', '.join(map(str, type.shape))}]"
 
 
 def input_text(attrs: InputAttrs) -> str:
@@ -214,13 +214,7 @@ class GraphReader:
         """``f32[64, n]``."""
         dtype = self.reader.dtype()
         self.reader.expect("[")
-        return TensorType(dtype, tuple(self.reader.listed("]", self.dim)))
-
-    def dim(self) -> Dim:
-        """A size: a number or a name."""
-        if self.reader.next.kind in ("name", "string"):
-            return self.reader.name()
-        return self.reader.integer()
+        return TensorType(dtype, tuple(self.reader.listed("]", self.reader.dim)))
 
     def reference(self) -> Node:
         """An input or an earlier value."""
@@ -306,10 +300,16 @@ class GraphReader:
             return tuple(r.listed(")", self.field))
         if r.next.kind == "string":
             return r.name()
-        if r.at_number():
-            value = r.number()
-            return value.scalar(DTYPES["f64"]).item() if isinstance(value, Bits) else value
-        return r.dtype()
+        if r.next.text in DTYPES:
+            return r.dtype()
+        if not r.at_number():
+            return r.dim()
+        start = r.at
+        value = r.number()
+        if r.next.text in ("+", "-", "*", "//"):
+            r.at = start
+            return r.dim()
+        return value.scalar(DTYPES["f64"]).item() if isinstance(value, Bits) else value
 
 
 def number_node(value: int | float | bool | Bits, type: TensorType, loc: Location | None) -> Node:

@@ -18,7 +18,8 @@
       barrier
     }
 
-A buffer is ``name: type[size] space access``, ``global`` being left out; a loop is
+A buffer is ``name: type[size] space access``, ``global`` being left out; a parameter ``n: i64``
+before the buffers is a size; a loop is
 ``for var in start..stop step n kind(width, interleave)``, ``serial`` and ``(1, 1)`` being left out.
 A number carries its element type unless it is an i64 or a truth. A call has the element type of
 its first operand (a comparison: bool, ``where``: of its second) or says its own: ``cast<f32>(x)``.
@@ -85,7 +86,8 @@ def implied_dtype(op: str, args: Sequence[Expr]) -> DType | None:
 # --- writing ----------------------------------------------------------------------------
 def show_kernel(kernel: Kernel, notes: Mapping[int, str]) -> str:
     """The text; ``notes`` are put under the n-th statement in reading order, 0: the first line."""
-    params = ", ".join(buffer_text(b, b.space == "global") for b in kernel.params)
+    sizes = [f"{name_text(v.name)}: {v.dtype.name}" for v in kernel.sizes]
+    params = ", ".join([*sizes, *(buffer_text(b, b.space == "global") for b in kernel.params)])
     head = f"kernel {name_text(kernel.name)}({params}) {{{location_text(kernel.loc)}"
     lines = annotated(head, notes.get(0))
     numbers = iter(range(1, 1 << 62))
@@ -196,8 +198,22 @@ class KernelReader:
         line = r.expect("kernel").line
         name = r.name()
         r.expect("(")
-        params = tuple(r.listed(")", self.buffer))
-        return Kernel(name, params, self.body(), r.location(line))
+        params = r.listed(")", self.parameter)
+        buffers = tuple(p for p in params if isinstance(p, Buffer))
+        sizes = tuple(p for p in params if isinstance(p, Var))
+        return Kernel(name, buffers, self.body(), r.location(line), sizes)
+
+    def parameter(self) -> Buffer | Var:
+        """A buffer, or a size: ``n: i64``."""
+        r = self.reader
+        start, name = r.at, r.name()
+        r.expect(":")
+        dtype = r.dtype()
+        if r.next.text == "[":
+            r.at = start
+            return self.buffer()
+        self.variables[name] = Var(name, dtype)
+        return self.variables[name]
 
     def buffer(self) -> Buffer:
         """``x: f32[64] register in``; also enters it."""
@@ -206,7 +222,7 @@ class KernelReader:
         r.expect(":")
         dtype = r.dtype()
         r.expect("[")
-        size = r.integer()
+        size = r.dim()
         r.expect("]")
         space: Any = r.take("name").text if r.next.text in SPACES else "global"
         access: Any = r.take("name").text if r.next.text in ACCESSES else ""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from tilewright.errors import Unsupported
 from tilewright.ir.attrs import FlipAttrs
 from tilewright.ir.build import (
     cast,
@@ -19,6 +20,7 @@ from tilewright.ir.build import (
     where,
 )
 from tilewright.ir.graph import Node, apply, full, make
+from tilewright.ir.sizes import Dim, largest
 from tilewright.ir.types import accumulator, bool_, concrete, size_of
 from tilewright.ir.windows import adjoint
 
@@ -66,6 +68,9 @@ def product(node: Node, ct: Node) -> Cotangents:
     perm = kept + list(axes)
     moved = transpose(cast(x, accumulator(x.dtype)), perm)
     count = size_of(tuple(x.shape[i] for i in axes))
+    if not isinstance(count, int):
+        what = f"the gradient of a product of {count} elements, a size known when the program runs"
+        raise Unsupported(what, loc=node.loc)
     rows = reshape(moved, (*(x.shape[i] for i in kept), count))
     others = running_product(rows, 1) * running_product(rows, -1)
     back = transpose(reshape(others, moved.shape), [perm.index(i) for i in range(len(perm))])
@@ -118,9 +123,10 @@ def slice_(node: Node, ct: Node) -> Cotangents:
     x, attrs = node.inputs[0], node.attrs
     high = []
     for start, step, count, size in zip(
-        attrs.starts, attrs.steps, concrete(node.shape), concrete(x.shape), strict=True
+        attrs.starts, attrs.steps, node.shape, x.shape, strict=True
     ):
-        high.append(size - start - count - max(0, count - 1) * (step - 1))
+        gaps = step - 1 and largest(0, count - 1) * (step - 1)
+        high.append(size - start - count - gaps)
     return (pad(ct, attrs.starts, high, [step - 1 for step in attrs.steps]),)
 
 
@@ -134,7 +140,7 @@ def pad_(node: Node, ct: Node) -> Cotangents:
     steps = [gap + 1 for gap in attrs.interior]
     stops = [
         low + (d - 1) * step + 1 if d else low
-        for low, d, step in zip(attrs.low, concrete(x.shape), steps, strict=True)
+        for low, d, step in zip(attrs.low, x.shape, steps, strict=True)
     ]
     inner = part(ct, attrs.low, stops, steps)
     ours = pad(full(x.type.with_dtype(bool_), True), attrs.low, attrs.high, attrs.interior, False)
@@ -148,11 +154,13 @@ def window(node: Node, ct: Node) -> Cotangents:
 
 
 def concat(node: Node, ct: Node) -> Cotangents:
-    axis, start, result = node.attrs.axis, 0, []
-    shape = concrete(node.shape)
+    axis, result = node.attrs.axis, []
+    start: Dim = 0
+    shape = node.shape
     for x in node.inputs:
-        starts, stops = [0] * len(shape), list(shape)
-        starts[axis], stops[axis] = start, start + concrete(x.shape)[axis]
+        starts: list[Dim] = [0] * len(shape)
+        stops = list(shape)
+        starts[axis], stops[axis] = start, start + x.shape[axis]
         start = stops[axis]
         result.append(part(ct, starts, stops, [1] * len(shape)))
     return tuple(result)

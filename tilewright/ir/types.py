@@ -9,8 +9,8 @@ from typing import TypeAlias
 import ml_dtypes
 import numpy as np
 
-Dim: TypeAlias = "int | str"
-"""A size: a number, or the name of one that is known when the program runs."""
+from tilewright.ir.hints import estimate
+from tilewright.ir.sizes import Dim, product
 
 Shape: TypeAlias = tuple[Dim, ...]
 
@@ -110,12 +110,12 @@ class TensorType:
         return len(self.shape)
 
     @property
-    def size(self) -> int:
-        """Number of elements. Raises ``TypeError`` for a named size."""
+    def size(self) -> Dim:
+        """Number of elements."""
         return size_of(self.shape)
 
     @property
-    def nbytes(self) -> int:
+    def nbytes(self) -> Dim:
         return self.size * self.dtype.itemsize
 
     def with_dtype(self, dtype: DType) -> TensorType:
@@ -129,19 +129,23 @@ class TensorType:
 
 
 def concrete(shape: Shape) -> tuple[int, ...]:
-    """The shape as numbers. Raises ``TypeError`` for a named size."""
+    """The shape as numbers. Raises ``TypeError`` for a size that is known when the program runs."""
     for d in shape:
         if not isinstance(d, int):
             raise TypeError(f"the size '{d}' has no number here")
     return shape  # type: ignore[return-value]
 
 
-def size_of(shape: Shape) -> int:
+def size_of(shape: Shape) -> Dim:
     """Product of the dimensions."""
-    n = 1
-    for d in concrete(shape):
-        n *= d
-    return n
+    return product(shape)
+
+
+def as_number(dim: Dim) -> int:
+    """The size as a number. Raises ``TypeError`` for one that is known when the program runs."""
+    if not isinstance(dim, int):
+        raise TypeError(f"the size '{dim}' has no number here")
+    return dim
 
 
 def broadcast_shapes(*shapes: Shape) -> Shape:
@@ -164,17 +168,18 @@ Block: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
 def reshape_blocks(result: Shape, source: Shape) -> list[Block]:
     """The finest blocks of neighbouring axes (of the result, of the source) that hold the same
     elements of a reshape in the same order."""
-    shape, inner = concrete(result), concrete(source)
     blocks: list[Block] = []
     i = j = 0
-    while i < len(shape) or j < len(inner):
-        first_i, first_j, left, right = i, j, 1, 1
+    while i < len(result) or j < len(source):
+        first_i, first_j = i, j
+        left: Dim = 1
+        right: Dim = 1
         while i == first_i or j == first_j or left != right:
-            if i < len(shape) and (left <= right or j == len(inner)):
-                left *= shape[i]
+            if i < len(result) and (j == len(source) or estimate(left) <= estimate(right)):
+                left = left * result[i]
                 i += 1
-            elif j < len(inner):
-                right *= inner[j]
+            elif j < len(source):
+                right = right * source[j]
                 j += 1
             else:
                 break

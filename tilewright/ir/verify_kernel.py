@@ -31,6 +31,7 @@ from tilewright.ir.loops import (
     Var,
     const_int,
 )
+from tilewright.ir.sizes import names_of
 from tilewright.ir.types import DType, TensorType, bool_, i64
 
 TOP_LEVEL = ("parallel", "block")
@@ -66,12 +67,17 @@ class KernelVerifier:
     def run(self) -> list[tuple[int, str]]:
         """Everything that is wrong, by line."""
         scope = Scope()
+        for var in self.kernel.sizes:
+            self.demand(var.dtype is i64, f"the size {var.name} is {var.dtype}, not i64")
+            self.define(var, scope)
+            scope.facts[var.name] = Range(0, None)
         for buffer in self.kernel.params:
             name = buffer.name
             self.demand(name not in scope.buffers, f"two parameters are called {name}")
             self.demand(buffer.space == "global", f"the parameter {name} is not global")
             self.demand(buffer.access != "", f"the parameter {name} has no access")
             scope.buffers[name] = buffer
+            self.size(buffer, scope)
         self.body(self.kernel.body, scope)
         for buffer in self.kernel.params:
             if buffer.access in ("out", "inout") and buffer.size and buffer.name not in self.stored:
@@ -94,6 +100,16 @@ class KernelVerifier:
                 self.demand(allowed, words)
             STATEMENTS[type(statement)](self, statement, scope)
 
+    def size(self, b: Buffer, scope: Scope) -> None:
+        """A number that is not negative, or an expression of the kernel's sizes."""
+        if isinstance(b.size, int):
+            self.demand(b.size >= 0, f"{b.name} has {b.size} elements")
+            return
+        self.demand(b.space == "global", f"the size of {b.name} is not a number")
+        for name in names_of((b.size,)):
+            self.demand(name in scope.variables, f"{b.name} has the size {b.size}, but {name} is "
+                                                 "no size of the kernel")
+
     # --- statements ---------------------------------------------------------------------
     def alloc(self, s: Alloc, scope: Scope) -> None:
         """A new name; private memory."""
@@ -101,7 +117,7 @@ class KernelVerifier:
         self.demand(b.name not in scope.buffers, f"there is a buffer called {b.name} already")
         self.demand(b.space != "global", f"{b.name} is global, which only parameters are")
         self.demand(b.access == "", f"{b.name} is no parameter and has no access")
-        self.demand(b.size >= 0, f"{b.name} has {b.size} elements")
+        self.size(b, scope)
         scope.buffers[b.name] = b
         scope.private.discard(b.name)
         if scope.vector is not None:
@@ -227,6 +243,8 @@ class KernelVerifier:
 
     def inside(self, b: Buffer, index: Expr, scope: Scope) -> None:
         """No access that certainly happens is outside."""
+        if not isinstance(b.size, int):
+            return
         form = affine(index, scope.facts)
         real = attained(form, scope.facts, scope.exact) if form else None
         if real is not None and real.low is not None and real.high is not None:

@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from tilewright.compiler.plan import Plan
-from tilewright.ir.types import TensorType, concrete
+from tilewright.ir.types import TensorType, as_number, concrete
 from tilewright.runtime import layout as interpreter
 from tilewright.runtime.native_call import TREES
 from tilewright.runtime.native_match import (
@@ -230,6 +230,7 @@ def _describe(
     template = [0] * layout.entries
     for i, constant in enumerate(executable.constants):
         template[layout.constants_at + i] = address_of(constant)
+    template[layout.arena + 1:layout.arena + 1 + len(plan.words)] = plan.words
     names = [writer.address(name) for name, _ in arguments.named]
     results = [
         word for f in layout.fresh
@@ -240,7 +241,7 @@ def _describe(
         "NODES": writer.nodes, "TREE": writer.tree, "TEMPLATE": template, "NAMES": names,
         "RESULT": results, "COPY": [word for copy in layout.copies for word in copy],
         "ORDER": list(range(inputs)) if donated else [],
-        "RANGES": [2 * t.nbytes + (i in donated) for i, t in enumerate(plan.inputs)],
+        "RANGES": [2 * as_number(t.nbytes) + (i in donated) for i, t in enumerate(plan.inputs)],
     }
     leaves_at = FRAME_WORDS + layout.entries
     held_at = leaves_at + 2 * inputs + made

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tilewright.compiler.bind import Binder
 from tilewright.compiler.plan import Plan
 from tilewright.errors import CompilerBug, DTypeError, OutOfBounds, ShapeError
 from tilewright.ir.types import TensorType, concrete
@@ -32,6 +33,7 @@ class Native(Protocol):
 class Executable:
     """Machine code with the plan that it follows; call it with a list of arrays.
 
+    A plan with named sizes has to be bound to numbers: see :class:`SizedExecutable`.
     Safe to call from several Python threads at once. An input that is not C-contiguous, aligned and
     in native byte order is copied first. A donated input's memory becomes a result: the array that
     was given must not be used afterwards, and may be the very array that is returned.
@@ -90,6 +92,7 @@ class Executable:
         table = words(layout.entries)
         for i, array in enumerate((*arrays, *fresh[:len(self.plan.outputs)], *self.constants)):
             table[i] = address_of(array)
+        table[layout.arena + 1:layout.arena + 1 + len(self.plan.words)] = self.plan.words
         threads = 1
         if self.work.mode >= 2:
             threads = max(1, min(threads_now(), self.work.most_threads))
@@ -116,6 +119,56 @@ class Executable:
         if check is None:
             raise CompilerBug(f"the program reported the error {code}, unknown to its plan")
         raise OutOfBounds(check.message, expected=check.expected, loc=check.loc)
+
+
+class SizedExecutable:
+    """Machine code of a plan with named sizes; call it with arrays of any sizes that fit it.
+
+    What a run needs to know is worked out once per distinct sizes and kept for the latest of them.
+    """
+
+    most = 256
+
+    def __init__(self, plan: Plan, native: Native) -> None:
+        self.plan, self.native = plan, native
+        self._binder = Binder(plan)
+        self._made: dict[tuple[int, ...], Executable] = {}
+        self._by_shapes: dict[tuple[tuple[int, ...], ...], Executable] = {}
+
+    def __call__(self, arrays: Sequence[Any]) -> list[np.ndarray]:
+        """The results for one array per input of the plan.
+
+        Raises ``ShapeError`` where sizes of the same name differ, and as :class:`Executable` does.
+        """
+        shapes = tuple([np.shape(a) for a in arrays])
+        found = self._by_shapes.get(shapes)
+        if found is None:
+            found = self.at(shapes)
+            self._by_shapes[shapes] = found
+            _forget(self._by_shapes, self.most)
+        return found(arrays)
+
+    def at(
+        self, shapes: Sequence[tuple[int, ...]], names: Sequence[str] = ()
+    ) -> Executable:
+        """What runs on arrays of these shapes; ``names`` are what messages call the inputs.
+
+        Raises ``ShapeError`` for shapes that do not fit.
+        """
+        if len(shapes) != len(self.plan.inputs):
+            raise TypeError(f"expected {len(self.plan.inputs)} arrays, got {len(shapes)}")
+        values = self._binder.values(shapes, names)
+        found = self._made.get(values)
+        if found is None:
+            found = self._made[values] = Executable(self._binder.bind(values), self.native)
+            _forget(self._made, self.most)
+        return found
+
+
+def _forget(made: dict[Any, Any], most: int) -> None:
+    """Drop the oldest entries beyond so many."""
+    while len(made) > most:
+        made.pop(next(iter(made)), None)
 
 
 def make_fast_call(

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from tilewright.compiler.plan import Plan, Slot
-from tilewright.ir.types import TensorType, concrete, dtype_of
+from tilewright.ir.types import TensorType, as_number, concrete, dtype_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Fresh:
 class Layout:
     """The program's table and what becomes of it.
 
-    The table holds the inputs, the outputs, the constants and the arena; behind them, entries that
-    the program does not know, for results that are copies.
+    The table holds the inputs, the outputs, the constants, the arena and the plan's words; behind
+    them, entries that the program does not know, for results that are copies.
 
     copies   (to, from, bytes): table entries to copy once the program has run
     donated  the inputs whose memory results take over
@@ -67,18 +67,18 @@ def lay_out(plan: Plan) -> Layout:
         elif first and slot.kind == "input" and donation == slot.index:
             sources.append(Source("input", slot.index))
         else:
-            entry = arena + 1 + len(copies)
+            entry = arena + 1 + len(plan.words) + len(copies)
             sources.append(Source("fresh", len(fresh)))
             fresh.append(_fresh(entry, _type_of(plan, slot)))
             copies.append((entry, starts[slot.kind] + slot.index, fresh[-1].bytes))
     return Layout(
-        arena + 1 + len(copies), starts["constant"], arena, tuple(fresh), tuple(copies),
-        tuple(sources), frozenset(s.index for s in sources if s.kind == "input"),
+        arena + 1 + len(plan.words) + len(copies), starts["constant"], arena, tuple(fresh),
+        tuple(copies), tuple(sources), frozenset(s.index for s in sources if s.kind == "input"),
     )
 
 
 def _fresh(entry: int, type: TensorType) -> Fresh:
-    return Fresh(entry, type.dtype.numpy, concrete(type.shape), type.nbytes)
+    return Fresh(entry, type.dtype.numpy, concrete(type.shape), as_number(type.nbytes))
 
 
 def _type_of(plan: Plan, slot: Slot) -> TensorType:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tilewright.compiler.plan import Plan
+from tilewright.ir.types import as_number
 
 FLOPS_PER_SECOND = 30e9
 BYTES_PER_SECOND = 20e9
@@ -39,7 +40,8 @@ def estimate(plan: Plan) -> Work:
     """The work of one run of a plan on one core, and how to run it."""
     seconds = sum(
         LAUNCH_SECONDS
-        + max(launch.flops / FLOPS_PER_SECOND, launch.bytes / BYTES_PER_SECOND)
+        + max(
+            as_number(launch.flops) / FLOPS_PER_SECOND, as_number(launch.bytes) / BYTES_PER_SECOND)
         for launch in plan.launches
     )
     if seconds < HOLD_LOCK_BELOW:

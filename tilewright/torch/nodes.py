@@ -10,7 +10,18 @@ import torch
 from tilewright.ir import build
 from tilewright.ir.attrs import IotaAttrs
 from tilewright.ir.graph import Node, full, make
-from tilewright.ir.types import DType, Shape, TensorType, bf16, bool_, f16, f32, f64, i64
+from tilewright.ir.types import (
+    DType,
+    Shape,
+    TensorType,
+    as_number,
+    bf16,
+    bool_,
+    f16,
+    f32,
+    f64,
+    i64,
+)
 from tilewright.torch.dtypes import OURS
 from tilewright.torch.table import NotCompiled
 
@@ -131,7 +142,7 @@ def count(shape: Shape, axes: Sequence[int]) -> int:
     """How many elements a reduction over these axes puts together."""
     n = 1
     for a in axes:
-        n *= int(shape[a])
+        n *= as_number(shape[a])
     return n
 
 

@@ -27,7 +27,8 @@ class NativeProgram:
     """Machine code of a plan.
 
     address    of ``void tw_program(ptr table, i64 tid, i64 nthreads, ptr scratch, ptr team)``; the
-               table holds the pointers of inputs, outputs, constants and the arena, in this order
+               table holds the pointers of inputs, outputs, constants and the arena, in this order,
+               then the numbers of the plan's sizes and the places of its blocks in the arena
     scratch    bytes of private memory per thread, 64-byte aligned
     llvm_text  the module with the entry and all of the plan's kernels
     The caller sets the status word of the team block to 0 before a run; a failed check leaves its
@@ -169,7 +170,7 @@ def program_text(plan: Plan, target: Target) -> str:
 
 def parameters(e: Emitted) -> list[str]:
     """The types of a kernel's parameters."""
-    return ["ptr"] * e.buffers + ["i64", "i64", "ptr", "ptr"]
+    return ["ptr"] * e.buffers + ["i64"] * e.sizes + ["i64", "i64", "ptr", "ptr"]
 
 
 def entry(plan: Plan, order: Sequence[Emitted]) -> str:
@@ -178,34 +179,54 @@ def entry(plan: Plan, order: Sequence[Emitted]) -> str:
     passed = "ptr %table, i64 %tid, i64 %nthreads, ptr %scratch, ptr %team"
     b.write(f"define void @{ENTRY}({passed}) nounwind {{")
     b.label("entry")
-    bases: dict[int, str] = {}
+    bases: dict[tuple[str, int], str] = {}
     for launch, kernel in zip(plan.launches, order, strict=True):
         if launch.barrier:
             b.write("  call void @tw_barrier(ptr %team, i64 %nthreads)")
         places = [f"ptr {pointer(b, plan, slot, bases)}" for slot in launch.args]
+        first = first_size(plan)
+        sizes = [f"i64 {word(b, first + plan.sizes.index(n), 'i64', bases)}" for n in launch.sizes]
         rest = ["i64 %tid", "i64 %nthreads", "ptr %scratch", "ptr %team"]
-        b.write(f"  call void @{kernel.name}({', '.join([*places, *rest])})")
+        b.write(f"  call void @{kernel.name}({', '.join([*places, *sizes, *rest])})")
     b.write("  ret void")
     b.write("}")
     return "\n".join(b.lines) + "\n"
 
 
-def pointer(b: Builder, plan: Plan, slot: Slot, bases: dict[int, str]) -> str:
-    """The name of a slot's pointer; every word of the table is loaded once."""
+def first_size(plan: Plan) -> int:
+    """The word of the table that has the first size."""
+    return len(plan.inputs) + len(plan.outputs) + len(plan.constants) + 1
+
+
+def word(b: Builder, number: int, kind: str, known: dict[tuple[str, int], str]) -> str:
+    """The name of a word of the table, which is loaded once."""
+    found = known.get((kind, number))
+    if found is None:
+        place, found = b.fresh("t"), b.fresh("t")
+        b.write(f"  {place} = getelementptr ptr, ptr %table, i64 {number}")
+        b.write(f"  {found} = load {kind}, ptr {place}, align 8")
+        known[kind, number] = found
+    return found
+
+
+def pointer(b: Builder, plan: Plan, slot: Slot, known: dict[tuple[str, int], str]) -> str:
+    """The name of a slot's pointer."""
     before = {
         "input": 0,
         "output": len(plan.inputs),
         "constant": len(plan.inputs) + len(plan.outputs),
-        "arena": len(plan.inputs) + len(plan.outputs) + len(plan.constants),
-    }[slot.kind]
-    word = before if slot.kind == "arena" else before + slot.index
-    base = bases.get(word)
-    if base is None:
-        place, base = b.fresh("t"), b.fresh("t")
-        b.write(f"  {place} = getelementptr ptr, ptr %table, i64 {word}")
-        b.write(f"  {base} = load ptr, ptr {place}, align 8")
-        bases[word] = base
-    if slot.kind != "arena" or slot.index == 0:
+    }.get(slot.kind)
+    if before is not None:
+        return word(b, before + slot.index, "ptr", known)
+    base = word(b, first_size(plan) - 1, "ptr", known)
+    if slot.kind == "block":
+        at = word(b, first_size(plan) + len(plan.sizes) + slot.index, "i64", known)
+        name = known.get(("block", slot.index))
+        if name is None:
+            name = known["block", slot.index] = b.fresh("t")
+            b.write(f"  {name} = getelementptr i8, ptr {base}, i64 {at}")
+        return name
+    if slot.index == 0:
         return base
     name = b.fresh("t")
     b.write(f"  {name} = getelementptr i8, ptr {base}, i64 {slot.index}")

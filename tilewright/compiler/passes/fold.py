@@ -22,6 +22,7 @@ from tilewright.ir.graph import (
     substitute,
 )
 from tilewright.ir.interp import run_node
+from tilewright.ir.types import as_number
 
 MOST_BYTES = 4096
 """No tensor larger than this is computed at compile time, nor read for it."""
@@ -36,7 +37,7 @@ def fold(graph: Graph, target: Target | None = None) -> Graph:
     for node in graph.nodes():
         if not small(node) or any(n not in known for n in node.inputs):
             continue
-        work += node_flops(node) + node.type.size
+        work += as_number(node_flops(node) + node.type.size)
         if work > MOST_WORK:
             break
         value = evaluate(node, [known[n] for n in node.inputs])
@@ -57,7 +58,9 @@ def fold(graph: Graph, target: Target | None = None) -> Graph:
 
 def small(node: Node) -> bool:
     """Whether the node's value may be held at compile time."""
-    return node.op.name != "input" and node.type.nbytes <= MOST_BYTES
+    nbytes = node.type.nbytes
+    return node.op.name not in ("input", "size") and isinstance(nbytes, int) and (
+        nbytes <= MOST_BYTES)
 
 
 def worthwhile(node: Node) -> bool:

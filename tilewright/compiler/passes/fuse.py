@@ -15,6 +15,7 @@ from tilewright.compiler.schedules.group import Group
 from tilewright.compiler.target import Target
 from tilewright.compiler.topology import Cycles, ordered
 from tilewright.ir.graph import Graph, Node, users
+from tilewright.ir.hints import estimate
 
 CHEAP_FLOPS = 4
 """A value that costs no more than this per element is computed again rather than stored."""
@@ -155,7 +156,7 @@ class _Fusion:
     def _repeated(self, node: Node) -> bool:
         """Whether a view makes readers compute each element several times."""
         for user in self.users[node]:
-            if user.op.name == "broadcast" and user.type.size > 2 * node.type.size:
+            if user.op.name == "broadcast" and _larger(user, 2, node):
                 home = self.home[user]
                 if home is None or home is not self.home[node]:
                     return True
@@ -170,13 +171,14 @@ class _Fusion:
         """
         seen: set[Node] = set()
         stack, total = [node], 0.0
+        size = estimate(node.type.size)
         while stack and len(seen) <= MOST_NODES:
             n = stack.pop()
             if n in seen or n.op.kind == "source" or (n is not node and is_anchor(n)):
                 continue
             seen.add(n)
             if n.op.kind == "elementwise" and n.op.name not in ("cast", "bitcast"):
-                total += n.op.flops * min(1, n.type.size / max(1, node.type.size))
+                total += n.op.flops * min(1, estimate(n.type.size) / max(1, size))
             stack.extend(n.inputs)
         return total, len(seen)
 
@@ -199,6 +201,11 @@ class _Fusion:
             made[key].stores.append((node, self.alias.get(node, node)))
         groups = _merged([g for g in made.values() if g.stores])
         return [g for g in groups if any(target.type.size for _, target in g.stores)]
+
+
+def _larger(a: Node, times: int, b: Node) -> bool:
+    """Whether a tensor has more elements than several of another."""
+    return estimate(a.type.size) > times * estimate(b.type.size)
 
 
 def _merged(groups: list[Group]) -> list[Group]:

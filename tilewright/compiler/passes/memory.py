@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import TypeAlias
 
 import numpy as np
 
-from tilewright.compiler.kernels import canonical, has_barrier, rename
+from tilewright.compiler.kernels import canonical, free_variables, has_barrier, rename
 from tilewright.compiler.lowered import LoweredKernel, Workspace
 from tilewright.compiler.order import Access, Interval, Step, barriers, epochs, place
 from tilewright.compiler.plan import CheckInfo, Launch, Plan, Slot
@@ -21,7 +22,9 @@ from tilewright.ir import loops
 from tilewright.ir.graph import Graph, Node
 from tilewright.ir.interp import run_node
 from tilewright.ir.loops import Buffer, Const, For, Kernel, Store, Var
-from tilewright.ir.types import DType, TensorType
+from tilewright.ir.sizes import Dim, ceil_div, largest, names_of
+from tilewright.ir.symbolic import is_symbolic
+from tilewright.ir.types import DType, TensorType, as_number
 
 COPY_BLOCK = 4096
 """Elements that one iteration of a copy's parallel loop moves."""
@@ -98,6 +101,7 @@ class _Program:
     outputs: list[TensorType] = field(default_factory=list)
     constants: list[np.ndarray] = field(default_factory=list)
     merged: dict[Home, Home] = field(default_factory=dict)
+    blocks: tuple[Interval, ...] = ()
     arena: int = 0
 
     def resolve_arguments(self) -> None:
@@ -253,7 +257,7 @@ class _Program:
                     self.merged[read] = written
 
     def place_in_arena(self) -> None:
-        """Offsets for all that has no slot yet; buffers in use at the same time stay apart."""
+        """Places for all that has no slot yet; buffers in use at the same time stay apart."""
         members: dict[Home, list[Home]] = {}
         for home in self.uses:
             if home not in self.slots:
@@ -261,15 +265,31 @@ class _Program:
                 while root in self.merged:
                     root = self.merged[root]
                 members.setdefault(root, []).append(home)
+        if is_symbolic(self.graph):
+            # Offsets are for those who know the sizes, and may not ask for more meetings.
+            for number, group in enumerate(members.values()):
+                self.slots.update((home, Slot("block", number)) for home in group)
+            self.when = epochs([self.step(launch) for launch in self.launches])
         intervals = []
         for group in members.values():
             numbers = [u for home in group for u in self.uses[home]]
             first = min(self.when[u][0] for u in numbers)
             last = max(self.when[u][1] for u in numbers)
-            intervals.append(Interval(max(_nbytes(home) for home in group), first, last))
+            nbytes = reduce(largest, [_nbytes(home) for home in group])
+            intervals.append(Interval(nbytes, first, last))
+        if is_symbolic(self.graph):
+            self.blocks = tuple(intervals)
+            return
         offsets, self.arena = place(intervals)
         for group, offset in zip(members.values(), offsets, strict=True):
             self.slots.update((home, Slot("arena", offset)) for home in group)
+
+    def step(self, launch: _Launch) -> Step:
+        """What a launch touches, all buffers having their places."""
+        accesses = tuple(
+            _access(home, self.slots[home], launch.writes(i)) for i, home in enumerate(launch.args)
+        )
+        return Step(accesses, has_barrier(launch.lowered.kernel))
 
     def plan(self) -> Plan:
         """The finished plan; equal kernels become one object."""
@@ -278,8 +298,7 @@ class _Program:
         for launch in self.launches:
             kernel, args = finish(launch)
             slots = tuple(self.slots[home] for home in args)
-            touched = zip(kernel.params, args, slots, strict=True)
-            steps.append(Step(tuple(_access(*t) for t in touched), has_barrier(kernel)))
+            steps.append(self.step(launch))
             launches.append((kernel, slots, launch.lowered))
         waits = barriers(steps)
         return Plan(
@@ -287,23 +306,25 @@ class _Program:
             results=tuple(self.slots[home] for home in self.results),
             constants=tuple(self.constants),
             launches=tuple(
-                Launch(kernel, slots, wait, lowered.flops, lowered.bytes)
+                Launch(kernel, slots, wait, lowered.flops, lowered.bytes,
+                       tuple(v.name for v in kernel.sizes))
                 for (kernel, slots, lowered), wait in zip(launches, waits, strict=True)
             ),
             arena=self.arena, donated=tuple(self.donated),
             checks={code: info for info, code in finish.codes.items()},
             values={slot: home for home, slot in self.slots.items() if isinstance(home, Node)},
+            sizes=names_of(d for n in self.graph.inputs for d in n.shape), blocks=self.blocks,
         )
 
 
-def _nbytes(home: Home) -> int:
+def _nbytes(home: Home) -> Dim:
     return home.nbytes if isinstance(home, Workspace) else home.type.nbytes
 
 
-def _access(param: Buffer, home: Home, slot: Slot) -> Access:
+def _access(home: Home, slot: Slot, writes: bool) -> Access:
     if slot.kind == "arena":
-        return Access("arena", slot.index, slot.index + _nbytes(home), param.access != "in")
-    return Access(slot, 0, 1, param.access != "in")
+        return Access("arena", slot.index, slot.index + as_number(_nbytes(home)), writes)
+    return Access(slot, 0, 1, writes)
 
 
 class _Finish:
@@ -356,12 +377,13 @@ def copy_kernel(type: TensorType, target: Target) -> Kernel:
     return _copy_kernel(type.dtype, type.size, target.lanes(type.dtype.itemsize))
 
 
-def _copy_kernel(dtype: DType, size: int, lanes: int) -> Kernel:
+def _copy_kernel(dtype: DType, size: Dim, lanes: int) -> Kernel:
     source = Buffer("source", dtype, size, access="in")
     result = Buffer("result", dtype, size, access="out")
     block, i = Var("block"), Var("i")
     start = loops.mul(block, COPY_BLOCK)
     stop = loops.minimum(loops.add(start, COPY_BLOCK), size)
     move = For(i, start, stop, (Store(result, i, source[i]),), "vector", width=lanes)
-    blocks = Const(-(-size // COPY_BLOCK))
-    return Kernel("copy", (source, result), (For(block, Const(0), blocks, (move,), "parallel"),))
+    body = (For(block, Const(0), loops.expr(ceil_div(size, COPY_BLOCK)), (move,), "parallel"),)
+    params = (source, result)
+    return Kernel("copy", params, body, sizes=free_variables(params, body))

@@ -12,6 +12,7 @@ from __future__ import annotations
 from tilewright.compiler.target import Target
 from tilewright.ir.build import broadcast, place, reshape
 from tilewright.ir.graph import Graph, Node, full, full_value, make, rebuild_node
+from tilewright.ir.sizes import Dim, product
 
 MOST_STEPS = 40
 """Nodes that are looked at for one sum."""
@@ -42,9 +43,7 @@ class _Follows:
         self.known, self.axes, self.type = known, root.attrs.axes, root.type
         shape = root.inputs[0].shape
         self.kept = [i for i in range(len(shape)) if i not in self.axes]
-        self.count = 1
-        for axis in self.axes:
-            self.count *= shape[axis]
+        self.count = product(shape[axis] for axis in self.axes)
         self.steps = MOST_STEPS
 
     def sum(self, x: Node) -> Node | None:
@@ -126,7 +125,7 @@ class _Follows:
         return broadcast(small, self.type.shape, [p for _, p in left])
 
 
-def looked_up(index: Node, size: int) -> bool:
+def looked_up(index: Node, size: Dim) -> bool:
     """Whether an index was looked up in 0, 1, 2 ... ``size - 1``, and so lies among them."""
     while index.op.name in ("broadcast", "reshape"):
         index = index.inputs[0]

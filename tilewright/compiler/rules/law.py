@@ -10,6 +10,7 @@ from tilewright.ir.build import place
 from tilewright.ir.graph import Node, full, full_value, input_node
 from tilewright.ir.patterns import OpPattern
 from tilewright.ir.rewrite import Match, Rule, rule
+from tilewright.ir.sizes import Dim
 from tilewright.ir.types import DType, TensorType, f32
 
 
@@ -40,7 +41,7 @@ def all_full(nodes: Sequence[Node]) -> bool:
     return all(n.op.name == "full" and n.attrs == nodes[0].attrs for n in nodes)
 
 
-def fits(count: int, dtype: DType) -> bool:
+def fits(count: Dim, dtype: DType) -> bool:
     """Whether a number of elements may stand as a factor in this type.
 
     In f32 and f64 the rounding of the count is no worse than that of the product; ints wrap as
@@ -48,6 +49,8 @@ def fits(count: int, dtype: DType) -> bool:
     """
     if dtype.bits > 16 or not dtype.is_float:
         return True
+    if not isinstance(count, int):
+        return False
     with np.errstate(all="ignore"):
         return float(np.asarray(count).astype(dtype.numpy)) == count
 

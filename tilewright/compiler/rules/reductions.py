@@ -8,6 +8,7 @@ from tilewright.ir.build import broadcast, cast, contract, reduce, reshape, tran
 from tilewright.ir.graph import Node, full, full_value, make
 from tilewright.ir.meaning import highest, lowest
 from tilewright.ir.rewrite import Match, Rules, any_op, hole, op
+from tilewright.ir.sizes import product
 from tilewright.ir.types import accumulator, bool_, f16, i32
 
 x, y = hole("x"), hole("y")
@@ -62,9 +63,7 @@ def stretched(m: Match) -> Node | None:
         a for a in range(wide.type.rank) if a not in places or small.shape[places.index(a)] == 1
     ]
     gone = [a for a in axes if a in repeated and wide.shape[a] != 1]
-    count = 1
-    for a in gone:
-        count *= wide.shape[a]
+    count = product(wide.shape[a] for a in gone)
     if not gone or (m.root.op.name == "sum" and not fits(count, m.root.dtype)):
         return None
     dropped = [i for i, a in enumerate(places) if a in axes]

@@ -14,21 +14,24 @@ from typing import Any, TypeAlias
 from tilewright.compiler.plan import CheckInfo
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node, full_value
-from tilewright.ir.types import DType, bool_, concrete, i64, reshape_blocks
+from tilewright.ir.hints import hinted
+from tilewright.ir.sizes import Dim, less
+from tilewright.ir.types import DType, Shape, bool_, i64, reshape_blocks
 
 Index: TypeAlias = tuple[k.Expr, ...]
 
 
-def strides(shape: Sequence[int]) -> tuple[int, ...]:
+def strides(shape: Sequence[Dim]) -> tuple[Dim, ...]:
     """Row-major strides in elements."""
-    result, step = [], 1
+    result: list[Dim] = []
+    step: Dim = 1
     for d in reversed(shape):
         result.append(step)
-        step *= d
+        step = step * d
     return tuple(reversed(result))
 
 
-def flat(index: Index, shape: Sequence[int]) -> k.Expr:
+def flat(index: Index, shape: Sequence[Dim]) -> k.Expr:
     """The offset of an element in a row-major array."""
     offset: k.Expr = k.Const(0)
     for i, step in zip(index, strides(shape), strict=True):
@@ -36,7 +39,7 @@ def flat(index: Index, shape: Sequence[int]) -> k.Expr:
     return offset
 
 
-def unflatten(offset: k.Expr, shape: Sequence[int]) -> Index:
+def unflatten(offset: k.Expr, shape: Sequence[Dim]) -> Index:
     """The index of the element at an offset of a row-major array."""
     result: list[k.Expr] = []
     outermost = next((axis for axis, d in enumerate(shape) if d != 1), 0)
@@ -74,6 +77,7 @@ class Writer:
         self.scopes: list[Scope] = [Scope()]
         self._depths: dict[str, int] = {}
         self._names: dict[str, int] = {}
+        self._sizes = hinted()
 
     # --- statements and scopes ----------------------------------------------------------
 
@@ -81,7 +85,8 @@ class Writer:
         """A name not used before in this kernel."""
         n = self._names.get(prefix, 0)
         self._names[prefix] = n + 1
-        return f"{prefix}{n or ''}"
+        made = f"{prefix}{n or ''}"
+        return made if made not in self._sizes else self.name(prefix)
 
     def write(self, statement: k.Stmt) -> None:
         """Append a statement to the innermost body."""
@@ -149,14 +154,13 @@ class Writer:
         holder = self.bound.get(node)
         if holder is not None:
             # There is one element along an axis of size 1, however its place was computed.
-            sizes = concrete(node.shape)
-            ones = (k.Const(0) if d == 1 else i for i, d in zip(index, sizes, strict=True))
+            ones = (k.Const(0) if d == 1 else i for i, d in zip(index, node.shape, strict=True))
             held = holder(tuple(ones))
             if held is not None:
                 return held
         buffer_node = self._stored(node)
         if buffer_node is not None:
-            return self._load(buffer_node, flat(index, concrete(node.shape)), mask, node)
+            return self._load(buffer_node, flat(index, node.shape), mask, node)
         if node.op.kind == "elementwise":
             return self._elementwise(node, index, mask)
         return _RULES[node.op.name](self, node, index, mask)
@@ -195,8 +199,8 @@ class Writer:
     def input(self, node: Node) -> k.Buffer:
         """The parameter that a stored node is read from."""
         if node not in self.inputs:
-            size = max(1, node.type.size)
-            self.inputs[node] = k.Buffer(f"in{len(self.inputs)}", node.dtype, size, "global", "in")
+            size, name = room(node.type.size), f"in{len(self.inputs)}"
+            self.inputs[node] = k.Buffer(name, node.dtype, size, "global", "in")
         return self.inputs[node]
 
     def check(
@@ -210,7 +214,7 @@ class Writer:
         self.scopes[depth].statements.append(k.Check(condition, code))
 
     def indexed(
-        self, indices: Node, at: Index, size: int, mask: k.Expr | None, node: Node
+        self, indices: Node, at: Index, size: Dim, mask: k.Expr | None, node: Node
     ) -> tuple[k.Expr, k.Expr]:
         """An element of an index array, counted from the start, and whether it is inside."""
         key = ("indexed", indices, at, mask, size)
@@ -224,7 +228,7 @@ class Writer:
         wide = self._let_at(depth, "i", wide)
         if indices.dtype.kind == "i":
             negative = k.compare("lt", wide, 0)
-            shifted = k.Call("add", (wide, k.Const(size)), i64)
+            shifted = k.Call("add", (wide, k.expr(size)), i64)
             wide = self._let_at(depth, "i", k.Call("where", (negative, shifted, wide), i64))
         high = k.compare("lt", wide, size)
         both = k.Call("and", (k.compare("ge", wide, 0), high), bool_)
@@ -243,6 +247,16 @@ def _full(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
     return k.Const(float(value) if node.dtype.name == "bf16" else value.item(), node.dtype)
 
 
+def room(size: Dim) -> Dim:
+    """The elements of a buffer for so many values: it has one at least."""
+    return max(1, size) if isinstance(size, int) else size
+
+
+def _size(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
+    value = k.expr(node.attrs.size)
+    return value if node.dtype is i64 else k.Call("cast", (value,), node.dtype)
+
+
 def _iota(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
     position = index[node.attrs.axis]
     return position if node.dtype is i64 else k.Call("cast", (position,), node.dtype)
@@ -252,11 +266,11 @@ def _reshape(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr
     source = node.inputs[0]
     buffer_node = w._stored(source)
     if buffer_node is not None and source not in w.bound:
-        return w._load(buffer_node, flat(index, concrete(node.shape)), mask, source)
-    return w.value(source, reshape_index(index, concrete(node.shape), concrete(source.shape)), mask)
+        return w._load(buffer_node, flat(index, node.shape), mask, source)
+    return w.value(source, reshape_index(index, node.shape, source.shape), mask)
 
 
-def reshape_index(index: Index, shape: tuple[int, ...], source: tuple[int, ...]) -> Index:
+def reshape_index(index: Index, shape: Shape, source: Shape) -> Index:
     """Where an element of a reshaped array stands in its source, block of axes by block of axes."""
     result: list[k.Expr] = []
     for axes, inner in reshape_blocks(shape, source):
@@ -298,7 +312,7 @@ def _slice(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
 def _flip(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
     at = tuple(
         k.sub(d - 1, i) if axis in node.attrs.axes else i
-        for axis, (i, d) in enumerate(zip(index, concrete(node.shape), strict=True))
+        for axis, (i, d) in enumerate(zip(index, node.shape, strict=True))
     )
     return w.value(node.inputs[0], at, mask)
 
@@ -309,7 +323,7 @@ def _pad(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
     at: list[k.Expr] = []
     attrs = node.attrs
     for i, low, high, gap, d in zip(
-        index, attrs.low, attrs.high, attrs.interior, concrete(source.shape), strict=True
+        index, attrs.low, attrs.high, attrs.interior, source.shape, strict=True
     ):
         position = k.sub(i, low)
         if low:
@@ -338,15 +352,16 @@ def _window(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
 
 
 def _concat(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
-    axis, start = node.attrs.axis, 0
+    axis = node.attrs.axis
+    start: Dim = 0
     result: k.Expr | None = None
     ends = []
     for part in node.inputs:
-        size = concrete(part.shape)[axis]
+        size = part.shape[axis]
         ends.append((part, start, start + size))
         start += size
     position = index[axis]
-    for part, low, high in reversed([e for e in ends if e[1] < e[2]]):
+    for part, low, high in reversed([e for e in ends if less(e[1], e[2]) is not False]):
         here = None if high == start else k.compare("lt", position, high)
         below = None if low == 0 else k.compare("ge", position, low)
         inside = k.both(below, here)
@@ -364,7 +379,7 @@ def _take(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
     source, indices = node.inputs
     axis = node.attrs.axis
     at = index[axis:axis + indices.type.rank]
-    size = concrete(source.shape)[axis]
+    size = source.shape[axis]
     place, inside = w.indexed(indices, at, size, mask, node)
     where = (*index[:axis], place, *index[axis + indices.type.rank:])
     return w.value(source, where, k.both(mask, inside))
@@ -373,12 +388,12 @@ def _take(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
 def _take_along(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
     source, indices = node.inputs
     axis = node.attrs.axis
-    place, inside = w.indexed(indices, index, concrete(source.shape)[axis], mask, node)
+    place, inside = w.indexed(indices, index, source.shape[axis], mask, node)
     return w.value(source, (*index[:axis], place, *index[axis + 1:]), k.both(mask, inside))
 
 
 _RULES: dict[str, Callable[[Writer, Node, Index, k.Expr | None], k.Expr]] = {
-    "full": _full, "iota": _iota, "reshape": _reshape, "transpose": _transpose,
+    "full": _full, "size": _size, "iota": _iota, "reshape": _reshape, "transpose": _transpose,
     "broadcast": _broadcast, "slice": _slice, "flip": _flip, "pad": _pad,
     "window": _window, "concat": _concat,
     "take": _take, "take_along": _take_along,

@@ -14,6 +14,7 @@ from tilewright.compiler.lowered import LoweredKernel, Workspace
 from tilewright.compiler.schedules.group import Group, location
 from tilewright.compiler.target import Target
 from tilewright.ir.graph import Node
+from tilewright.ir.hints import hint_values
 
 MOST_KEPT = 4096
 """Forms of groups whose kernels are kept."""
@@ -53,7 +54,8 @@ def form_of(group: Group) -> Form:
     again = tuple([group.uses.get(n, 2) > 1 for n in numbers])
     anchors = tuple([numbers[n] for n in group.anchors])
     stores = tuple([(numbers[value], target.type) for value, target in group.stores])
-    key = (group.family, group.shape, group.axes, anchors, stores, again, tuple(parts))
+    key = (group.family, group.shape, group.axes, anchors, stores, again, tuple(parts),
+           hint_values())
     return Form(key, [*buffers, *(target for _, target in group.stores)])
 
 

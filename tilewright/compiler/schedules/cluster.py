@@ -9,7 +9,8 @@ from typing import TypeAlias
 from tilewright.compiler.schedules.group import Family
 from tilewright.ir.attrs import PutAttrs
 from tilewright.ir.graph import Node
-from tilewright.ir.types import concrete
+from tilewright.ir.hints import estimate
+from tilewright.ir.types import Shape
 
 Token = int | None
 """An axis of the iteration domain, or None for any other index."""
@@ -72,7 +73,7 @@ class Cluster:
 
     of: Anchors
     family: Family
-    shape: tuple[int, ...]
+    shape: Shape
     axes: tuple[int, ...]
     anchors: list[Node] = field(default_factory=list)
     mask: int = 0
@@ -109,7 +110,7 @@ class Cluster:
         """Whether the kernel can compute ``node`` from what it holds at each point."""
         if node.op.kind not in ("elementwise", "view") and node.op.name != "take_along":
             return False
-        shape = concrete(node.shape)
+        shape = node.shape
         tokens: Index = tuple(range(len(shape)))
         if self.family == "contraction":
             same = shape == self.shape and node.op.kind == "elementwise"
@@ -143,7 +144,7 @@ class Cluster:
 
     def holds(self, anchor: Node, index: Index) -> bool:
         """Whether the kernel has the anchor's element at ``index``."""
-        at = [t for t, d in zip(index, concrete(anchor.shape), strict=True) if d != 1]
+        at = [t for t, d in zip(index, anchor.shape, strict=True) if d != 1]
         if self.family == "contraction":
             return at == [i for i, d in enumerate(self.shape) if d != 1]
         return at == self.kept
@@ -177,16 +178,16 @@ def operands(node: Node, index: Index) -> list[tuple[Node, Index]]:
     return [(n, (None,) * len(n.shape)) for n in node.inputs]
 
 
-def _family(node: Node) -> tuple[Family, tuple[int, ...], tuple[int, ...]]:
+def _family(node: Node) -> tuple[Family, Shape, tuple[int, ...]]:
     """The schedule family of an anchor, its domain and its reduced axes."""
     if node.op.kind == "contract":
-        return "contraction", concrete(node.shape), ()
+        return "contraction", node.shape, ()
     if node.op.kind == "index":
-        return "scatter", concrete(node.shape), ()
-    shape, axes = concrete(node.inputs[0].shape), node.attrs.axes
+        return "scatter", node.shape, ()
+    shape, axes = node.inputs[0].shape, node.attrs.axes
     wide = [i for i, d in enumerate(shape) if d != 1]
     if all(i in axes for i in wide):
-        big = node.inputs[0].type.size > SMALL_FULL and not node.type.rank
+        big = estimate(node.inputs[0].type.size) > SMALL_FULL and not node.type.rank
         return ("full" if big else "rows"), shape, axes
     return ("rows" if wide[-1] in axes else "columns"), shape, axes
 
@@ -224,7 +225,7 @@ def _joins(node: Node, cluster: Cluster) -> bool:
     rests = cluster.of.above[node] & cluster.mask
     if rests and cluster.family != "rows":
         return False
-    shape = concrete(node.inputs[0].shape)
+    shape = node.inputs[0].shape
     if cluster.family == "full" and shape != cluster.shape and not _shares_operand(node, cluster):
         return False
     if cluster.between(node):
@@ -245,5 +246,5 @@ def _shares_operand(node: Node, cluster: Cluster) -> bool:
                 found.add(n)
             else:
                 stack.extend(n.inputs)
-        return {n for n in found if n.type.size > SMALL_FULL}
+        return {n for n in found if estimate(n.type.size) > SMALL_FULL}
     return bool(leaves(node) & leaves(cluster.anchors[0]))

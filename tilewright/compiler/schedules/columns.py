@@ -17,7 +17,9 @@ from tilewright.compiler.schedules.reduction import (
 )
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
-from tilewright.ir.types import accumulator, concrete
+from tilewright.ir.hints import estimate
+from tilewright.ir.sizes import Dim, ceil_div, product
+from tilewright.ir.types import accumulator
 
 ROWS = 8
 """Rows added at once: as many streams as the hardware prefetchers follow."""
@@ -39,23 +41,20 @@ class _Columns:
     w: Writer
     kept: list[int]
     inner: int
-    outer: list[int]
-    width: int
+    outer: list[Dim]
+    width: Dim
     tile: int
-    rows: int
+    rows: Dim
     shares: int
     lanes: int
 
     @property
-    def tiles(self) -> int:
-        return -(-self.width // self.tile)
+    def tiles(self) -> Dim:
+        return ceil_div(self.width, self.tile)
 
     @property
-    def kept_size(self) -> int:
-        n = self.width
-        for d in self.outer:
-            n *= d
-        return n
+    def kept_size(self) -> Dim:
+        return product(self.outer) * self.width
 
 
 def _plan(group: Group, target: Target) -> _Columns:
@@ -63,13 +62,8 @@ def _plan(group: Group, target: Target) -> _Columns:
     inner = next(i for i in reversed(kept) if group.shape[i] != 1)
     kept = [i for i in kept if i != inner] + [inner]
     outer = [group.shape[i] for i in kept[:-1]]
-    width = group.shape[inner]
-    rows = 1
-    for axis in group.axes:
-        rows *= group.shape[axis]
-    blocks = 1
-    for d in outer:
-        blocks *= d
+    rows_, width_ = product(group.shape[axis] for axis in group.axes), group.shape[inner]
+    rows, width, blocks = estimate(rows_), estimate(width_), estimate(product(outer))
     lanes = target.lanes(max(accumulator(a.dtype).itemsize for a in group.anchors))
     tile, shares = min(width, 4096), 1
     tasks = blocks * -(-width // tile)
@@ -81,7 +75,9 @@ def _plan(group: Group, target: Target) -> _Columns:
         tile = min(width, -(-tile // lanes) * lanes)
         if blocks * -(-width // tile) < 4 and rows >= 64 and rows * width >= 1 << 15:
             shares, tile = min(SHARES, rows // 32), min(width, 4096)
-    return _Columns(group, group.writer(), kept, inner, outer, width, tile, rows, shares, lanes)
+    if not isinstance(width_, int):
+        tile = max(tile, 16 * lanes)
+    return _Columns(group, group.writer(), kept, inner, outer, width_, tile, rows_, shares, lanes)
 
 
 def lower_columns(group: Group, target: Target) -> LoweredKernel:
@@ -111,7 +107,7 @@ def lower_columns(group: Group, target: Target) -> LoweredKernel:
     with _Tasks(plan, 1) as (_, place, start, stop):
         rows = _add_partials(plan, partials, place, start, stop)
         _finish_tile(plan, outputs, place, start, stop, rows, start)
-    sizes = [(b, b.size * b.dtype.itemsize) for b in partials]
+    sizes: list[tuple[k.Buffer, Dim]] = [(b, b.size * b.dtype.itemsize) for b in partials]
     return finish(group, w, outputs, sizes)
 
 
@@ -120,18 +116,15 @@ class _Tasks:
 
     def __init__(self, plan: _Columns, shares: int) -> None:
         self.plan = plan
-        blocks = 1
-        for d in plan.outer:
-            blocks *= d
-        self.sizes = [shares, *plan.outer, plan.tiles]
-        self.loop = plan.w.loop("p", 0, shares * blocks * plan.tiles, "parallel")
+        self.sizes: list[Dim] = [shares, *plan.outer, plan.tiles]
+        self.loop = plan.w.loop("p", 0, product(self.sizes), "parallel")
 
     def __enter__(self) -> tuple[k.Expr, list[k.Expr], k.Expr, k.Expr]:
         p, w, plan = self.loop.__enter__(), self.plan.w, self.plan
         share, *place, tile = (w.let("o", e) for e in unflatten(p, self.sizes))
         start = w.let("start", k.mul(tile, plan.tile))
-        stop: k.Expr = k.Const(plan.width)
-        if plan.tiles > 1:
+        stop = k.expr(plan.width)
+        if plan.tiles != 1:
             stop = w.let("stop", k.minimum(k.add(start, plan.tile), plan.width))
         return share, place, start, stop
 
@@ -181,18 +174,19 @@ def _sum_rows(
             for row, total in zip(sums, totals, strict=True):
                 w.write(k.Store(row, at, total))
 
-    known = k.const_int(low), k.const_int(high)
-    if known[0] is not None and known[1] is not None:
-        whole = known[0] + (known[1] - known[0]) // ROWS * ROWS
+    first, last = k.const_int(low), k.const_int(high)
+    whole: int | None = None
+    if first is not None and last is not None:
+        whole = first + (last - first) // ROWS * ROWS
         middle: k.Expr = k.Const(whole)
     else:
         low, high = w.let("low", k.expr(low)), w.let("high", k.expr(high))
         count = k.sub(high, low)
         middle = w.let("middle", k.add(low, k.mul(k.floordiv(count, ROWS), ROWS)))
-    if known[0] is None or known[0] < whole:
+    if whole is None or first != whole:
         with w.loop("y", low, middle, step=ROWS) as y:
             add(y, ROWS)
-    if known[0] is None or known[1] != whole:
+    if whole is None or last != whole:
         with w.loop("y", middle, high) as y:
             add(y, 1)
     return sums
@@ -233,7 +227,7 @@ def _finish_tile(
             hold(w, node, w.let("r", total), kept)
         values = []
         for (value, _), buffer in zip(group.stores, outputs, strict=True):
-            shape = concrete(value.shape)
+            shape = value.shape
             index = align(kept, sizes, shape)
             values.append((buffer, flat(index, shape), w.let("v", w.value(value, index))))
         for buffer, offset, v in values:

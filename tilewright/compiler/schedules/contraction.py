@@ -19,7 +19,8 @@ from tilewright.compiler.schedules.reduction import converted, hold, number
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
-from tilewright.ir.types import DType, accumulator, concrete, i32
+from tilewright.ir.sizes import Dim, ceil_div, less, product
+from tilewright.ir.types import DType, accumulator, i32
 
 PACK_ROWS = 16
 """Rows of rhs that one thread packs at a time."""
@@ -41,7 +42,7 @@ class _Contraction:
         values = [value for value, _ in group.stores]
         self.roles: Roles = roles_of(self.node, values, self.w.is_leaf)
         self.blocks: Blocks = choose_blocks(self.roles, target, self.dtype)
-        self.workspaces: list[tuple[k.Buffer, int]] = []
+        self.workspaces: list[tuple[k.Buffer, Dim]] = []
         self.packed: k.Buffer | None = None
         self.offset: k.Expr | None = None
 
@@ -51,10 +52,7 @@ class _Contraction:
             self._pack_shared()
         # Neighbours in this order share a block of columns of rhs.
         sizes = [*self.roles.batch_extents, b.column_blocks, b.row_blocks]
-        count = 1
-        for d in sizes:
-            count *= d
-        with w.loop("p", 0, count, "parallel") as p:
+        with w.loop("p", 0, product(sizes), "parallel") as p:
             *batch, column_block, row_block = (w.let("o", e) for e in unflatten(p, sizes))
             self._block(tuple(batch), row_block, column_block)
         return finish(
@@ -88,15 +86,12 @@ class _Contraction:
         self.packed = k.Buffer("packed", self.dtype, size, "global", "workspace")
         self.workspaces.append((self.packed, size * self.dtype.itemsize))
         # Work is cut so that memory is read in long runs: along rows, or panel by panel.
-        cut = -(-b.depth // PACK_ROWS) if r.rhs_unit == "n" else b.panels
+        cut = ceil_div(b.depth, PACK_ROWS) if r.rhs_unit == "n" else b.panels
         sizes = [*r.batch_extents, b.depth_blocks, cut]
-        count = 1
-        for d in sizes:
-            count *= d
-        with w.loop("p", 0, count, "parallel") as p:
+        with w.loop("p", 0, product(sizes), "parallel") as p:
             *batch, block, piece = (w.let("o", e) for e in unflatten(p, sizes))
             base = w.let("base", self._panel(tuple(batch), k.Const(0), block))
-            panels: tuple[k.Expr, k.Expr] = (k.Const(0), k.Const(b.panels))
+            panels: tuple[k.Expr, k.Expr] = (k.Const(0), k.expr(b.panels))
             span: tuple[k.Expr, k.Expr] = (k.Const(0), self._depth(block))
             if r.rhs_unit == "n":
                 low = w.let("low", k.mul(piece, PACK_ROWS))
@@ -185,7 +180,7 @@ class _Contraction:
 
         if n % b.columns == 0:
             copy(False)
-        elif n < b.columns:
+        elif less(n, b.columns):
             copy(True)
         else:
             whole = w.let("whole", k.compare("le", k.add(first, b.columns), n))
@@ -200,7 +195,7 @@ class _Contraction:
         if b.depth_blocks * b.depth == total:
             return k.Const(b.depth)
         if b.depth_blocks == 1:
-            return k.Const(total)
+            return k.expr(total)
         return k.minimum(k.Const(b.depth), k.sub(total, k.mul(block, b.depth)))
 
     def _copy_lhs(self, batch: Index, low_row: k.Expr, rows: k.Expr, block: k.Expr) -> k.Buffer:
@@ -241,7 +236,7 @@ class _Contraction:
         if b.private_rhs:
             size = b.block_panels * b.depth * b.columns
             self.packed = w.alloc("panels", self.dtype, size, "stack")
-        tiles = b.block_tiles * b.block_panels if b.depth_blocks > 1 else 1
+        tiles = b.block_tiles * b.block_panels if b.depth_blocks != 1 else 1
         self.tile_buffer = w.alloc("tile", self.dtype, tiles * b.rows * b.columns, "stack")
 
         def depth_block(block: k.Expr) -> None:
@@ -318,7 +313,7 @@ class _Contraction:
         w = self.w
         zero = number(0, self.dtype)
         self._each_vector(lambda slot: w.write(k.Store(tile, slot, zero)))
-        if self.blocks.depth_blocks > 1:
+        if self.blocks.depth_blocks != 1:
             with w.when(k.compare("gt", block, 0)):
                 self._each_vector(lambda slot: w.write(
                     k.Store(tile, slot, k.Load(self.tile_buffer, k.add(tile_base, slot)))))
@@ -378,6 +373,6 @@ class _Contraction:
             for (value, _), buffer, v in zip(
                 self.group.stores, self.outputs, values, strict=True
             ):
-                self.offset = flat(index, concrete(value.shape))
+                self.offset = flat(index, value.shape)
                 w.write(k.Store(buffer, self.offset, v))
         w.bound.pop(self.node)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.compiler.schedules.access import Index, unflatten
 from tilewright.compiler.schedules.domain import fixed_boundaries
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
-from tilewright.ir.types import DType, concrete
+from tilewright.ir.hints import estimate
+from tilewright.ir.sizes import Dim, Size, ceil_div, largest, product
+from tilewright.ir.types import DType
 
 
 @dataclass(frozen=True)
@@ -26,46 +28,37 @@ class Roles:
     lhs_labels: tuple[int, ...]
     rhs_labels: tuple[int, ...]
     runs: Mapping[str, tuple[tuple[int, ...], ...]]
-    sizes: Mapping[int, int]
+    sizes: Mapping[int, Dim]
     lhs_unit: str
     """The class, 'm' or 'k', of the axis along which lhs is contiguous."""
     rhs_unit: str
     """Likewise 'n' or 'k' for rhs."""
 
-    def extents(self, which: str) -> list[int]:
+    def extents(self, which: str) -> list[Dim]:
         """The sizes of a class's runs."""
-        return [self._product(run) for run in self.runs[which]]
+        return [product(self.sizes[label] for label in run) for run in self.runs[which]]
 
-    def _product(self, labels: Sequence[int]) -> int:
-        n = 1
-        for label in labels:
-            n *= self.sizes[label]
-        return n
-
-    def size(self, which: str) -> int:
-        n = 1
-        for d in self.extents(which):
-            n *= d
-        return n
+    def size(self, which: str) -> Dim:
+        return product(self.extents(which))
 
     @property
-    def m(self) -> int:
+    def m(self) -> Dim:
         return self.size("m")
 
     @property
-    def n(self) -> int:
+    def n(self) -> Dim:
         return self.size("n")
 
     @property
-    def depth(self) -> int:
+    def depth(self) -> Dim:
         return self.size("k")
 
     @property
-    def batch_extents(self) -> list[int]:
+    def batch_extents(self) -> list[Dim]:
         return self.extents("batch")
 
     @property
-    def batch_size(self) -> int:
+    def batch_size(self) -> Dim:
         return self.size("batch")
 
     def place(self, which: str, positions: Index) -> dict[int, k.Expr]:
@@ -84,7 +77,7 @@ class Roles:
 
 def unit_axis(node: Node, is_leaf: Callable[[Node], bool]) -> int | None:
     """The axis along which neighbours in ``node`` are neighbours in memory, if views tell."""
-    shape = concrete(node.shape)
+    shape = node.shape
     last = next((i for i in reversed(range(len(shape))) if shape[i] != 1), None)
     op = node.op.name
     if is_leaf(node) or not node.inputs:
@@ -115,11 +108,12 @@ def roles_of(node: Node, values: Sequence[Node], is_leaf: Callable[[Node], bool]
         (lhs, lhs_labels), (rhs, rhs_labels) = reversed(pair) if flipped else pair
         roles = _roles(node, lhs, lhs_labels, rhs, rhs_labels, values, is_leaf)
         # Cycles per element: vectors copied, squares transposed, elements scattered.
-        cost = roles.depth * roles.n * (0.2 if roles.rhs_unit == "n" else 0.4)
+        m, n, depth = estimate(roles.m), estimate(roles.n), estimate(roles.depth)
+        cost = depth * n * (0.2 if roles.rhs_unit == "n" else 0.4)
         last = next((x for x in reversed(a.out) if roles.sizes[x] != 1), None)
         if last is not None and not any(last in run for run in roles.runs["n"]):
-            cost += 3.0 * roles.m * roles.n
-        options.append((cost * roles.batch_size, roles))
+            cost += 3.0 * m * n
+        options.append((cost * estimate(roles.batch_size), roles))
     return min(options, key=lambda option: option[0])[1]
 
 
@@ -128,8 +122,8 @@ def _roles(
     values: Sequence[Node], is_leaf: Callable[[Node], bool],
 ) -> Roles:
     out = node.attrs.out
-    sizes = dict(zip(lhs_labels, concrete(lhs.shape), strict=True))
-    sizes |= dict(zip(rhs_labels, concrete(rhs.shape), strict=True))
+    sizes = dict(zip(lhs_labels, lhs.shape, strict=True))
+    sizes |= dict(zip(rhs_labels, rhs.shape, strict=True))
     both = set(lhs_labels) & set(rhs_labels)
     classes = {
         "batch": [x for x in out if x in both],
@@ -207,11 +201,11 @@ class Blocks:
     lanes: int
     depth: int
     unroll: int
-    row_tiles: int
-    panels: int
-    depth_blocks: int
-    row_blocks: int
-    column_blocks: int
+    row_tiles: Dim
+    panels: Dim
+    depth_blocks: Dim
+    row_blocks: Dim
+    column_blocks: Dim
     block_tiles: int
     block_panels: int
     direct_lhs: bool
@@ -254,7 +248,7 @@ def choose_tile(m: int, n: int, lanes: int, target: Target) -> tuple[int, int]:
 def choose_blocks(roles: Roles, target: Target, dtype: DType) -> Blocks:
     """Cache blocks for the target: the lhs block and the result block in L2, a panel near L1."""
     lanes = target.lanes(dtype.itemsize)
-    m, n, depth_total = roles.m, roles.n, max(1, roles.depth)
+    m, n, depth_total = estimate(roles.m), estimate(roles.n), max(1, estimate(roles.depth))
     rows, vectors = choose_tile(m, n, lanes, target)
     columns = vectors * lanes
     row_tiles, panels = ceil_div(m, rows), ceil_div(n, columns)
@@ -267,8 +261,8 @@ def choose_blocks(roles: Roles, target: Target, dtype: DType) -> Blocks:
     if depth_blocks > 1:
         depth = ceil_div(ceil_div(depth_total, depth_blocks), unroll) * unroll
         depth_blocks = ceil_div(depth_total, depth)
-    batch = roles.batch_size
-    direct_lhs = small and m % rows == 0
+    batch = estimate(roles.batch_size)
+    direct_lhs = small and roles.m % rows == 0
     direct_rhs = small and roles.rhs_unit == "n"
     if small:
         row_blocks = column_blocks = 1
@@ -291,15 +285,40 @@ def choose_blocks(roles: Roles, target: Target, dtype: DType) -> Blocks:
     by_rows = roles.lhs_unit == "k"
     pad = 64 // dtype.itemsize
     stride = depth + pad if by_rows else ceil_div(block_tiles * rows, lanes) * lanes
-    return Blocks(
+    blocks = Blocks(
         rows, vectors, lanes, depth, unroll, row_tiles, panels, depth_blocks, row_blocks,
         column_blocks, block_tiles, ceil_div(panels, column_blocks), direct_lhs, share,
         not share and not direct_rhs, by_rows, stride)
+    if isinstance(roles.m * roles.n * roles.depth, int):
+        return blocks
+    return _blocks_of_sizes(roles, blocks, pad)
 
 
-def ceil_div(a: int, b: int) -> int:
-    """a / b, rounded up."""
-    return -(-a // b)
+def _blocks_of_sizes(roles: Roles, b: Blocks, pad: int) -> Blocks:
+    """Blocks for sizes that are known when the program runs, from those for their estimates.
+
+    The blocks, whose copies need room, are numbers; how many there are is not.
+    """
+    depth, depth_blocks = b.depth, b.depth_blocks
+    if isinstance(roles.depth, Size):
+        depth = min(1024, ceil_div(2 * estimate(roles.depth), 64) * 64)
+        depth_blocks = largest(1, ceil_div(roles.depth, depth))
+    row_tiles, row_blocks, block_tiles = b.row_tiles, b.row_blocks, b.block_tiles
+    if isinstance(roles.m, Size):
+        block_tiles = max(block_tiles, 224 // b.rows)
+        row_tiles = ceil_div(roles.m, b.rows)
+        # Two threads share them evenly.
+        row_blocks = 2 * ceil_div(row_tiles, 2 * block_tiles)
+    panels, column_blocks, block_panels = b.panels, b.column_blocks, b.block_panels
+    if isinstance(roles.n, Size):
+        block_panels = max(block_panels, 4)
+        panels = ceil_div(roles.n, b.columns)
+        column_blocks = ceil_div(panels, block_panels)
+    stride = depth + pad if b.lhs_by_rows else ceil_div(block_tiles * b.rows, b.lanes) * b.lanes
+    return replace(
+        b, depth=depth, row_tiles=row_tiles, panels=panels, depth_blocks=depth_blocks,
+        row_blocks=row_blocks, column_blocks=column_blocks, block_tiles=block_tiles,
+        block_panels=block_panels, lhs_stride=stride)
 
 
 def _even(count: int, most: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from tilewright.compiler.schedules.access import Index
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
-from tilewright.ir.types import concrete
+from tilewright.ir.sizes import Dim, product
 
 Boundaries = frozenset[int]
 """Boundary i lies between axes i and i + 1."""
@@ -16,7 +16,7 @@ Boundaries = frozenset[int]
 class Domain:
     """The axes of ``shape``, merged where ``fixed`` and ``cuts`` allow; axes of size 1 vanish."""
 
-    def __init__(self, shape: Sequence[int], fixed: Iterable[int]) -> None:
+    def __init__(self, shape: Sequence[Dim], fixed: Iterable[int]) -> None:
         self.shape = tuple(shape)
         fixed = set(fixed)
         self.runs: list[list[int]] = []
@@ -31,15 +31,9 @@ class Domain:
             between.add(axis)
 
     @property
-    def extents(self) -> list[int]:
+    def extents(self) -> list[Dim]:
         """The sizes of the merged axes."""
-        sizes = []
-        for run in self.runs:
-            n = 1
-            for axis in run:
-                n *= self.shape[axis]
-            sizes.append(n)
-        return sizes
+        return [product(self.shape[axis] for axis in run) for run in self.runs]
 
     def index(self, positions: Sequence[k.Expr]) -> Index:
         """The index for these positions on the merged axes.
@@ -70,14 +64,14 @@ def _fixed(
 ) -> Boundaries:
     if node in memo:
         return memo[node]
-    shape = concrete(node.shape)
+    shape = node.shape
     everything = frozenset(range(len(shape) - 1))
 
     def inner(n: Node) -> Boundaries:
         return _fixed(n, is_leaf, held, memo)
 
     op = node.op.name
-    if is_leaf(node) or op == "full":
+    if is_leaf(node) or op in ("full", "size"):
         result: Boundaries = frozenset()
     elif held(node):
         result = everything
@@ -95,7 +89,7 @@ def _fixed(
             i for i in everything if perm[i + 1] != perm[i] + 1 or perm[i] in source
         )
     elif op == "slice":
-        a, d = node.attrs, concrete(node.inputs[0].shape)
+        a, d = node.attrs, node.inputs[0].shape
         source = inner(node.inputs[0])
         whole = [(a.starts[i], a.stops[i], a.steps[i]) == (0, d[i], 1) for i in range(len(d))]
         result = frozenset(

@@ -18,7 +18,9 @@ from tilewright.compiler.schedules.reduction import (
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
-from tilewright.ir.types import accumulator, concrete
+from tilewright.ir.hints import estimate
+from tilewright.ir.sizes import Dim, product
+from tilewright.ir.types import accumulator
 
 SHARES = 32
 """Parts that a large reduction is cut into, whatever the number of threads."""
@@ -39,7 +41,7 @@ def lower_full(group: Group, target: Target) -> LoweredKernel:
     ]
     domains = [_domain(w, a.inputs[0]) for a in group.anchors]
     same = all(d.extents == domains[0].extents and d.shape == domains[0].shape for d in domains)
-    largest = max(a.inputs[0].type.nbytes for a in group.anchors)
+    largest = max(estimate(a.inputs[0].type.nbytes) for a in group.anchors)
     steps = 1 if same else max(1, largest // (SHARES * target.l2 // 4))
     with w.loop("p", 0, SHARES, "parallel") as p:
         registers = accumulators(w, group.anchors)
@@ -65,12 +67,12 @@ def lower_full(group: Group, target: Target) -> LoweredKernel:
         for (value, _), buffer in zip(group.stores, outputs, strict=True):
             zeros: Index = (k.Const(0),) * len(value.shape)
             w.write(k.Store(buffer, k.Const(0), w.value(value, zeros)))
-    sizes = [(b, b.size * b.dtype.itemsize) for b in partials]
+    sizes: list[tuple[k.Buffer, Dim]] = [(b, b.size * b.dtype.itemsize) for b in partials]
     return finish(group, w, outputs, sizes)
 
 
 def _domain(w: Writer, operand: Node) -> Domain:
-    return Domain(concrete(operand.shape), fixed_boundaries([operand], w.is_leaf, lambda n: False))
+    return Domain(operand.shape, fixed_boundaries([operand], w.is_leaf, lambda n: False))
 
 
 def _share(
@@ -96,9 +98,7 @@ def _share(
             body([i])
         return
     *middle, inner = extents[1:]
-    rows = 1
-    for d in middle:
-        rows *= d
+    rows = product(middle)
     with w.loop("y", low, high) as y, w.loop("m", 0, rows) as m:
         place = [w.let("o", e) for e in unflatten(m, middle)]
         with w.loop("i", 0, inner, "vector", width=width, interleave=interleave) as i:

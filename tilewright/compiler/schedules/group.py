@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from tilewright.compiler.kernels import free_variables
 from tilewright.compiler.lowered import Argument, LoweredKernel, Workspace
-from tilewright.compiler.schedules.access import Writer
+from tilewright.compiler.schedules.access import Writer, room
 from tilewright.errors import Location
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node, topological
-from tilewright.ir.types import concrete
+from tilewright.ir.hints import hinted
+from tilewright.ir.sizes import Dim, product
+from tilewright.ir.types import Shape
 
 Family: TypeAlias = Literal["pointwise", "rows", "columns", "full", "contraction", "scatter"]
 
@@ -29,7 +32,7 @@ class Group:
     """
 
     family: Family
-    shape: tuple[int, ...]
+    shape: Shape
     axes: tuple[int, ...] = ()
     anchors: list[Node] = field(default_factory=list)
     stores: list[tuple[Node, Node]] = field(default_factory=list)
@@ -52,7 +55,7 @@ class Group:
 
 def finish(
     group: Group, w: Writer, outputs: Sequence[k.Buffer],
-    workspaces: Sequence[tuple[k.Buffer, int]] = (),
+    workspaces: Sequence[tuple[k.Buffer, Dim]] = (),
     inplace: Sequence[k.Buffer] = (), offset: k.Expr | None = None,
 ) -> LoweredKernel:
     """The kernel whose body ``w`` wrote. ``inplace``: outputs stored once, at ``offset``."""
@@ -61,46 +64,47 @@ def finish(
     args += [Workspace(nbytes) for _, nbytes in workspaces]
     members = group.members(w)
     body = tuple(w.scopes[0].statements)
-    kernel = k.Kernel(name_of(group, members), params, body, location(group))
+    sizes = free_variables(params, body) if hinted() else ()
+    kernel = k.Kernel(name_of(group, members), params, body, location(group), sizes)
     pairs = [
         (params.index(out), params.index(buffer))
         for out in inplace for buffer in w.inputs.values()
         if w.offsets.get(buffer) == {offset} and buffer.dtype.itemsize == out.dtype.itemsize
         and buffer.size == out.size
     ]
-    traffic = sum(p.size * p.dtype.itemsize for p in params if p.access != "workspace")
+    traffic: Dim = 0
+    for p in params:
+        if p.access != "workspace":
+            traffic = traffic + p.size * p.dtype.itemsize
     return LoweredKernel(kernel, tuple(args), flops(members), traffic, dict(w.checks), tuple(pairs))
 
 
 def output_buffers(group: Group) -> list[k.Buffer]:
     """One 'out' parameter per stored value."""
     return [
-        k.Buffer(f"out{i}", target.dtype, max(1, target.type.size), "global", "out")
+        k.Buffer(f"out{i}", target.dtype, room(target.type.size), "global", "out")
         for i, (_, target) in enumerate(group.stores)
     ]
 
 
-def flops(members: Sequence[Node]) -> int:
+def flops(members: Sequence[Node]) -> Dim:
     """Floating point operations of these nodes, each computed once."""
-    total = 0
+    total: Dim = 0
     for node in members:
         if node.op.kind == "elementwise":
-            total += node.op.flops * node.type.size
+            total = total + node.op.flops * node.type.size
         elif node.op.kind == "reduce":
-            total += node.inputs[0].type.size
+            total = total + node.inputs[0].type.size
         elif node.op.kind == "contract":
-            total += 2 * node.type.size * contracted_size(node)
+            total = total + 2 * node.type.size * contracted_size(node)
     return total
 
 
-def contracted_size(node: Node) -> int:
+def contracted_size(node: Node) -> Dim:
     """The number of products in each sum of a contraction."""
     a = node.attrs
-    size = 1
-    for label, d in zip(a.lhs, concrete(node.inputs[0].shape), strict=True):
-        if label not in a.out:
-            size *= d
-    return size
+    pairs = zip(a.lhs, node.inputs[0].shape, strict=True)
+    return product(d for label, d in pairs if label not in a.out)
 
 
 def name_of(group: Group, members: Sequence[Node]) -> str:

@@ -13,7 +13,8 @@ from tilewright.compiler.schedules.reduction import hold
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
-from tilewright.ir.types import concrete, size_of
+from tilewright.ir.hints import estimate
+from tilewright.ir.sizes import Dim, ceil_div, product, total
 
 CHUNK = 16384
 """Elements per share of a flat loop: small enough to balance, large enough to stream."""
@@ -40,10 +41,11 @@ class _Pointwise:
         floats = any(v.dtype.is_float for v in values)
         self.width = min(width, target.lanes(4)) if floats else width
         # Two vectors in flight hide the latency of long expressions, given the registers for them.
-        heavy = flops(group.members(w)) > 24 * sum(v.type.size for v in values)
+        elements = estimate(total(v.type.size for v in values))
+        heavy = estimate(flops(group.members(w))) > 24 * elements
         self.interleave = 1 if heavy and target.registers < 32 else 2
-        size = sum(b.size * b.dtype.itemsize for b in self.outputs)
-        self.streaming = size > target.l2 * 2
+        size = total(b.size * b.dtype.itemsize for b in self.outputs)
+        self.streaming = estimate(size) > target.l2 * 2
         self.offset: k.Expr = k.Const(0)
 
     def lower(self) -> LoweredKernel:
@@ -55,7 +57,7 @@ class _Pointwise:
         elif across is not None:
             self._tiles(outer, inner, across)
         else:
-            with self.w.loop("p", 0, size_of(tuple(outer)), "parallel") as p:
+            with self.w.loop("p", 0, product(outer), "parallel") as p:
                 place = [self.w.let("o", e) for e in unflatten(p, outer)]
                 self._vectors(place, 0, inner)
         return finish(
@@ -76,9 +78,9 @@ class _Pointwise:
         ) as i:
             self._element(self._index([*place, i]))
 
-    def _flat(self, size: int) -> None:
+    def _flat(self, size: Dim) -> None:
         """One axis, in chunks."""
-        w, chunks = self.w, max(1, -(-size // CHUNK))
+        w, chunks = self.w, ceil_div(size, CHUNK) or 1
         with w.loop("p", 0, chunks, "parallel") as p:
             if chunks == 1:
                 self._vectors([], 0, size)
@@ -86,11 +88,12 @@ class _Pointwise:
                 start = k.mul(p, CHUNK)
                 self._vectors([], start, k.minimum(k.add(start, CHUNK), size))
 
-    def _tiles(self, outer: list[int], inner: int, across: int) -> None:
+    def _tiles(self, outer: list[Dim], inner: Dim, across: int) -> None:
         """Square tiles over the innermost axis and the one along which an operand is contiguous."""
         w = self.w
-        sizes = [*outer[:across], -(-outer[across] // TILE), *outer[across + 1:], -(-inner // TILE)]
-        with w.loop("p", 0, size_of(tuple(sizes)), "parallel") as p:
+        tiles = ceil_div(outer[across], TILE), ceil_div(inner, TILE)
+        sizes = [*outer[:across], tiles[0], *outer[across + 1:], tiles[1]]
+        with w.loop("p", 0, product(sizes), "parallel") as p:
             place = [w.let("o", e) for e in unflatten(p, sizes)]
             low, start = w.let("low", k.mul(place[across], TILE)), k.mul(place.pop(), TILE)
             high = k.minimum(k.add(low, TILE), outer[across])
@@ -124,7 +127,7 @@ def _axis_across(w: Writer, group: Group, domain: Domain) -> int | None:
     Vectors of such an operand are gathered; in square tiles its cache lines are read once.
     """
     for node in group.members(w):
-        if node.op.name == "transpose" and concrete(node.shape) == group.shape:
+        if node.op.name == "transpose" and node.shape == group.shape:
             axis = unit_axis(node, w.is_leaf)
             for number, run in enumerate(domain.runs[:-1]):
                 if axis in run:
@@ -136,7 +139,7 @@ def _squares(w: Writer, group: Group, width: int) -> list[Node]:
     """The transposes to be read in squares of vectors, if the group is small enough to unroll."""
     members = group.members(w)
     turned = [
-        n for n in members if n.op.name == "transpose" and concrete(n.shape) == group.shape
+        n for n in members if n.op.name == "transpose" and n.shape == group.shape
         and w.is_leaf(n.inputs[0]) and n.dtype.itemsize >= 4
     ]
     cheap = sum(n.op.flops for n in members if n.op.kind == "elementwise") <= 8
@@ -176,6 +179,6 @@ def store_all(
         # A result may share memory with an operand: everything is read before anything is written.
         values = [w.let("v", value) for value in values]
     for (node, _), buffer, value in zip(group.stores, outputs, values, strict=True):
-        offset = flat(index, concrete(node.shape))
+        offset = flat(index, node.shape)
         w.write(k.Store(buffer, offset, value, None, streaming))
     return offset

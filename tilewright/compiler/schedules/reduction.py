@@ -12,8 +12,10 @@ from tilewright.compiler.schedules.group import Group, finish, output_buffers
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
+from tilewright.ir.hints import estimate
 from tilewright.ir.meaning import highest, lowest
-from tilewright.ir.types import DType, accumulator, concrete
+from tilewright.ir.sizes import Dim, product, total
+from tilewright.ir.types import DType, Shape, accumulator
 
 COMBINE = {"sum": "add", "prod": "mul", "reduce_max": "max", "reduce_min": "min"}
 
@@ -106,13 +108,10 @@ def lower_rows(group: Group, target: Target) -> LoweredKernel:
     outer_axes = [i for i in range(len(group.shape)) if i not in group.axes]
     outer = [group.shape[i] for i in outer_axes]
     outputs = output_buffers(group)
-    wide = [v for v, _ in group.stores if concrete(v.shape) == group.shape]
+    wide = [v for v, _ in group.stores if v.shape == group.shape]
     size = max([n.inputs[0].dtype.itemsize for n in group.anchors] + [4])
-    big = sum(v.type.nbytes for v in wide) > 2 * target.l2
-    count = 1
-    for d in outer:
-        count *= d
-    with w.loop("r", 0, count, "parallel") as r:
+    big = estimate(total(v.type.nbytes for v in wide)) > 2 * target.l2
+    with w.loop("r", 0, product(outer), "parallel") as r:
         kept = tuple(w.let("o", e) for e in unflatten(r, outer))
         # Long expressions on every element: vectors in flight hide their latency.
         flying = 4 if target.registers >= 32 else 2
@@ -126,7 +125,7 @@ def lower_rows(group: Group, target: Target) -> LoweredKernel:
     return finish(group, w, outputs)
 
 
-def _row_loops(row: _Row, values: Sequence[Node]) -> tuple[Domain, list[int]]:
+def _row_loops(row: _Row, values: Sequence[Node]) -> tuple[Domain, list[Dim]]:
     """The reduced axes, merged as far as these values allow, and their sizes."""
     group, w = row.group, row.w
     held = set(group.anchors)
@@ -153,7 +152,7 @@ def _pass(
             inner[i] if i in row.group.axes else next(outer) for i in range(len(row.group.shape))
         )
 
-    def nest(positions: list[k.Expr], rest: list[int]) -> None:
+    def nest(positions: list[k.Expr], rest: list[Dim]) -> None:
         if len(rest) == 1:
             width = row.width
             with w.loop("c", 0, rest[0], "vector", width=width, interleave=interleave) as c:
@@ -171,7 +170,7 @@ def _reduce_pass(
     registers = accumulators(w, anchors)
     full = [
         (value, buffer) for (value, _), buffer in zip(row.group.stores, row.outputs, strict=True)
-        if concrete(value.shape) == row.group.shape and row.level[value] == number_ - 1
+        if value.shape == row.group.shape and row.level[value] == number_ - 1
         and value not in cached
     ]
 
@@ -194,7 +193,7 @@ def _store_pass(row: _Row, passes: int, cached: dict[Node, tuple[int, k.Buffer]]
     w = row.w
     last = [
         (value, buffer) for (value, _), buffer in zip(row.group.stores, row.outputs, strict=True)
-        if concrete(value.shape) == row.group.shape and value not in row.group.anchors
+        if value.shape == row.group.shape and value not in row.group.anchors
         and (row.level[value] == passes or value in cached)
     ]
     if not last:
@@ -211,14 +210,14 @@ def _store_row_values(row: _Row) -> None:
     """Write the results that have one element per row."""
     w = row.w
     for (value, _), buffer in zip(row.group.stores, row.outputs, strict=True):
-        if concrete(value.shape) == row.group.shape and value not in row.group.anchors:
+        if value.shape == row.group.shape and value not in row.group.anchors:
             continue
         sizes = [d for i, d in enumerate(row.group.shape) if i not in row.group.axes]
-        index = align(row.kept, sizes, concrete(value.shape))
-        w.write(k.Store(buffer, flat(index, concrete(value.shape)), w.value(value, index)))
+        index = align(row.kept, sizes, value.shape)
+        w.write(k.Store(buffer, flat(index, value.shape), w.value(value, index)))
 
 
-def align(kept: Index, sizes: Sequence[int], shape: tuple[int, ...]) -> Index:
+def align(kept: Index, sizes: Sequence[Dim], shape: Shape) -> Index:
     """The index of a row's element in a value of this shape: kept axes, and axes of size 1."""
     real = [position for position, d in zip(kept, sizes, strict=True) if d != 1]
     result: list[k.Expr] = []
@@ -235,16 +234,16 @@ def _cached_values(
 ) -> dict[Node, tuple[int, k.Buffer]]:
     """Costly full-shape values that several passes need -> (their first pass, a scratch row)."""
     group, w = row.group, row.w
-    length = 1
-    for axis in group.axes:
-        length *= group.shape[axis]
+    length = product(group.shape[axis] for axis in group.axes)
+    if not isinstance(length, int):
+        return {}
     if length * 4 > 256 * 1024:
         return {}
     needed: dict[Node, set[int]] = {n: set() for n in members}
     for anchor in group.anchors:
         needed[anchor.inputs[0]].add(row.level[anchor]) if anchor.inputs[0] in needed else None
     for value, _ in group.stores:
-        if concrete(value.shape) == group.shape:
+        if value.shape == group.shape:
             needed[value].add(passes + 1)
     for node in reversed(members):
         if node in group.anchors:
@@ -255,7 +254,7 @@ def _cached_values(
     result: dict[Node, tuple[int, k.Buffer]] = {}
     for node in members:
         costly = node.op.kind == "elementwise" and node.op.flops >= CACHED_FLOPS
-        if costly and concrete(node.shape) == group.shape and len(needed[node]) > 1:
+        if costly and node.shape == group.shape and len(needed[node]) > 1:
             first = min(needed[node])
             result[node] = (first, w.alloc("row", node.dtype, length, "stack"))
     return result

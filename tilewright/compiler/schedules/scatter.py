@@ -18,7 +18,9 @@ from tilewright.compiler.schedules.group import Group, finish, output_buffers
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
 from tilewright.ir.build import reshape
-from tilewright.ir.types import concrete, size_of
+from tilewright.ir.hints import estimate
+from tilewright.ir.sizes import Dim, ceil_div
+from tilewright.ir.types import size_of
 
 PARTS = 4
 """Parts to have work for several threads."""
@@ -58,18 +60,18 @@ class _Scatter:
         self.group, self.w = group, group.writer()
         self.node = node = group.anchors[0]
         (self.output,) = output_buffers(group)
-        axis, shape = node.attrs.axis, concrete(node.shape)
+        axis, shape = node.attrs.axis, node.shape
         self.along = node.op.name == "put_along"
         self.rows, self.size = size_of(shape[:axis]), shape[axis]
         self.columns = size_of(shape[axis + 1:])
         data, index, values = node.inputs
-        self.count = concrete(index.shape)[axis] if self.along else index.type.size
+        self.count = index.shape[axis] if self.along else index.type.size
         self.data = reshape(data, (self.rows, self.size, self.columns))
         self.values = reshape(values, (self.rows, self.count, self.columns))
         self.index = reshape(index, self.values.shape if self.along else (self.count,))
         self.lanes = target.lanes(node.dtype.itemsize)
         # Most of a large result is not touched again.
-        self.streaming = self.output.size * node.dtype.itemsize > target.l2 * 2
+        self.streaming = estimate(self.output.size) * node.dtype.itemsize > target.l2 * 2
 
     def lower(self) -> LoweredKernel:
         """The kernel."""
@@ -94,8 +96,11 @@ class _Scatter:
 
     def _division(self) -> tuple[int, int]:
         """Blocks of columns, and ranges of the indexed axis."""
-        limits = {"blocks": self.columns // LEAST_COLUMNS, "ranges": self.size // LEAST_RANGE}
-        wanted, found = -(-PARTS // max(1, self.rows)), dict.fromkeys(limits, 1)
+        limits = {
+            "blocks": estimate(self.columns) // LEAST_COLUMNS,
+            "ranges": estimate(self.size) // LEAST_RANGE,
+        }
+        wanted, found = -(-PARTS // max(1, estimate(self.rows))), dict.fromkeys(limits, 1)
         for name in ("blocks", "ranges") if self.along else ("ranges", "blocks"):
             found[name] = max(1, min(wanted, limits[name]))
             wanted = -(-wanted // found[name])
@@ -106,8 +111,8 @@ class _Scatter:
 
         Returns the offset of its elements.
         """
-        w, count, step = self.w, self.rows * self.size, -(-CHUNK // self.columns)
-        with w.loop("p", 0, -(-count // step), "parallel") as p:
+        w, count, step = self.w, self.rows * self.size, -(-CHUNK // estimate(self.columns))
+        with w.loop("p", 0, ceil_div(count, step), "parallel") as p:
             first = w.let("first", k.mul(p, step))
             with w.loop("y", first, k.minimum(k.add(first, step), count)) as y:
                 row, place = unflatten(y, (self.rows, self.size))
@@ -115,7 +120,7 @@ class _Scatter:
                     return self._copy(k.add(k.mul(y, self.columns), c), (row, place, c))
 
     def _bounds(
-        self, first: str, second: str, number: k.Expr, count: int, size: int
+        self, first: str, second: str, number: k.Expr, count: int, size: Dim
     ) -> tuple[k.Expr, k.Expr]:
         """The start and end of one of ``count`` shares of ``size`` things."""
         low = self.w.let(first, k.floordiv(k.mul(number, size), count))
