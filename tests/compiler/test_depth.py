@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
 import tilewright as tw
+from tilewright.compiler import pipeline
+from tilewright.compiler.collector import collector_at_rest
 from tilewright.compiler.order import Interval, place
 from tilewright.compiler.passes.fuse import fuse
 from tilewright.compiler.pipeline import GRAPH, compile_graph
@@ -131,3 +135,27 @@ def test_buffers_in_use_together_do_not_overlap(seed: int) -> None:
             together = a.first <= b.last and b.first <= a.last
             apart = at + a.nbytes <= other or other + b.nbytes <= at
             assert apart or not together or not (a.nbytes and b.nbytes)
+
+
+def test_the_collector_rests_while_compiling_and_never_after() -> None:
+    seen = []
+
+    def transform(graph: Graph, target: Target) -> Graph:
+        seen.append(gc.isenabled())
+        return graph
+
+    x = input_node("x", TensorType(f32, (8,)))
+    graph = Graph((x,), (x + 1.0,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "GRAPH", (transform,))
+        compile_graph(graph, TARGET)
+        assert (seen, gc.isenabled()) == ([False], True)
+        gc.disable()
+        try:
+            compile_graph(graph, TARGET)
+            assert not gc.isenabled()
+        finally:
+            gc.enable()
+    with pytest.raises(ZeroDivisionError), collector_at_rest(), collector_at_rest():
+        raise ZeroDivisionError
+    assert gc.isenabled()

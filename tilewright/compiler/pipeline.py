@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from tilewright import config
 from tilewright.compiler.bind import bind
+from tilewright.compiler.collector import collector_at_rest
 from tilewright.compiler.cost import Cost, cost
 from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.passes.expand import expand
@@ -100,6 +101,7 @@ class _Recorder:
             verify(item)
 
 
+@collector_at_rest()
 def compile_graph(
     graph: Graph, target: Target, donated: tuple[int, ...] = (),
     updates: Mapping[int, int] | None = None, hints: Mapping[str, int] | None = None,

@@ -6,6 +6,7 @@ equality and every builder eliminates common subexpressions for free.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -271,8 +272,12 @@ def full(type: TensorType, value: Any, loc: Location | None = None) -> Node:
 
 def full_value(node: Node) -> Any:
     """The NumPy scalar of a ``full`` node."""
-    raw = node.attrs.bits.to_bytes(node.dtype.itemsize, "little")
-    return np.frombuffer(raw, node.dtype.numpy)[0]
+    return _scalar(node.dtype, node.attrs.bits)
+
+
+@functools.lru_cache(maxsize=4096)
+def _scalar(dtype: DType, bits: int) -> Any:
+    return np.frombuffer(bits.to_bytes(dtype.itemsize, "little"), dtype.numpy)[0]
 
 
 @dataclass(frozen=True)

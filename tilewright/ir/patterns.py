@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from types import EllipsisType
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from tilewright.ir.graph import NO_ATTRS, OPS, Attrs, Node, full, full_value, make
+from tilewright.ir.graph import NO_ATTRS, OPS, Attrs, FullAttrs, Node, full, full_value, make
 from tilewright.ir.types import DTYPES, DType, TensorType, bool_
 
 COMMUTATIVE = frozenset(("add", "mul", "max", "min", "and", "or", "xor", "eq", "ne"))
@@ -99,13 +101,25 @@ class Literal(Pattern):
 
 @dataclass(frozen=True, slots=True)
 class OpPattern(Pattern):
-    """A node of this op (or, with ``kind``, of any op of the kind); ``args`` None: any inputs."""
+    """A node of this op (or, with ``kind``, of any op of the kind); ``args`` None: any inputs.
+
+    reads  some input is a node of this op
+    only   all inputs are nodes of this op
+    """
 
     op: str
     args: tuple[Pattern, ...] | None
     attrs: str | Attrs | Callable[[Match], Attrs] | None = None
     bind: str | None = None
     kind: str | None = None
+    reads: str | None = None
+    only: str | None = None
+
+    def may_read(self, ops: Sequence[str]) -> bool:
+        """Whether nodes of these ops, in this order, may be the inputs."""
+        if self.reads is not None and self.reads not in ops:
+            return False
+        return self.only is None or all(name == self.only for name in ops)
 
 
 PatternLike: TypeAlias = "Pattern | int | float | bool"
@@ -147,9 +161,14 @@ def op(
     return OpPattern(name, inputs, attrs, bind)
 
 
-def any_op(kind: str, bind: str | None = None) -> OpPattern:
-    """A pattern for a node of any op of this kind, whatever its inputs."""
-    return OpPattern("", None, None, bind, kind)
+def any_op(
+    kind: str, bind: str | None = None, reads: str | None = None, only: str | None = None
+) -> OpPattern:
+    """A pattern for a node of any op of this kind.
+
+    With ``reads``, some input must be a node of this op; with ``only``, all inputs.
+    """
+    return OpPattern("", None, None, bind, kind, reads, only)
 
 
 def as_pattern(value: object) -> Pattern:
@@ -167,55 +186,86 @@ def orders(pattern: Pattern) -> Iterator[Any]:
         yield pattern
         return
     for args in itertools.product(*(tuple(orders(a)) for a in pattern.args)):
-        yield OpPattern(pattern.op, args, pattern.attrs, pattern.bind)
+        yield replace(pattern, args=args)
         if pattern.op in COMMUTATIVE:
-            yield OpPattern(pattern.op, args[::-1], pattern.attrs, pattern.bind)
+            yield replace(pattern, args=args[::-1])
 
 
-def matches(pattern: Pattern, node: Node, found: Match) -> bool:
-    """Whether ``node`` fits; what the holes stand for is entered in ``found``."""
+Matcher: TypeAlias = "Callable[[Node, Match], bool]"
+
+
+def matcher(pattern: Pattern) -> Matcher:
+    """Whether a node fits; what the holes stand for is entered in the match."""
     if isinstance(pattern, OpPattern):
-        return matches_op(pattern, node, found)
+        return op_matcher(pattern)
     if isinstance(pattern, Hole):
-        # Most holes take every type; comparing with each in turn is slow.
-        fits = pattern.types is ALL or node.dtype in pattern.types
-        return fits and found.nodes.setdefault(pattern.name, node) is node
-    if node.op.name != "full":
-        return False
+        return hole_matcher(pattern.name, pattern.types)
     if isinstance(pattern, ConstHole):
-        known = found.nodes.setdefault(pattern.name, node)
-        return (
-            node.dtype in pattern.types and known.dtype is node.dtype
-            and known.attrs == node.attrs
-        )
+        return const_matcher(pattern.name, pattern.types)
     assert isinstance(pattern, Literal)
-    return has_value(node, pattern.value)
+    value = pattern.value
+    return lambda node, found: node.op.name == "full" and has_value(node, value)
 
 
-def matches_op(pattern: OpPattern, node: Node, found: Match) -> bool:
-    """Whether ``node`` has the op, attributes and inputs of ``pattern``."""
-    if node.op.name != pattern.op and node.op.kind != pattern.kind:
-        return False
-    if isinstance(pattern.attrs, str):
-        if found.attrs.setdefault(pattern.attrs, node.attrs) != node.attrs:
+def hole_matcher(name: str, types: tuple[DType, ...]) -> Matcher:
+    """Any node of these types, always the same one."""
+    if types is ALL:
+        return lambda node, found: found.nodes.setdefault(name, node) is node
+    return lambda node, found: (
+        node.type.dtype in types and found.nodes.setdefault(name, node) is node)
+
+
+def const_matcher(name: str, types: tuple[DType, ...]) -> Matcher:
+    """A ``full`` node of these types, always of the same value."""
+    def fits(node: Node, found: Match) -> bool:
+        if node.op.name != "full" or node.dtype not in types:
             return False
-    elif pattern.attrs is not None and pattern.attrs != node.attrs:
-        return False
-    if pattern.bind is not None:
-        found.nodes[pattern.bind] = node
-    if pattern.args is None:
+        known = found.nodes.setdefault(name, node)
+        return known is node or known.dtype is node.dtype and known.attrs == node.attrs
+    return fits
+
+
+def op_matcher(pattern: OpPattern) -> Matcher:
+    """A node with the op, attributes and inputs of a pattern."""
+    name, kind, attrs, bind = pattern.op, pattern.kind, pattern.attrs, pattern.bind
+    args = None if pattern.args is None else tuple([matcher(p) for p in pattern.args])
+
+    def fits(node: Node, found: Match) -> bool:
+        if node.op.name != name and node.op.kind != kind:
+            return False
+        if isinstance(attrs, str):
+            if found.attrs.setdefault(attrs, node.attrs) != node.attrs:
+                return False
+        elif attrs is not None and attrs != node.attrs:
+            return False
+        if bind is not None:
+            found.nodes[bind] = node
+        if args is None:
+            return pattern.may_read([n.op.name for n in node.inputs])
+        if len(args) != len(node.inputs):
+            return False
+        for matches, source in zip(args, node.inputs, strict=True):  # noqa: SIM110 - twice as fast
+            if not matches(source, found):
+                return False
         return True
-    return len(pattern.args) == len(node.inputs) and all(
-        matches(p, n, found) for p, n in zip(pattern.args, node.inputs, strict=True)
-    )
+    return fits
 
 
 def has_value(node: Node, value: int | float | bool) -> bool:
     """Whether a ``full`` node has this value: bools as bools, ints by value, floats by bits."""
-    if isinstance(value, bool):
-        return node.dtype is bool_ and node.attrs.bits == value
-    if isinstance(value, float) and node.dtype.is_float:
-        return bool(full(node.type, value) is node)
+    # The sign tells the zeros apart, the name of the type 1, 1.0 and True, which are equal.
+    sign, kind = math.copysign(1, value), type(value).__name__
+    return _has_value(node.dtype, node.attrs, kind, value, sign)
+
+
+@functools.lru_cache(maxsize=4096)
+def _has_value(dtype: DType, attrs: FullAttrs, kind: str, value: Any, sign: float) -> bool:
+    if kind == "bool":
+        return dtype is bool_ and attrs.bits == value
+    scalar = TensorType(dtype, ())
+    node = make("full", (), attrs, None, scalar)
+    if kind == "float" and dtype.is_float:
+        return full(scalar, value) is node
     return bool(full_value(node) == value)
 
 

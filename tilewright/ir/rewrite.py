@@ -28,7 +28,8 @@ Left sides
     op(name, *args)    a node of this op; ``...`` alone for args leaves the inputs open;
                        ``attrs="p"`` binds the attribute record, ``attrs=record`` demands that one;
                        ``bind="n"`` names the node itself
-    any_op(kind)       a node of any op of this kind, inputs open
+    any_op(kind)       a node of any op of this kind, inputs open; ``reads="where"``: some input is
+                       a node of this op, ``only="full"``: all are
     Operators (+ - * / neg < <= > >= & | ~) build ``op`` patterns. Commutative ops match both ways.
 
 Right sides
@@ -51,6 +52,7 @@ from tilewright.ir.graph import Graph, Node, rebuild_node
 from tilewright.ir.patterns import (
     Hole,
     Match,
+    Matcher,
     OpPattern,
     Pattern,
     PatternLike,
@@ -60,7 +62,7 @@ from tilewright.ir.patterns import (
     const,
     fold,
     hole,
-    matches,
+    matcher,
     op,
     orders,
 )
@@ -84,16 +86,17 @@ class Rule:
     when: Callable[[Match], bool] | None
     examples: Callable[[], Sequence[Node]] | None
     variants: tuple[OpPattern, ...]
+    matchers: tuple[Matcher, ...]
 
     def apply(self, node: Node) -> Node | None:
         """The replacement of ``node``, or None where the rule does not apply.
 
         Raises ``CompilerBug`` if the right side has another type than ``node``.
         """
-        for variant in self.variants:
+        for matches in self.matchers:
             match = Match(node)
             try:
-                if not matches(variant, node, match) or (self.when and not self.when(match)):
+                if not matches(node, match) or (self.when and not self.when(match)):
                     continue
                 if isinstance(self.right, Pattern):
                     result: Node | None = build(self.right, match, node.type)
@@ -122,7 +125,8 @@ def rule(
               with tensors of one shape do not give a valid left side (views, casts, attributes)
     """
     other = right if callable(right) else as_pattern(right)
-    return Rule(name, left, other, when, examples, tuple(dict.fromkeys(orders(left))))
+    variants = tuple(dict.fromkeys(orders(left)))
+    return Rule(name, left, other, when, examples, variants, tuple(map(matcher, variants)))
 
 
 class Rules:
@@ -157,11 +161,11 @@ class Rules:
 
 
 def may_match(pattern: OpPattern, node: Node) -> bool:
-    """Whether the ops of ``node`` and its inputs fit; the rest is for ``matches``."""
+    """Whether the ops of ``node`` and its inputs fit; the rest is for its matcher."""
     if not is_op(pattern, node):
         return False
     if pattern.args is None:
-        return True
+        return pattern.may_read([n.op.name for n in node.inputs])
     return len(pattern.args) == len(node.inputs) and all(
         isinstance(p, Hole) or (is_op(p, n) if isinstance(p, OpPattern) else n.op.name == "full")
         for p, n in zip(pattern.args, node.inputs, strict=True)

@@ -12,6 +12,7 @@ from tilewright.codegen.cpu.support import barrier
 from tilewright.codegen.cpu.worker import Worker
 from tilewright.codegen.emit import Emitted, emit_kernel
 from tilewright.codegen.vecmath import MATH
+from tilewright.compiler.collector import collector_at_rest
 from tilewright.compiler.plan import Plan, Slot
 from tilewright.compiler.target import Target
 from tilewright.ir.loops import Kernel
@@ -123,6 +124,7 @@ class Assembler:
         self.submit(False, main, more)
 
 
+@collector_at_rest()
 def build(plan: Plan, target: Target) -> NativeProgram:
     """Machine code of a plan for this process' machine.
 

@@ -51,6 +51,13 @@ def _in_order(anchors: Anchors, apart: frozenset[Node]) -> list[Cluster]:
     return ordered(before)
 
 
+def _work(node: Node) -> tuple[int, int, bool]:
+    """(operations per element, elements, whether it is given or the heart of a kernel)."""
+    counted = node.op.kind == "elementwise" and node.op.name not in ("cast", "bitcast")
+    ends = node.op.kind == "source" or is_anchor(node)
+    return node.op.flops if counted else 0, estimate(node.type.size), ends
+
+
 class _Fusion:
     """Decides where every node is computed, and which are stored."""
 
@@ -62,6 +69,7 @@ class _Fusion:
         self.outputs = set(graph.outputs)
         self.clusters = _in_order(Anchors(self.nodes), apart)
         self.rank = {c: i for i, c in enumerate(self.clusters)}
+        self.work = {n: _work(n) for n in self.nodes}
         self.home: dict[Node, Cluster | None] = {}
         self._find_homes()
         self.alias = self._aliases()
@@ -111,6 +119,8 @@ class _Fusion:
             where: set[object] = set()
             for user in self.users[node]:
                 where |= self._place_of(user, places)
+                if len(where) > 1:
+                    break  # whether there are others than one is all that is asked
             places[node] = where
             if node in reshaped:
                 continue
@@ -171,15 +181,18 @@ class _Fusion:
         """
         seen: set[Node] = set()
         stack, total = [node], 0.0
-        size = estimate(node.type.size)
+        work, own = self.work, max(1, self.work[node][1])
         while stack and len(seen) <= MOST_NODES:
             n = stack.pop()
-            if n in seen or n.op.kind == "source" or (n is not node and is_anchor(n)):
+            if n in seen:
+                continue
+            flops, size, ends = work[n]
+            if ends and n is not node:
                 continue
             seen.add(n)
-            if n.op.kind == "elementwise" and n.op.name not in ("cast", "bitcast"):
-                total += n.op.flops * min(1, estimate(n.type.size) / max(1, size))
-            stack.extend(n.inputs)
+            if flops:
+                total += flops if size >= own else flops * size / own
+            stack += n.inputs
         return total, len(seen)
 
     # --- groups -------------------------------------------------------------------------

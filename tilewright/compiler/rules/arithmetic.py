@@ -116,7 +116,7 @@ def reciprocal(m: Match) -> Node | None:
 
 
 CONSTANTS = Rules(
-    rule("fold", any_op("elementwise"), lambda m: fold(m.root),
+    rule("fold", any_op("elementwise", only="full"), lambda m: fold(m.root),
          examples=lambda: [number(2.5, 3) + number(4.0, 3)]),
     law("const-right", op("add", c, x), lambda m: m["x"] + m["c"],
         when=lambda m: m.root.inputs[0] is m["c"] and m["x"].op.name != "full"),
@@ -229,9 +229,8 @@ CHOICES = Rules(
     rule("where-where-then", op("where", p, op("where", p, x, y), z), op("where", p, x, z)),
     rule("where-where-else", op("where", p, x, op("where", p, y, z)), op("where", p, x, z)),
     rule("where-truth", op("where", p, True, False), p),
-    law("op-choice", any_op("elementwise"), into_choice, examples=choices,
-        when=lambda m: m.root.op.name != "where"
-        and any(n.op.name == "where" for n in m.root.inputs)),
+    law("op-choice", any_op("elementwise", reads="where"), into_choice, examples=choices,
+        when=lambda m: m.root.op.name != "where"),
     rule("where-untruth", op("where", p, False, True), ~p),
 )
 

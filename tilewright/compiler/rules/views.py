@@ -114,8 +114,7 @@ def with_units_last(m: Match) -> Node | None:
 
 
 UNITS = Rules(
-    law("op-units", any_op("elementwise"), with_units_last,
-        when=lambda m: any(n.op.name == "reshape" for n in m.root.inputs),
+    law("op-units", any_op("elementwise", reads="reshape"), with_units_last,
         examples=lambda: [
             reshape(sample(3), (3, 1)) * 2.5,
             reshape(sample(3), (1, 3)) + reshape(sample(3, name="y"), (1, 3)),
@@ -293,7 +292,7 @@ def views_of(node: Node) -> list[Node]:
 
 SOURCES = Rules(
     *(law(f"empty-{kind}", any_op(kind), lambda m: full(m.root.type, 0),
-          when=lambda m: m.root.type.size == 0, examples=empties)
+          when=lambda m: 0 in m.root.shape, examples=empties)
       for kind in ("elementwise", "view", "reduce", "contract")),
     *(law(f"{name}-full", op(name, ...), refilled, when=lambda m: all_full(m.root.inputs),
           examples=lambda: [*views_of(number(2.5, 2, 3)),
