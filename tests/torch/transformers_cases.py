@@ -44,7 +44,7 @@ def _distilbert(s: Size) -> nn.Module:
 def _gpt2(s: Size) -> nn.Module:
     return hf.GPT2LMHeadModel(hf.GPT2Config(
         vocab_size=s.words, n_embd=s.width, n_layer=s.layers, n_head=s.heads,
-        n_positions=s.length, use_cache=False))
+        n_positions=s.length, use_cache=False, bos_token_id=1, eos_token_id=2))
 
 
 def _mixtral(s: Size) -> nn.Module:
@@ -58,7 +58,8 @@ def _mixtral(s: Size) -> nn.Module:
 def _t5(s: Size) -> nn.Module:
     return hf.T5ForConditionalGeneration(hf.T5Config(
         vocab_size=s.words, d_model=s.width, d_kv=s.width // s.heads, d_ff=4 * s.width,
-        num_layers=s.layers, num_heads=s.heads, use_cache=False))
+        num_layers=s.layers, num_heads=s.heads, use_cache=False,
+        decoder_start_token_id=0))
 
 
 def _mamba(s: Size) -> nn.Module:
