@@ -14,10 +14,13 @@ from torch._decomp import core_aten_decompositions, decomposition_table
 
 from tilewright.torch import random
 from tilewright.torch.ops import (  # noqa: F401 - they enter rows
+    attention,
+    convolution,
     creation,
     indexing,
     linear,
     pointwise,
+    pooling,
     reductions,
     views,
 )

@@ -21,7 +21,7 @@ from tilewright.torch.nodes import (
     reduce,
     wide,
 )
-from tilewright.torch.table import Call, NotCompiled, row
+from tilewright.torch.table import Call, row
 
 aten = torch.ops.aten
 
@@ -155,13 +155,33 @@ def _softmax_parts(x: Node, dim: int) -> tuple[Node, Node]:
     return shifted, expand(total, v.shape)
 
 
-@row(aten._softmax, aten._safe_softmax)
+@row(aten._softmax)
 def softmax(call: Call, x: Node, dim: int, *args: Any) -> Node:
-    if call.target is aten._safe_softmax.default:
-        raise NotCompiled("rows without a finite element")
     x = cast(x, default_float(call.type.dtype))
     shifted, total = _softmax_parts(x, dim)
     return make("exp", (shifted,)) / total
+
+
+def finite_rows(largest: Node) -> Node:
+    """What is subtracted from rows before exp: not the maximum of those of minus infinity alone."""
+    nothing = make("eq", (largest, number(float("-inf"), largest.dtype, largest.shape)))
+    return build.where(nothing, number(0, largest.dtype, largest.shape), largest)
+
+
+@row(aten._safe_softmax)
+def safe_softmax(call: Call, x: Node, dim: int, dtype: Any = None) -> Node:
+    """Softmax that is 0 in rows of minus infinity alone."""
+    axes = axes_of(dim, x.type.rank)
+    v = cast(x, wide(call.type.dtype))
+    if not axes:
+        nothing = make("eq", (v, number(float("-inf"), v.dtype)))
+        return build.where(nothing, number(0, v.dtype), v - v + 1.0)
+    largest = finite_rows(reduce("reduce_max", v, axes, True))
+    weights = make("exp", (v - expand(largest, v.shape),))
+    total = reduce("sum", weights, axes, True)
+    empty = make("eq", (total, number(0, total.dtype, total.shape)))
+    divisor = build.where(empty, number(1, total.dtype, total.shape), total)
+    return weights / expand(divisor, v.shape)
 
 
 @row(aten._log_softmax)
