@@ -15,6 +15,7 @@ from tilewright.compiler.plan import CheckInfo
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node, full_value
 from tilewright.ir.hints import hinted
+from tilewright.ir.number_range import range_of
 from tilewright.ir.sizes import Dim, less
 from tilewright.ir.types import DType, Shape, bool_, i64, reshape_blocks
 
@@ -215,31 +216,40 @@ class Writer:
 
     def indexed(
         self, indices: Node, at: Index, size: Dim, mask: k.Expr | None, node: Node
-    ) -> tuple[k.Expr, k.Expr]:
-        """An element of an index array, counted from the start, and whether it is inside."""
+    ) -> tuple[k.Expr, k.Expr | None]:
+        """An element of an index array, counted from the start, and whether it is inside.
+
+        None stands for an index that is known to be inside.
+        """
         key = ("indexed", indices, at, mask, size)
         for scope in self.scopes:
             if key in scope.memo:
-                return scope.memo[key], scope.memo[(*key, "inside")]
+                return scope.memo[key], scope.memo.get((*key, "inside"))
         raw = self.value(indices, at, mask)
         wide = raw if indices.dtype is i64 else k.Call("cast", (raw,), i64)
         depth = self.depth(wide if mask is None else k.Call("and", (wide, mask), bool_))
         depth = max(1, depth)  # a check stands inside of a loop
         wide = self._let_at(depth, "i", wide)
-        if indices.dtype.kind == "i":
+        known = range_of(indices, self.is_leaf)
+        if known.low < 0:
             negative = k.compare("lt", wide, 0)
             shifted = k.Call("add", (wide, k.expr(size)), i64)
             wide = self._let_at(depth, "i", k.Call("where", (negative, shifted, wide), i64))
-        high = k.compare("lt", wide, size)
-        both = k.Call("and", (k.compare("ge", wide, 0), high), bool_)
-        inside = self._let_at(depth, "inside", both)
-        message = f"index outside an axis of size {size}"
-        first = -size if indices.dtype.kind == "i" else 0
-        expected = f"{first} to {size - 1}" if size else "no index at all"
-        self.check(depth, inside, mask, CheckInfo(message, node.loc, expected))
         self.scopes[depth].memo[key] = wide
+        if known.low >= 0 and less(known.high, size):
+            return wide, None
+        within = (k.compare("ge", wide, 0), k.compare("lt", wide, size))
+        inside = self._let_at(depth, "inside", k.Call("and", within, bool_))
+        self.check(depth, inside, mask, outside(indices, size, node))
         self.scopes[depth].memo[(*key, "inside")] = inside
         return wide, inside
+
+
+def outside(indices: Node, size: Dim, node: Node) -> CheckInfo:
+    """What to report of an index outside an axis."""
+    first = -size if indices.dtype.kind == "i" else 0
+    expected = f"{first} to {size - 1}" if size else "no index at all"
+    return CheckInfo(f"index outside an axis of size {size}", node.loc, expected)
 
 
 def _full(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
@@ -381,6 +391,9 @@ def _take(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
     at = index[axis:axis + indices.type.rank]
     size = source.shape[axis]
     place, inside = w.indexed(indices, at, size, mask, node)
+    if source.op.name == "iota" and inside is not None:
+        # Nothing is loaded: the number itself stays inside.
+        place = k.Call("where", (inside, place, k.Const(0)), i64)
     where = (*index[:axis], place, *index[axis + indices.type.rank:])
     return w.value(source, where, k.both(mask, inside))
 

@@ -164,8 +164,10 @@ class _Scatter:
         place, mine = self.w.indexed(self.index, at, self.size, None, self.node)
         if ranged:
             # What is inside of the range is inside of the axis.
-            low, high = k.compare("ge", place, part.low), k.compare("lt", place, part.high)
-            mine = k.both(low, high) or mine
+            mine = k.both(k.compare("ge", place, part.low), k.compare("lt", place, part.high))
+        if mine is None:
+            yield place
+            return
         with self.w.when(mine):
             yield place
 
