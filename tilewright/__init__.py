@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from tilewright.frontend import numpy as numpy
     from tilewright.frontend import tree as tree
     from tilewright.frontend.functions import erf as erf
-    from tilewright.frontend.indexing import scatter_add as scatter_add
     from tilewright.frontend.jit import explain_recompile as explain_recompile
     from tilewright.frontend.jit import jit as jit
+    from tilewright.frontend.places import put_along_axis as put_along_axis
+    from tilewright.frontend.places import scatter_add as scatter_add
     from tilewright.frontend.transforms import grad as grad
     from tilewright.frontend.transforms import stop_gradient as stop_gradient
     from tilewright.frontend.transforms import value_and_grad as value_and_grad
@@ -29,7 +30,8 @@ _PUBLIC = {
     "value_and_grad": "frontend.transforms",
     "vjp": "frontend.transforms",
     "stop_gradient": "frontend.transforms",
-    "scatter_add": "frontend.indexing",
+    "scatter_add": "frontend.places",
+    "put_along_axis": "frontend.places",
     "erf": "frontend.functions",
     "threads": "runtime.threads",
     "UserError": "errors",

@@ -1,4 +1,4 @@
-"""tw.numpy inside and outside of a trace, tw.scatter_add, x.at, captured arrays."""
+"""tw.numpy inside and outside of a trace, captured arrays."""
 
 from __future__ import annotations
 
@@ -74,52 +74,6 @@ def test_erf_inside_and_outside() -> None:
     np.testing.assert_allclose(tw.erf(np.array([0.0, 1.0])), [0, 0.8427007929497149], rtol=1e-15)
     same(interpret(tw.erf, X), plain)
     assert tw.erf(1).dtype == np.float64
-
-
-@pytest.mark.parametrize("axis", [0, 1, -1])
-def test_scatter_add(axis: int) -> None:
-    index = np.array([[1, 0], [1, -1]])
-    target = list(X.shape)
-    target[axis : axis + 1 or None] = index.shape
-    values = sample(tuple(target), "f4", 2)
-    expected = X.copy()
-    np.add.at(expected, (slice(None),) * (axis % 2) + (index,), values)
-    same(tw.scatter_add(X, index, values, axis), expected)
-    same(interpret(lambda x, i, v: tw.scatter_add(x, i, v, axis), X, index, values), expected)
-    same(
-        interpret(lambda x: tw.scatter_add(x, index, 1, axis), X), tw.scatter_add(X, index, 1, axis)
-    )
-
-
-PLACES = {
-    "a row": np.s_[1],
-    "an element": np.s_[-1, 2],
-    "a range": np.s_[1:3, ::2],
-    "backwards": np.s_[::-2, 4:1:-1],
-    "an ellipsis": np.s_[..., 0],
-    "nothing": np.s_[2:2],
-    "everything": np.s_[:],
-}
-
-
-@pytest.mark.parametrize("name", PLACES)
-def test_at(name: str) -> None:
-    index = PLACES[name]
-    values = sample(X[index].shape, "f4", 3)
-    added, assigned = X.copy(), X.copy()
-    added[index] += values
-    assigned[index] = values
-    same(interpret(lambda x, v: x.at[index].add(v), X, values), added)
-    same(interpret(lambda x, v: x.at[index].set(v), X, values), assigned)
-    assigned[index] = 7
-    same(interpret(lambda x: x.at[index].set(7), X), assigned)
-
-
-def test_at_with_index_arrays_adds_every_time() -> None:
-    rows, columns = np.array([0, 0, 3]), np.array([1, 1, -1])
-    expected = X.copy()
-    np.add.at(expected, (rows, columns), 2)
-    same(interpret(lambda x, r, c: x.at[r, c].add(2), X, rows, columns), expected)
 
 
 # --- captured arrays --------------------------------------------------------------------------

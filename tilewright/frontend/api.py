@@ -22,10 +22,10 @@ from tilewright.frontend import (
 )
 from tilewright.frontend.elementwise import ROWS, SPECIAL
 from tilewright.frontend.functions import erf
-from tilewright.frontend.indexing import scatter_add
+from tilewright.frontend.places import put_along_axis, scatter_add
 from tilewright.frontend.tracer import FUNCTIONS
 
-__all__ = ["MODULES", "erf", "scatter_add", "traceable"]
+__all__ = ["MODULES", "erf", "put_along_axis", "scatter_add", "traceable"]
 
 MODULES = (
     operators,

@@ -19,6 +19,7 @@ from tilewright.ir.attrs import (
     ReduceAttrs,
     ReshapeAttrs,
 )
+from tilewright.ir.build import place
 from tilewright.ir.graph import (
     NO_ATTRS,
     Attrs,
@@ -39,6 +40,11 @@ def emit(
 ) -> Node:
     """A node that carries the user's line."""
     return make(op, inputs, attrs, here(), type)
+
+
+def located(node: Node, *below: Node) -> Node:
+    """A node whose builder knows no lines, with the user's line down to the nodes ``below``."""
+    return place(node, below, here())
 
 
 def wrap(node: Node, *operands: Any, weak: bool = False) -> Tracer:

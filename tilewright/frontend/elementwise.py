@@ -193,7 +193,7 @@ def run_method(
         options = {"axis": 0, **options, **kwargs}
         return FUNCTIONS[REDUCTIONS[ufunc]](array, **options)
     hint = (
-        "add up at indices with tw.scatter_add(x, indices, values)"
+        "it changes an array in place: use y = x.at[indices].add(values), or .multiply, .max, .min"
         if method == "at"
         else (
             "use a loop over x[i], or a matrix product with a triangle of ones"

@@ -1,4 +1,4 @@
-"""Indexing of traced values: slices, integers, new axes, index arrays, take, and their updates."""
+"""Indexing of traced values: slices, integers, new axes, index arrays, take."""
 
 from __future__ import annotations
 
@@ -14,22 +14,19 @@ from tilewright.frontend.build import (
     as_node,
     axis_of,
     broadcast_to,
-    cast,
     check_alive,
     common_shape,
     contains_traced,
     emit,
-    iota,
-    scalar,
+    located,
     wrap,
 )
 from tilewright.frontend.location import here
-from tilewright.frontend.moves import pad_node
-from tilewright.frontend.shapes import flip_node, part, permute
+from tilewright.frontend.shapes import flip_node, part
 from tilewright.frontend.tracer import HOOKS, Tracer, describe, implements, refuse, share
-from tilewright.ir.attrs import IndexAttrs, PutAttrs
+from tilewright.ir.attrs import IndexAttrs
 from tilewright.ir.graph import Node
-from tilewright.ir.types import TensorType, bool_, i64
+from tilewright.ir.indexing import index_many
 
 
 def get(value: Tracer, index: Any) -> Tracer:
@@ -164,52 +161,31 @@ def check_place(place: int, length: int, axis: int, node: Node) -> None:
 
 def take_arrays(value: Tracer, items: list[Any]) -> Tracer:
     """Indexing with arrays: NumPy's rules for where their axes go."""
-    items = [np.asarray(i) if isinstance(i, int) else i for i in items]
-    places = [n for n, item in enumerate(items) if is_array(item)]
-    together = places == list(range(places[0], places[-1] + 1))
+    front = arrays_in_front(items)
+    # An integer among arrays is one of them, but a slice is cheaper to read.
     node = basic(value.node, [slice(None) if is_array(i) else i for i in items])
-    arrays = [items[n] for n in places]
-    used = [value, *arrays]
-    if len(arrays) == 1:
-        return wrap(take_node(node, arrays[0], places[0]), *used)
-    shape = common_shape("an index", [as_node(a) for a in arrays])
-    rest = [n for n in range(len(items)) if n not in places]
-    first = places[0] if together else 0
-    order = (*rest[:first], *places, *rest[first:])
-    moved = permute(node, order)
-    lengths = moved.shape[first : first + len(places)]
-    flat = build.reshape(
-        moved, (*moved.shape[:first], int(np.prod(lengths)), *moved.shape[first + len(places) :])
-    )
-    index = linear(arrays, lengths, shape, node, places)
-    return wrap(take_node(flat, index, first), *used)
+    given = [
+        index_node(item, value.shape[axis], axis, value.node)
+        for axis, item in paired(items)
+        if is_array(item)
+    ]
+    kept = [item for item in items if not isinstance(item, int)]
+    places = [n for n, item in enumerate(kept) if is_array(item)]
+    arrays = dict(zip(places, given, strict=True))
+    common_shape("an index", list(arrays.values()))
+    result = index_many(node, arrays, front)
+    return wrap(located(result, node, *arrays.values()), value, *filter(is_array, items))
 
 
-def linear(
-    arrays: list[Any],
-    lengths: Sequence[int],
-    shape: tuple[int, ...],
-    node: Node,
-    axes: Sequence[int],
-) -> Any:
-    """One index into the flattened axes; a place outside any axis stays outside."""
-    if not any(isinstance(a, Tracer) for a in arrays):
-        for array, length, axis in zip(arrays, lengths, axes, strict=True):
-            for place in array.reshape(-1).tolist():
-                check_place(place, length, axis, node)
-        wrapped = [np.asarray(a) % max(1, n) for a, n in zip(arrays, lengths, strict=True)]
-        return np.broadcast_to(np.ravel_multi_index(wrapped, tuple(lengths)), shape)
-    total = scalar(i64, 0, shape)
-    inside = scalar(bool_, True, shape)
-    for array, length in zip(arrays, lengths, strict=True):
-        place = broadcast_to(cast(as_node(array), i64), shape)
-        size = scalar(i64, length, shape)
-        below = emit("lt", (place, scalar(i64, 0, shape)))
-        place = emit("where", (below, emit("add", (place, size)), place))
-        fits = emit("and", (emit("ge", (place, scalar(i64, 0, shape))), emit("lt", (place, size))))
-        inside = emit("and", (inside, fits))
-        total = emit("add", (emit("mul", (total, size)), place))
-    return wrap(emit("where", (inside, total, scalar(i64, np.iinfo(np.int64).min, shape))))
+def paired(items: Sequence[Any]) -> list[tuple[int, Any]]:
+    """The entries of a full index and the axes that they name."""
+    return list(enumerate(item for item in items if item is not None))
+
+
+def arrays_in_front(items: Sequence[Any]) -> bool:
+    """Whether the axes of the index arrays stand before all others in the result."""
+    places = [n for n, item in enumerate(items) if is_array(item) or isinstance(item, int)]
+    return places != list(range(places[0], places[-1] + 1))
 
 
 def index_node(index: Any, length: int, axis: int, node: Node) -> Node:
@@ -282,107 +258,4 @@ def take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Tracer:
     return wrap(emit("take_along", (data, index), IndexAttrs(along)), arr, indices)
 
 
-def scatter_add(x: Any, indices: Any, values: Any, axis: int = 0) -> Any:
-    """``x`` with ``values`` added at the places that ``np.take(x, indices, axis)`` reads.
-
-    values has the shape ``x.shape[:axis] + indices.shape + x.shape[axis + 1:]``, or broadcasts to
-    it; a place that is named several times receives every value. Raises ``OutOfBounds`` for an
-    index outside the axis. On plain NumPy arrays it gives a new NumPy array.
-    """
-    if not any(isinstance(v, Tracer) for v in (x, indices, values)):
-        result = np.array(x)
-        along = axis_of(axis, result.ndim, "tw.scatter_add")
-        places: Any = (slice(None),) * along + (np.asarray(indices),)
-        np.add.at(result, places, values)
-        return result
-    data = as_node(x)
-    along = axis_of(axis, len(data.shape), "tw.scatter_add")
-    index = index_node(indices, data.shape[along], along, data)
-    target = (*data.shape[:along], *index.shape, *data.shape[along + 1 :])
-    added = cast(as_node(values), data.dtype)
-    if common_shape("tw.scatter_add", [added, np.empty(target, np.bool_)]) != target:
-        raise ShapeError(
-            "tw.scatter_add: the values do not fit",
-            expected=f"{target}",
-            got=describe(added),
-            loc=here(),
-        )
-    nodes = (data, index, broadcast_to(added, target))
-    return wrap(emit("put", nodes, PutAttrs(along, "add")), x, indices, values)
-
-
-class At:
-    """``x.at``: copies of x with some places changed."""
-
-    def __init__(self, value: Tracer) -> None:
-        self.value = value
-
-    def __getitem__(self, index: Any) -> Places:
-        return Places(self.value, index)
-
-
-class Places:
-    """``x.at[index]``."""
-
-    def __init__(self, value: Tracer, index: Any) -> None:
-        self.value, self.index = value, index
-        self.items = expand(index, value.ndim, value.node)
-
-    def add(self, values: Any) -> Tracer:
-        """x with ``values`` added at these places; a place named several times gets every one."""
-        value = self.value
-        if not any(is_array(i) for i in self.items):
-            return np.add(value, self._spread(values))  # type: ignore[return-value]
-        node = value.node
-        flat = build.reshape(node, (node.type.size,))
-        places = wrap(build.reshape(iota((node.type.size,), 0, i64), node.shape), value)[self.index]
-        added = broadcast_to(cast(as_node(values), node.dtype), self._fitting(values, places.shape))
-        result = emit("put", (flat, places.node, added), PutAttrs(0, "add"))
-        return wrap(build.reshape(result, node.shape), value, places, values)
-
-    def set(self, values: Any) -> Tracer:
-        """x with ``values`` in these places, which slices and integers name.
-
-        Raises ``TraceError`` for index arrays: they may name a place twice.
-        """
-        if any(is_array(i) for i in self.items):
-            refuse(
-                ".at[...].set with index arrays cannot be traced",
-                "use slices and integers, np.where with a mask, or .at[...].add",
-            )
-        ones = self._spread(np.True_, bool_)
-        spread = self._spread(values)
-        return wrap(emit("where", (ones.node, spread.node, self.value.node)), self.value, spread)
-
-    def _fitting(self, values: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-        if np.broadcast_shapes(np.shape(values), shape) != shape:
-            raise ShapeError(
-                "x.at[...]: the values do not fit",
-                expected=str(shape),
-                got=str(np.shape(values)),
-                loc=here(),
-            )
-        return shape
-
-    def _spread(self, values: Any, dtype: Any = None) -> Tracer:
-        """The values at these places and zero elsewhere, in the shape of x."""
-        node = self.value.node
-        kind = dtype or node.dtype
-        sliced, shape = basic_slice(node, self.items)
-        given = broadcast_to(cast(as_node(values), kind), self._fitting(values, shape))
-        given = build.reshape(given, sliced.shape)
-        axes = [bounds(i, node, n) for n, i in enumerate(i for i in self.items if i is not None)]
-        given = flip_node(given, [n for n, b in enumerate(axes) if b[3]])
-        low = [b[0] for b in axes]
-        high = [d - b[1] for d, b in zip(node.shape, axes, strict=True)]
-        if given.type.size == 0:
-            return wrap(build.full(TensorType(kind, node.shape), 0), self.value, values)
-        # A stride leaves places behind the last element that the stop does not count.
-        taken = [1 + (n - 1) * b[2] for n, b in zip(sliced.shape, axes, strict=True)]
-        high = [d - a - t for d, a, t in zip(node.shape, low, taken, strict=True)]
-        padded = pad_node(given, low, high, scalar(kind, 0), [b[2] - 1 for b in axes])
-        return wrap(padded, self.value, values)
-
-
 HOOKS["get"] = get
-HOOKS["at"] = At

@@ -13,7 +13,7 @@ import numpy as _np
 from tilewright.frontend import api as _api
 from tilewright.frontend import build as _build
 from tilewright.frontend.functions import erf
-from tilewright.frontend.indexing import scatter_add
+from tilewright.frontend.places import put_along_axis, scatter_add
 from tilewright.frontend.shapes import size as _size
 from tilewright.frontend.shapes import sizes as _sizes
 from tilewright.frontend.tracer import Tracer as _Tracer
@@ -32,6 +32,7 @@ __all__ = [
     "iota",
     "linspace",
     "ones",
+    "put_along_axis",
     "scatter_add",
     "tri",
     "zeros",

@@ -223,7 +223,7 @@ class Tracer:
 
     @property
     def at(self) -> Any:
-        """``x.at[index].add(v)`` and ``.set(v)``: a copy of x with some places changed."""
+        """``x.at[index].set(v)`` and ``.add``, ``.multiply``, ``.max``, ``.min``: a changed copy of x."""
         return HOOKS["at"](self)
 
     def reshape(self, *shape: Any, order: str = "C") -> Any:
