@@ -223,7 +223,7 @@ class Tracer:
 
     @property
     def at(self) -> Any:
-        """``x.at[index].set(v)`` and ``.add``, ``.multiply``, ``.max``, ``.min``: a changed copy of x."""
+        """``x.at[index].set(v)``, ``.add``, ``.multiply``, ``.max``, ``.min``: changed copies."""
         return HOOKS["at"](self)
 
     def reshape(self, *shape: Any, order: str = "C") -> Any:
