@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from op_harness import MODES, compiled, interpreted, rng_of
 
-from tilewright.codegen.cpu import TIERS, host_target
+from tilewright.codegen.cpu import TIERS, build, host_target
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.errors import OutOfBounds
 from tilewright.ir.autodiff import vjp_graph
@@ -18,7 +18,9 @@ from tilewright.ir.indexing import (
     index_shape,
     scatter,
 )
-from tilewright.ir.types import TensorType, bf16, dtype_of, f32
+from tilewright.ir.sizes import named
+from tilewright.ir.types import TensorType, bf16, dtype_of, f32, i64
+from tilewright.runtime.executable import SizedExecutable
 
 COMBINE = {
     "set": lambda old, new: new, "add": lambda old, new: old + new,
@@ -30,10 +32,10 @@ def inputs(*arrays):
     return [input_node(f"x{n}", TensorType(dtype_of(a), a.shape)) for n, a in enumerate(arrays)]
 
 
-def check(build, arrays, want, tier=TIERS[-1], **close):
+def check(made, arrays, want, tier=TIERS[-1], **close):
     """The built graph gives ``want`` interpreted and compiled."""
     nodes = inputs(*arrays)
-    graph = Graph(tuple(nodes), (build(*nodes),))
+    graph = Graph(tuple(nodes), (made(*nodes),))
     for run in (interpreted, compiled(tier)):
         (got,) = run(graph, arrays)
         assert got.dtype == want.dtype and got.shape == want.shape
@@ -187,15 +189,43 @@ def test_several_index_arrays(key):
               [x, values, *arrays], want)
 
 
+def test_sizes_that_are_known_when_the_program_runs():
+    """One program for x[i, :, j], x[i, 1:3] and their updates, at several sizes."""
+    n, m = named("n"), named("m")
+    x = input_node("x", TensorType(f32, (n, 4, m)))
+    i, j = (input_node(a, TensorType(i64, s)) for a, s in (("i", (n, 1)), ("j", (3,))))
+    one = full(TensorType(f32, ()), 1)
+    k = input_node("k", TensorType(i64, (n, 2, m)))
+    outputs = (
+        index_many(x, {0: i, 2: j}), index_many(x, {0: i, 1: range(1, 3)}),
+        index_put(x, {0: i, 2: j}, one, "add"), index_put(x, {0: i, 1: range(1, 3)}, one, "add"),
+        scatter(x, k, one, 1),
+    )
+    graph = Graph((x, i, j, k), outputs)
+    plan = compile_graph(graph, host_target(), hints={"n": 5, "m": 5}).plan
+    run = SizedExecutable(plan, build(plan, host_target()))
+    for rows, columns in ((1, 1), (3, 5), (40, 17)):
+        rng = rng_of(rows)
+        data = rng.normal(size=(rows, 4, columns)).astype("f4")
+        p, q = rng.integers(-rows, rows, (rows, 1)), rng.integers(-columns, columns, 3)
+        corner = rng.integers(-4, 4, (rows, 2, columns))
+        want = [data[p, :, q], data[p, 1:3], data.copy(), data.copy(), data.copy()]
+        np.add.at(want[2], np.s_[p, :, q], 1)
+        np.add.at(want[3], np.s_[p, 1:3], 1)
+        np.put_along_axis(want[4], corner, 1, 1)
+        for got, expected in zip(run([data, p, q, corner]), want, strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("outside", [(0, 5), (2, 0), (-3, 0), (0, -6)])
 def test_each_index_is_checked_against_its_own_axis(outside):
     """Even where the places together would lie inside of the tensor."""
     x = np.ones((2, 5), "f4")
     i, j = (np.array([0, n]) for n in outside)
-    for build in (lambda a, p, q: index_many(a, {0: p, 1: q}),
+    for made in (lambda a, p, q: index_many(a, {0: p, 1: q}),
                   lambda a, p, q: index_put(a, {0: p, 1: q}, full(TensorType(f32, ()), 1))):
         nodes = inputs(x, i, j)
-        graph = Graph(tuple(nodes), (build(*nodes),))
+        graph = Graph(tuple(nodes), (made(*nodes),))
         with pytest.raises(OutOfBounds) as raised:
             compiled(TIERS[-1])(graph, [x, i, j])
         size = 2 if outside[0] else 5
@@ -218,9 +248,9 @@ def test_arguments_that_do_not_fit():
 
 
 # --- derivatives ----------------------------------------------------------------------------
-def cotangents(build, arrays, ct):
+def cotangents(made, arrays, ct):
     nodes = inputs(*arrays)
-    backward = vjp_graph(Graph(tuple(nodes), (build(*nodes),)))
+    backward = vjp_graph(Graph(tuple(nodes), (made(*nodes),)))
     return interpreted(backward, [*arrays, ct])[1:]
 
 

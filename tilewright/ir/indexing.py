@@ -6,9 +6,9 @@ error of the run; none reaches into another row. Index arrays are of any integer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -27,13 +27,13 @@ from tilewright.ir.build import (
     transpose,
 )
 from tilewright.ir.graph import Node, apply, full
+from tilewright.ir.sizes import Dim
 from tilewright.ir.types import (
     DType,
     Shape,
     TensorType,
     accumulator,
     broadcast_shapes,
-    concrete,
     i32,
     i64,
     size_of,
@@ -140,23 +140,23 @@ def _filling(values: Node, shape: Shape) -> Node:
     """A 0-d value everywhere, or the first of many."""
     if not values.shape:
         return broadcast(values, shape, ())
-    return part(values, [0] * len(shape), concrete(shape), [1] * len(shape))
+    return part(values, [0] * len(shape), shape, [1] * len(shape))
 
 
 def _corner(x: Node, index: Node, axis: int) -> Node:
     """The part of ``x`` that an index of smaller sizes reaches."""
     if index.type.rank != x.type.rank:
         raise ValueError(f"an index of rank {index.type.rank} for {x.type}")
-    stops = list(concrete(index.shape))
-    stops[axis] = concrete(x.shape)[axis]
+    stops = list(index.shape)
+    stops[axis] = x.shape[axis]
     return part(x, [0] * len(stops), stops, [1] * len(stops))
 
 
 def _pasted(corner: Node, x: Node) -> Node:
     """``x`` with its first corner replaced."""
-    small, shape = concrete(corner.shape), concrete(x.shape)
+    small, shape = corner.shape, x.shape
     for axis in reversed(range(len(shape))):
-        if small[axis] < shape[axis]:
+        if small[axis] != shape[axis]:
             starts = [0] * axis + [small[axis]] + [0] * (len(shape) - axis - 1)
             rest = part(x, starts, [*small[:axis], *shape[axis:]], [1] * len(shape))
             corner = concat([corner, rest], axis)
@@ -196,9 +196,9 @@ def index_put(
     return reshape(put(f.data, f.index, transpose(added, back), f.first, mode), x.shape)
 
 
-def index_shape(x: Node, indices: Indices, front: bool | None = None) -> tuple[int, ...]:
+def index_shape(x: Node, indices: Indices, front: bool | None = None) -> Shape:
     """The shape of what :func:`index_many` reads."""
-    return concrete(_Flat.of(x, indices, front).shape)
+    return _Flat.of(x, indices, front).shape
 
 
 @dataclass(frozen=True)
@@ -228,10 +228,10 @@ class _Flat:
         arrays = {a: i for a, i in sorted(indices.items()) if isinstance(i, Node)}
         if not arrays:
             raise ValueError("indexing without an index array")
-        shape, first, last = concrete(x.shape), min(indices), max(indices)
+        shape, first, last = x.shape, min(indices), max(indices)
         # The axes that the arrays do not index keep axes of their own.
-        own = {a: i for a in range(first, last + 1) if not isinstance(
-            i := indices.get(a, range(shape[a])), Node)}
+        own = {a: _Places.of(indices.get(a), shape[a]) for a in range(first, last + 1)
+               if a not in arrays}
         common = broadcast_shapes(*(i.shape for i in arrays.values()))
         data, index = x, arrays.get(first)
         if first != last or index is None:
@@ -247,27 +247,43 @@ class _Flat:
         return _Flat(data, index, first, order)
 
 
+class _Places(NamedTuple):
+    """Places of an axis at equal distances."""
+
+    start: Dim
+    step: int
+    length: Dim
+
+    @staticmethod
+    def of(given: Node | range | None, size: Dim) -> _Places:
+        """Those of a range, or all."""
+        if isinstance(given, range):
+            return _Places(given.start, given.step, len(given))
+        return _Places(0, 1, size)
+
+
 def _linear(
-    shape: Sequence[int], first: int, arrays: Mapping[int, Node], own: Mapping[int, range],
+    shape: Shape, first: int, arrays: Mapping[int, Node], own: Mapping[int, _Places],
     common: Shape,
 ) -> Node:
     """The places in the axes from ``first`` on as one, each index checked against its axis.
 
-    The result has the arrays' ``common`` shape, then the axes of the ranges.
+    The result has the arrays' ``common`` shape, then the axes of their own.
     """
-    whole = (*common, *map(len, own.values()))
-    step = size_of(tuple(shape[first:]))
-    dtype = i32 if step < 1 << 31 else i64
+    whole = (*common, *(p.length for p in own.values()))
+    size = size_of(shape[first:])
+    dtype = i32 if isinstance(size, int) and size < 1 << 31 else i64
     total = full(TensorType(dtype, whole), 0)
-    for axis in range(first, len(shape)):
-        step = step // shape[axis] if shape[axis] else 0
+    step: Dim = 1
+    for axis in reversed(range(first, len(shape))):
         if axis in arrays:
             # Looked up in 0, 1, 2 ...: counted from the start, and an error if it is outside.
             place = cast(take(iota(shape[axis]), arrays[axis], 0), dtype)
             place = broadcast(place, whole, range(len(common) - place.type.rank, len(common)))
         else:
-            places = own[axis]
-            place = cast(iota(len(places), whole, len(common) + list(own).index(axis)), dtype)
-            place = place * places.step + places.start
+            start, stride, length = own[axis]
+            place = cast(iota(length, whole, len(common) + list(own).index(axis)), dtype)
+            place = place * stride + start
         total = total + place * step
+        step = step * shape[axis]
     return total
