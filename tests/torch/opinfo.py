@@ -1,0 +1,266 @@
+"""PyTorch's own samples of its operators (``op_db``), eager against compiled.
+
+A sample is traced by AOTAutograd without Dynamo, which is what ``torch.compile`` does with a graph
+and takes milliseconds: results, changed inputs and gradients are compared.
+"""
+
+from __future__ import annotations
+
+import functools
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch._functorch.aot_autograd import aot_function
+from torch._functorch.compilers import nop
+from torch._functorch.partitioners import min_cut_rematerialization_partition
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.utils import _pytree as tree
+
+from tilewright.torch.backend import _program
+from tilewright.torch.decompositions import decompositions
+from tilewright.torch.options import Options
+from tilewright.torch.records import Record
+
+SEED = 7
+
+WITHOUT_VALUE = frozenset({
+    "empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided",
+})
+"""Operators whose results are memory as it was: only types and shapes are compared."""
+
+
+@dataclass
+class Outcome:
+    """What became of a sample.
+
+    kind       compiled, fallback (some operators ran in PyTorch), break (PyTorch cannot trace it
+               as one graph, so it stays eager), wrong, crash, or skipped (eager PyTorch refuses)
+    fallbacks  the operators that ran in PyTorch, with the reason
+    message    of what is wrong
+    """
+
+    kind: str
+    fallbacks: list[tuple[str, str]] = field(default_factory=list)
+    message: str = ""
+
+
+def name_of(op: Any) -> str:
+    """The operator's name with its variant's."""
+    return f"{op.name}.{op.variant_test_name}" if op.variant_test_name else str(op.name)
+
+
+def operators(dtype: torch.dtype) -> list[Any]:
+    """The operators that take an element type on a CPU."""
+    return [op for op in op_db if dtype in op.supported_dtypes("cpu")]
+
+
+def samples(op: Any, dtype: torch.dtype, most: int | None = None) -> Iterator[Any]:
+    """The samples of an operator, or as many of them as asked for, evenly spread."""
+    gradients = op.supports_autograd and dtype in op.supported_backward_dtypes("cpu")
+    torch.manual_seed(SEED)
+    every = list(op.sample_inputs("cpu", dtype, requires_grad=gradients))
+    if most is None or len(every) <= most:
+        yield from every
+        return
+    for i in range(most):
+        yield every[i * len(every) // most]
+
+
+@dataclass
+class _Run:
+    """What one way of running a sample gives."""
+
+    results: Any
+    inputs: list[torch.Tensor]
+    gradients: list[torch.Tensor | None] = field(default_factory=list)
+
+
+class Sample:
+    """A call of an operator as a function of its tensors."""
+
+    def __init__(self, op: Any, sample: Any) -> None:
+        self.op, self.process = op, sample.output_process_fn_grad
+        leaves, self.spec = tree.tree_flatten((sample.input, tuple(sample.args), sample.kwargs))
+        self.at = [i for i, v in enumerate(leaves) if isinstance(v, torch.Tensor)]
+        self.tensors = [leaves[i] for i in self.at]
+        self.leaves = [None if isinstance(v, torch.Tensor) else v for v in leaves]
+
+    def call(self, *tensors: torch.Tensor) -> Any:
+        """The operator on these tensors."""
+        leaves = list(self.leaves)
+        for i, t in zip(self.at, tensors, strict=True):
+            leaves[i] = t
+        first, args, kwargs = tree.tree_unflatten(leaves, self.spec)
+        return self.op.op(first, *args, **kwargs)
+
+    def inputs(self, dtype: torch.dtype | None = None) -> list[torch.Tensor]:
+        """Copies that nothing else shares, in another float type if asked."""
+        return [_copy(t, dtype) for t in self.tensors]
+
+    def run(self, function: Callable[..., Any], dtype: torch.dtype | None = None) -> _Run:
+        """Results and gradients of the operator, run by this function."""
+        inputs = self.inputs(dtype)
+        torch.manual_seed(SEED)
+        results = function(*inputs)
+        run = _Run(results, inputs)
+        processed = _tensors(self.process(results))
+        outputs = [t for t in processed if t.requires_grad]
+        wanted = [t for t in inputs if t.requires_grad]
+        if outputs and wanted:
+            torch.manual_seed(SEED + 1)
+            # Drawn in f64, so that every way of running gets the same numbers.
+            weights = [torch.randn(t.shape, dtype=_drawn(t.dtype)).to(t.dtype) for t in outputs]
+            run.gradients = list(torch.autograd.grad(outputs, wanted, weights, allow_unused=True))
+        return run
+
+
+def _copy(t: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    made = t.detach().clone()
+    if t.layout is torch.strided and not (made.stride() == t.stride()):
+        made = torch.empty_strided(t.shape, t.stride(), dtype=t.dtype) if 0 not in t.stride() else (
+            made)
+        made.copy_(t.detach())
+    if dtype is not None and made.is_floating_point():
+        made = made.to(dtype)
+    return made.requires_grad_(t.requires_grad)
+
+
+def _drawn(dtype: torch.dtype) -> torch.dtype:
+    return torch.complex128 if dtype.is_complex else torch.float64
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [t for t in tree.tree_leaves(value) if isinstance(t, torch.Tensor)]
+
+
+def compiled(function: Callable[..., Any], found: Record) -> Callable[..., Any]:
+    """The function traced and compiled as the backend does it; ``found`` records its programs."""
+    def compiler(module: Any, inputs: Sequence[Any]) -> Any:
+        return _program(module, {}, Options(), found)
+    return aot_function(
+        function, fw_compiler=compiler, bw_compiler=compiler, inference_compiler=compiler,
+        partition_fn=min_cut_rematerialization_partition, decompositions=decompositions(),
+        keep_inference_input_mutations=True)
+
+
+def traced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function traced by AOTAutograd and run by PyTorch."""
+    return aot_function(function, fw_compiler=nop, bw_compiler=nop, inference_compiler=nop,
+                        keep_inference_input_mutations=True)
+
+
+def check(op: Any, given: Any) -> Outcome:
+    """Run one sample both ways and say what became of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sample = Sample(op, given)
+        try:
+            expected = sample.run(sample.call)
+        except Exception as error:
+            return Outcome("skipped", message=_short(error))
+        found = Record("sample")
+        try:
+            made = sample.run(compiled(sample.call, found))
+        except Exception as error:
+            if _fails(lambda: sample.run(traced(sample.call))):
+                return Outcome("break", message=_short(error))
+            return Outcome("crash", message=f"{_short(error)}\n{traceback.format_exc()}")
+        fallbacks = [(f.target, f.reason) for p in found.programs for f in p.recipe.fallbacks]
+        wrong = _difference(op, sample, made, expected)
+        if wrong:
+            return Outcome("wrong", fallbacks, wrong)
+        return Outcome("fallback" if fallbacks else "compiled", fallbacks)
+
+
+def _fails(run: Callable[[], Any]) -> bool:
+    try:
+        run()
+    except Exception:
+        return True
+    return False
+
+
+def _short(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
+
+
+def _difference(op: Any, sample: Sample, made: _Run, expected: _Run) -> str:
+    """What differs between two ways of running; empty if nothing does."""
+    reference = functools.cache(lambda: _reference(sample))
+    traced_run = functools.cache(lambda: sample.run(traced(sample.call)))
+    values = op.name not in WITHOUT_VALUE
+    for what in ("results", "inputs", "gradients"):
+        ours, theirs = getattr(made, what), getattr(expected, what)
+        a, first = tree.tree_flatten(ours)
+        b, second = tree.tree_flatten(theirs)
+        if len(a) != len(b):
+            return f"{what}: {first} is not {second}"
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            if not isinstance(y, torch.Tensor):
+                if x != y and not (x != x and y != y):
+                    return f"{what}[{i}]: {x!r} is not {y!r}"
+                continue
+            if x is None or x.dtype != y.dtype or x.shape != y.shape:
+                return f"{what}[{i}]: {_type(x)} is not {_type(y)}"
+            message = _unequal(x, y) if values else ""
+            if message and not _as_near(x, y, reference, what, i):
+                return f"{what}[{i}]: {message}"
+            if x.layout is torch.strided and _order(x) != _order(y):
+                other = tree.tree_leaves(getattr(traced_run(), what))[i]
+                if _order(x) != _order(other):
+                    return f"{what}[{i}]: strides {x.stride()} are not {y.stride()}"
+    return ""
+
+
+def _type(x: Any) -> str:
+    return f"{x.dtype}{list(x.shape)}" if isinstance(x, torch.Tensor) else repr(x)
+
+
+def _order(x: torch.Tensor) -> tuple[int, ...]:
+    """The strides that matter: those of axes with several elements."""
+    if x.numel() < 2:
+        return ()
+    return tuple(s for s, d in zip(x.stride(), x.shape, strict=True) if d > 1)
+
+
+def _unequal(x: torch.Tensor, y: torch.Tensor) -> str:
+    if x.layout is not torch.strided:
+        x, y = x.to_dense(), y.to_dense()
+    try:
+        torch.testing.assert_close(x.detach(), y.detach(), equal_nan=True, check_stride=False)
+    except AssertionError as error:
+        return " ".join(str(error).split())[:400]
+    return ""
+
+
+def _reference(sample: Sample) -> _Run | None:
+    """The sample in f64, the judge of two results that differ by their rounding."""
+    try:
+        return sample.run(sample.call, torch.float64)
+    except Exception:
+        return None
+
+
+def _as_near(x: Any, y: Any, reference: Any, what: str, i: int) -> bool:
+    """Whether our result is as near to the exact one as PyTorch's is."""
+    exact = reference()
+    if exact is None or not x.is_floating_point():
+        return False
+    leaves = tree.tree_leaves(getattr(exact, what))
+    if i >= len(leaves) or not isinstance(leaves[i], torch.Tensor) or leaves[i].shape != y.shape:
+        return False
+    z = leaves[i].detach().double()
+    x, y = x.detach().double(), y.detach().double()
+    finite = z.isfinite() & x.isfinite() & y.isfinite()
+    if not torch.equal(x[~finite].nan_to_num(), y[~finite].nan_to_num()):
+        return False
+    ours, theirs = (x - z)[finite].abs(), (y - z)[finite].abs()
+    if not ours.numel():
+        return True
+    scale = torch.finfo(torch.float32).eps * z[finite].abs().amax()
+    return bool(ours.amax() <= 2 * theirs.amax() + 4 * scale)
