@@ -348,8 +348,12 @@ class Converter:
         return slot
 
     def _result(self, node: Any) -> int | None:
-        if not isinstance(node, fx.Node):
+        if node is None:
             return None
+        if not isinstance(node, fx.Node):
+            slot = self._slot()
+            self.constants[slot] = number_of(node, self.sizes)
+            return slot
         meta = self._meta(node)
         if isinstance(meta, torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool):
             if node not in self.slots:

@@ -6,6 +6,7 @@ PyTorch's own decompositions apply to what has no row of its own in the table.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -28,10 +29,31 @@ from tilewright.torch.table import find
 
 aten = torch.ops.aten
 
+DRAWS = frozenset({
+    aten.bernoulli, aten.uniform, aten.uniform_, aten.dropout, aten._fused_dropout, aten.rrelu,
+})
+"""Decompositions that would draw other numbers than PyTorch does without them."""
+
+REFERENCES = (
+    aten.native_layer_norm, aten.native_group_norm, aten.linalg_vector_norm, aten.elu,
+    aten.hardtanh, aten.leaky_relu,
+)
+"""Operators beyond the core whose reference is written in operators that are compiled.
+
+The other references end in operators of their own, or write in place.
+"""
+
 
 @functools.cache
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """Decompositions by operator overload."""
-    every = {**decomposition_table, **core_aten_decompositions()}
-    kept = {op: f for op, f in every.items() if find(op) is None}
+    every = dict(core_aten_decompositions())
+    for op, f in decomposition_table.items():
+        packet = getattr(op, "overloadpacket", None)
+        if inspect.unwrap(f).__module__ == "torch._decomp.decompositions" or packet in REFERENCES:
+            every.setdefault(op, f)
+    kept = {
+        op: f for op, f in every.items()
+        if find(op) is None and getattr(op, "overloadpacket", None) not in DRAWS
+    }
     return {**kept, **random.DECOMPOSITIONS}
