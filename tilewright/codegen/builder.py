@@ -82,6 +82,8 @@ class Builder:
         self.declarations: set[str] = set()
         self.fused = False
         """The target has fused multiply-add: ``llvm.fma`` is an instruction there, not a call."""
+        self.contract = True
+        """Sums may be fused with products: the flag ``contract`` of a sum is kept."""
         self._next = 0
 
     def fresh(self, prefix: str = "v") -> str:
@@ -137,6 +139,8 @@ class Builder:
 
     def binary(self, opcode: str, a: Value, b: Value) -> Value:
         """``fadd``, ``and``, ``shl`` ... with flags in the opcode, e.g. ``fmul contract``."""
+        if not self.contract and opcode in ("fadd contract", "fsub contract"):
+            opcode = opcode.removesuffix(" contract")
         return self.define(a.dtype, a.lanes, f"{opcode} {a.typed}, {b.name}")
 
     def compare(self, predicate: str, a: Value, b: Value) -> Value:

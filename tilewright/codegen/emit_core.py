@@ -48,7 +48,7 @@ class Core:
         self.machine = machine_of(target)
         self.functions = functions
         self.b = Placer(self.machine)
-        self.b.fused = target.fma
+        self.b.fused, self.b.contract = target.fma, target.contract
         self.slots = Slots(self.b)
         self.env: dict[str, Affine | Val] = {}
         self.ranges: dict[str, Range] = {}

@@ -84,15 +84,11 @@ class Values(Registers):
     def combine(self, op: str, buffer: Buffer, a: Value, c: Value) -> Value:
         """One step of an accumulation: the old value and what comes in."""
         dtype = buffer.dtype
-        return spell(
-            self.b,
-            op,
-            (c, a) if op in ("max", "min") else (a, c),
-            (dtype, dtype),
-            dtype,
-            self.machine,
-            self.functions,
-        )
+        pair = (c, a) if op in ("max", "min") else (a, c)
+        self.b.contract = True  # the order of an accumulation is ours: its rounding is too
+        made = spell(self.b, op, pair, (dtype, dtype), dtype, self.machine, self.functions)
+        self.b.contract = self.target.contract
+        return made
 
     def accumulate(self, s: Accumulate) -> None:
         """``buffer[index] = op(buffer[index], value)`` in every lane."""

@@ -14,6 +14,7 @@ class Target:
     l1, l2, l3    bytes of data cache of one core (l3: shared)
     masked        partial vectors are loaded and stored by masked instructions at full speed
     fma           has fused multiply-add
+    contract      an elementwise sum may take a product unrounded; accumulated sums always may
     bf16_dot      has a bf16 dot product instruction (vdpbf16ps)
     triple, cpu, features   in LLVM's words
     """
@@ -30,6 +31,7 @@ class Target:
     masked: bool = True
     fma: bool = True
     bf16_dot: bool = False
+    contract: bool = True
 
     def lanes(self, itemsize: int) -> int:
         """Elements of this many bytes in a vector register."""

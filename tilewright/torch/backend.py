@@ -11,12 +11,14 @@ from torch import fx
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 
+from tilewright.errors import UserError
 from tilewright.runtime.threads import threads as threads_of
 from tilewright.torch.convert import convert
 from tilewright.torch.decompositions import decompositions
+from tilewright.torch.faults import bug, fault_of, warn
 from tilewright.torch.options import Options, read_options
 from tilewright.torch.program import Program
-from tilewright.torch.records import Record, record
+from tilewright.torch.records import Record, Region, region_of
 
 
 def backend(
@@ -25,10 +27,13 @@ def backend(
     """``torch.compile(model, backend="tilewright")``.
 
     ``options`` as in :class:`~tilewright.torch.options.Options`. Raises ``UserError`` for an option
-    that does not exist.
+    or value that does not exist. If tilewright itself fails, the program runs in PyTorch after a
+    :class:`~tilewright.torch.faults.BackendWarning`; with ``fallback=False`` that is a
+    ``CompilerBug``.
     """
     chosen = read_options(options, rest)
-    compiler = functools.partial(_compile, options=chosen)
+    compiler = functools.partial(
+        _compile, options=chosen, region=region_of(module, example_inputs))
     return aot_autograd(
         fw_compiler=functools.partial(compiler, kind="forward"),
         bw_compiler=functools.partial(compiler, kind="backward"),
@@ -40,11 +45,12 @@ def backend(
 
 
 def _compile(
-    module: fx.GraphModule, example_inputs: Sequence[Any], *, options: Options, kind: str
+    module: fx.GraphModule, example_inputs: Sequence[Any], *, options: Options, region: Region,
+    kind: str,
 ) -> Callable[..., Any]:
     """One program: of a forward, a backward, or a graph without gradients."""
     symbols = _symbols(module)
-    found = record(kind)
+    found = region.record(kind)
     if symbols:
         return _Sized(module, symbols, options, found)
     return _program(module, {}, options, found)
@@ -53,13 +59,37 @@ def _compile(
 def _program(
     module: fx.GraphModule, sizes: dict[Any, int], options: Options, found: Record
 ) -> Callable[..., Any]:
-    recipe = convert(module, sizes)
-    options.check(recipe)
-    program = Program(recipe, options.target)
+    """The program of these sizes; the traced one itself where tilewright fails."""
+    try:
+        recipe = convert(module, sizes)
+        options.check(recipe)
+        program = Program(recipe, options.target, options.numerics)
+    except (UserError, ImportError):
+        raise
+    except Exception as error:
+        fault = fault_of(module, error)
+        if not options.fallback:
+            raise bug(fault, error) from error
+        warn(fault, found.kind)
+        found.faults.append(fault)
+        return _InPyTorch(module, found)
     found.add(program)
     if options.threads is None:
         return program
     return _OnThreads(program, options.threads)
+
+
+class _InPyTorch:
+    """A traced program that PyTorch runs, operator by operator."""
+
+    def __init__(self, module: fx.GraphModule, found: Record) -> None:
+        self._boxed_call = True
+        self.module, self.record = module, found
+
+    def __call__(self, args: list[Any]) -> Any:
+        given = [*args]
+        args.clear()
+        return fx.Interpreter(self.module).boxed_run(given)
 
 
 class _OnThreads:

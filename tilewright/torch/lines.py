@@ -5,11 +5,15 @@ from __future__ import annotations
 import functools
 import os
 import re
+import sys
+from dataclasses import dataclass
+from types import FrameType
 
 import torch
 from torch import fx
 
 from tilewright.errors import Location
+from tilewright.frontend.location import is_user_file
 
 _FRAME = re.compile(r'File "(.*?)", line (\d+), in (\S+)')
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
@@ -22,10 +26,26 @@ def _innermost(trace: str) -> Location | None:
     return own[-1] if own else frames[-1] if frames else None
 
 
+@dataclass(frozen=True, slots=True)
+class ModuleLocation(Location):
+    """A line of the user's program, and the path of the ``nn.Module`` that ran it."""
+
+    module: str
+
+
 def location_of(node: fx.Node) -> Location | None:
     """The innermost line outside of PyTorch on the stack where an operator was called."""
     trace = node.meta.get("stack_trace")
-    return _innermost(trace) if trace else None
+    found = _innermost(trace) if trace else None
+    module = module_of(node)
+    if found is None or not module:
+        return found
+    return ModuleLocation(found.file, found.line, found.function, module)
+
+
+def module_path(loc: Location | None) -> str:
+    """The path of the module at a location; empty where none ran it."""
+    return loc.module if isinstance(loc, ModuleLocation) else ""
 
 
 def module_of(node: fx.Node) -> str:
@@ -33,7 +53,23 @@ def module_of(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack")
     if not stack:
         return ""
-    path = list(stack.values())[-1][0]
-    path = re.sub(r"^L\['(\w+)'\]\.?", "", path)
+    return _path(list(stack.values())[-1][0])
+
+
+@functools.lru_cache(maxsize=4096)
+def _path(source: str) -> str:
+    """The path in the words of ``named_modules``, of one in Dynamo's: ``L['self'].a[0]``."""
+    path = re.sub(r"^[LG]\['(\w+)'\]\.?", "", source)
     path = re.sub(r"\._modules\['([^']+)'\]", r".\1", path)
     return re.sub(r"\[(\d+)\]", r".\1", path).strip(".")
+
+
+def user_line() -> Location | None:
+    """The line of the user's program that runs now: the first that is neither ours nor PyTorch's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if is_user_file(file) and not file.startswith(_TORCH):
+            return Location(file, frame.f_lineno, frame.f_code.co_name)
+        frame = frame.f_back
+    return None

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
+from tilewright.codegen.cpu.tiers import TIERS
 from tilewright.errors import Unsupported, UserError
 from tilewright.frontend.signature import did_you_mean
+from tilewright.torch.lines import user_line
 from tilewright.torch.recipe import Recipe
+
+MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+"""PyTorch's modes. They choose nothing here: a program is one native call, and is not searched."""
+
+NUMERICS = ("default", "strict", "fast")
 
 
 @dataclass(frozen=True)
@@ -15,13 +23,20 @@ class Options:
     """The options of a compile.
 
     threads    number of threads of the compiled programs; what ``tw.threads`` says if left out
-    target     CPU tier; the host's best if left out
-    fallback   False: an operator that is not compiled is an error, not a call of PyTorch
+    target     CPU tier (``sse2``, ``avx2``, ``avx512``); the host's best if left out
+    fallback   False: an operator that is not compiled is an error, not a call of PyTorch, and so is
+               a failure of the compiler
+    numerics   ``default``: a product and a sum may be one fused multiply-add; values of 16-bit
+               element types are rounded after every operator, as in eager PyTorch.
+               ``strict``: every elementwise product is rounded before it is added, so chains of
+               ``+ - * /`` have eager's bits.
+               ``fast``: 16-bit values that do not leave a kernel stay in float32
     """
 
     threads: int | None = None
     target: str | None = None
     fallback: bool = True
+    numerics: str = "default"
 
     def check(self, recipe: Recipe) -> None:
         """Raise ``Unsupported`` if operators run in PyTorch though that is not wanted."""
@@ -34,14 +49,39 @@ class Options:
         )
 
 
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "threads": (lambda v: v is None or _whole(v), "a whole number from 1 on, or None"),
+    "target": (lambda v: v is None or v in TIERS, f"one of {', '.join(TIERS)}, or None"),
+    "fallback": (lambda v: isinstance(v, bool), "True or False"),
+    "numerics": (lambda v: v in NUMERICS, f"one of {', '.join(NUMERICS)}"),
+}
+"""Per option: which values it may have, and that in words."""
+
+
 def read_options(options: Any, rest: dict[str, Any]) -> Options:
-    """The options of a call of the backend. Raises ``UserError`` for one that does not exist."""
+    """The options of a call of the backend, and its ``mode``.
+
+    Raises ``UserError`` for a name or value that does not exist.
+    """
     names = [f.name for f in fields(Options)]
     given = dict(options or {})
-    for name in given:
+    mode = rest.pop("mode", "default")
+    if mode not in MODES:
+        raise UserError(
+            f"the backend tilewright has no mode {mode!r}", expected=", ".join(MODES),
+            got=repr(mode), loc=user_line(), hint=did_you_mean(str(mode), MODES))
+    for name, value in {**given, **rest}.items():
         if name not in names:
             raise UserError(
-                f"the backend tilewright has no option {name!r}",
-                expected=", ".join(names), got=repr(name), hint=did_you_mean(name, names),
-            )
-    return Options(**given)
+                f"the backend tilewright has no option {name!r}", expected=", ".join(names),
+                got=repr(name), loc=user_line(), hint=did_you_mean(str(name), names))
+        right, words = VALUES[name]
+        if not right(value):
+            raise UserError(
+                f"the option {name!r} of the backend tilewright cannot be {value!r}",
+                expected=words, got=repr(value), loc=user_line())
+    return Options(**given, **rest)

@@ -17,6 +17,7 @@ from tilewright.runtime.executable import Executable
 from tilewright.runtime.pool import pool
 from tilewright.runtime.support import support
 from tilewright.runtime.threads import team, threads_now
+from tilewright.torch.numerics import graph_for, target_for
 from tilewright.torch.recipe import Alias, Eager, Export, Part, Recipe, Slot
 
 empty_strided = torch._C._dynamo.guards._empty_strided_cpu
@@ -31,14 +32,17 @@ Tensors = list[Any]
 class Program:
     """Runs a recipe: a list of tensors in, which is emptied, a list of results out."""
 
-    def __init__(self, recipe: Recipe, target: str | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, target: str | None = None, numerics: str = "default"
+    ) -> None:
         self._boxed_call = True  # on the object: wrappers copy its attributes
         self.recipe = recipe
+        self.record: Any = None
         self.parts: list[CompiledPart] = []
         self.steps: list[Callable[[Tensors], None]] = []
         for step in recipe.steps:
             if isinstance(step, Part):
-                self.parts.append(CompiledPart(step, target))
+                self.parts.append(CompiledPart(step, target, numerics))
                 self.steps.append(self.parts[-1].run)
             else:
                 self.steps.append(_eager(step) if isinstance(step, Eager) else _alias(step))
@@ -90,11 +94,11 @@ def _eager(step: Eager) -> Callable[[Tensors], None]:
 class CompiledPart:
     """A part in machine code; it runs on the tensors in the slots of its inputs."""
 
-    def __init__(self, part: Part, target_name: str | None) -> None:
+    def __init__(self, part: Part, target_name: str | None, numerics: str) -> None:
         self.part = part
         at = {slot: i for i, slot in enumerate(part.inputs)}
         updates = {i: at[e.into] for i, e in enumerate(part.exports) if e.into is not None}
-        self.program, self.native = _compile(part, target_name, updates)
+        self.program, self.native = _compile(part, target_name, numerics, updates)
         executable = self.executable = Executable(self.program.plan, self.native)
         layout = executable.layout
         plan = self.program.plan
@@ -103,6 +107,8 @@ class CompiledPart:
         self.constants = [c.__array_interface__["data"][0] for c in executable.constants]
         self.table = ctypes.c_int64 * layout.entries
         self.arena = executable.arena
+        native = support()
+        self.enter = native.run if executable.work.mode else native.run_here
         self.copies = layout.copies
         # The table holds inputs, outputs, constants, the arena, and then results that are copies.
         places: dict[int, int] = {}
@@ -150,8 +156,7 @@ class CompiledPart:
         try:
             table = self.table(
                 *addresses, *results[:self.ready], *self.constants, space, *results[self.ready:])
-            native = support()
-            status = (native.run if work.mode else native.run_here)(
+            status = self.enter(
                 team().address, self.native.address, ctypes.addressof(table), threads,
                 space + self.arena, executable.stride, work.mode == 3,
             )
@@ -184,15 +189,15 @@ def _maker(export: Export) -> Callable[[], torch.Tensor]:
 
 
 def _compile(
-    part: Part, target_name: str | None, updates: dict[int, int]
+    part: Part, target_name: str | None, numerics: str, updates: dict[int, int]
 ) -> tuple[Compiled, Any]:
     """The plan and the machine code of a part. Raises ``CompilerBug`` if the compiler fails."""
     target = None
     try:
-        target = find_target(target_name)
+        target = target_for(find_target(target_name), numerics)
         from tilewright.codegen import cpu
 
-        program = compile_graph(part.graph, target, updates=updates)
+        program = compile_graph(graph_for(part.graph, numerics), target, updates=updates)
         return program, cpu.build(program.plan, target)
     except (UserError, CompilerBug, ImportError):
         raise

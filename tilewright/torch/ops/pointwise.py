@@ -53,6 +53,8 @@ ROUND = frozenset(("floor", "ceil", "trunc", "rint"))
 
 
 def _apply(op: str, dtype: DType, call: Call, *xs: Any) -> Node:
+    if op in ("mul", "div") and not all(isinstance(x, Node) for x in xs):
+        dtype = wide(dtype)  # a number is not rounded to 16 bits before it is used
     return make(op, operands(dtype, call.type.shape, *xs))
 
 
@@ -118,18 +120,20 @@ _enter(TESTS, _test)
 
 @row(aten.add)
 def add(call: Call, x: Any, y: Any, *, alpha: Any = 1) -> Node:
-    dtype = call.type.dtype
-    scaled = y
-    if alpha != 1:
-        scaled = _apply("mul", dtype, call, y, alpha)
-    return _apply("add", dtype, call, x, scaled)
+    return _scaled_sum("add", call, x, y, alpha)
 
 
 @row(aten.sub)
 def sub(call: Call, x: Any, y: Any, *, alpha: Any = 1) -> Node:
+    return _scaled_sum("sub", call, x, y, alpha)
+
+
+def _scaled_sum(op: str, call: Call, x: Any, y: Any, alpha: Any) -> Node:
     dtype = call.type.dtype
-    scaled = y if alpha == 1 else _apply("mul", dtype, call, y, alpha)
-    return _apply("sub", dtype, call, x, scaled)
+    if alpha == 1:
+        return _apply(op, dtype, call, x, y)
+    dtype = wide(dtype)  # rounded once
+    return _apply(op, dtype, call, x, _apply("mul", dtype, call, y, alpha))
 
 
 @row(aten.rsub)
