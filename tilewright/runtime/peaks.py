@@ -63,8 +63,9 @@ def _multiply_adds(target: Target) -> tuple[int, Any]:
     step = f"@llvm.fmuladd.v{target.lanes(4)}f32"
     lines = [
         f"declare {vector} {step}({vector}, {vector}, {vector})",
-        "define void @tw_peak(i64 %n, ptr %p) {", "entry:", f"  %x = load {vector}, ptr %p, align 4",
-        "  br label %loop", "loop:", "  %i = phi i64 [0, %entry], [%next, %loop]",
+        "define void @tw_peak(i64 %n, ptr %p) {", "entry:",
+        f"  %x = load {vector}, ptr %p, align 4", "  br label %loop", "loop:",
+        "  %i = phi i64 [0, %entry], [%next, %loop]",
         *(f"  %a{c} = phi {vector} [%x, %entry], [%b{c}, %loop]" for c in range(CHAINS)),
         *(f"  %b{c} = call {vector} {step}({vector} %x, {vector} %x, {vector} %a{c})"
           for c in range(CHAINS)),
@@ -80,20 +81,23 @@ def _multiply_adds(target: Target) -> tuple[int, Any]:
     return code.address("tw_peak"), code
 
 
+def _timed(
+    call: Callable[[], Any], gate: threading.Barrier, spans: list[tuple[float, float]]
+) -> None:
+    """Note when a call that begins together with others starts and ends."""
+    gate.wait()
+    start = time.perf_counter()
+    call()
+    spans.append((start, time.perf_counter()))
+
+
 def _seconds(calls: list[Callable[[], Any]]) -> float:
     """The quickest of some rounds in which every call is made by a thread of its own."""
     best = float("inf")
     for _ in range(REPEATS):
         gate = threading.Barrier(len(calls))
         spans: list[tuple[float, float]] = []
-
-        def work(call: Callable[[], Any], gate: threading.Barrier = gate, spans: Any = spans) -> None:
-            gate.wait()
-            start = time.perf_counter()
-            call()
-            spans.append((start, time.perf_counter()))
-
-        team = [threading.Thread(target=work, args=(call,)) for call in calls]
+        team = [threading.Thread(target=_timed, args=(call, gate, spans)) for call in calls]
         for thread in team:
             thread.start()
         for thread in team:

@@ -125,7 +125,8 @@ class Explanation:
         """Seconds of kernels and calls by the module that they belong to."""
         found: dict[str, float] = {}
         for p in self.programs:
-            for item in (*p.kernels, *p.calls):
+            items: tuple[KernelTime | CallTime, ...] = (*p.kernels, *p.calls)
+            for item in items:
                 found[item.module] = found.get(item.module, 0.0) + item.seconds
         return dict(sorted(found.items(), key=lambda entry: -entry[1]))
 
@@ -252,10 +253,10 @@ def _kernels(part: CompiledPart, profile: Profile, limits: Peaks) -> Iterator[Ke
         made = part.program.kernels  # launches behind them are the plan's own copies
         lowered = made[i] if i < len(made) else None
         loc = line_of(lowered, launch.kernel.loc)
+        flops, bytes = (n if isinstance(n, int) else 0 for n in (launch.flops, launch.bytes))
         yield KernelTime(
-            launch.kernel.name, profile.kernels.get((part, i), 0.0), launch.flops, launch.bytes,
-            limits.seconds(launch.flops, launch.bytes),
-            _modules(lowered, loc) if lowered else (), loc)
+            launch.kernel.name, profile.kernels.get((part, i), 0.0), flops, bytes,
+            limits.seconds(flops, bytes), _modules(lowered, loc) if lowered else (), loc)
 
 
 def _modules(lowered: LoweredKernel, loc: Location | None) -> tuple[str, ...]:

@@ -33,7 +33,8 @@ def _program_lines(p: Any) -> list[str]:
     lines = [
         "",
         f"graph {p.graph}, {p.kind} of {p.name}, {p.loc or 'an unknown line'}: {ms(p.seconds)}, "
-        f"{p.nodes} nodes, {len(p.kernels)} kernels that take {ms(sum(k.seconds for k in p.kernels))}",
+        f"{p.nodes} nodes, {len(p.kernels)} kernels that take "
+        f"{ms(sum(k.seconds for k in p.kernels))}",
     ]
     if p.kernels:
         width = max(len(k.name) for k in p.kernels)

@@ -65,7 +65,7 @@ def _path(source: str) -> str:
 
 
 def user_line() -> Location | None:
-    """The line of the user's program that runs now: the first that is neither ours nor PyTorch's."""
+    """The line of the user's program that runs now: neither ours nor PyTorch's."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
