@@ -12,7 +12,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tilewright"
-ROOMS = ("errors", "config", "ir", "compiler", "codegen", "runtime", "frontend", "torch", "report")
+ROOMS = (
+    "errors", "config", "cache", "ir", "compiler", "codegen", "runtime", "frontend", "torch",
+    "report",
+)
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAZY = {

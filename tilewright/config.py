@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tilewright.errors import UserError
@@ -39,6 +41,10 @@ SWITCHES: dict[str, Switch] = {s.name: s for s in (
                             "between passes"),
     Switch("num_threads", count, 0, "threads of a program; 0: the cores this process may use"),
     Switch("target", str, "", "CPU tier: sse2, avx2, avx512; empty: the best that the host has"),
+    Switch("cache", str, "", "folder of the disk cache; empty: tilewright's in the user's folder "
+                             "for caches; off: none"),
+    Switch("cache_size", count, 512, "MiB that the disk cache may take, about; what was not used "
+                                     "longest goes first"),
     Switch("verify", count, 0, "1: run the verifier after every pass"),
     Switch("reproducers", str, "", "folder for the reproducers of compiler bugs; empty: the "
                                    "temporary folder"),
@@ -74,6 +80,24 @@ def source(name: str) -> str:
     if name in _values:
         return "override"
     return SWITCHES[name].variable if os.environ.get(SWITCHES[name].variable) else "default"
+
+
+def cache_folder() -> Path | None:
+    """Where the disk cache is, if there is to be one and the user has a folder for such things."""
+    text: str = get("cache")
+    if text.lower() in ("off", "0", "no", "false"):
+        return None
+    try:
+        if text:
+            return Path(text).expanduser()
+        if sys.platform == "win32":
+            local = os.environ.get("LOCALAPPDATA")
+            return Path(local or Path.home() / "AppData" / "Local") / "tilewright" / "cache"
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "tilewright"
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tilewright"
+    except RuntimeError:  # there is no home
+        return None
 
 
 @contextmanager

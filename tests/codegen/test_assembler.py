@@ -1,4 +1,4 @@
-"""Kernels become several object files, assembled while others are emitted."""
+"""Kernels become object files, assembled while others are emitted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from tilewright.codegen.cpu import program
+from tilewright import config
+from tilewright.codegen.cpu import library, program
 from tilewright.codegen.emit import Emitted
 from tilewright.compiler.target import Target
 from tilewright.errors import CompilerBug
@@ -21,17 +22,19 @@ def chain(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return a, a.sum(0) @ (y - a.max())
 
 
-@pytest.mark.parametrize("size", [1, 10**9])
+@pytest.mark.parametrize("part", [1, 10**9])
 @pytest.mark.parametrize("many", [0, 3, 10**9])
-def test_results_do_not_depend_on_the_modules(
-    size: int, many: int, monkeypatch: pytest.MonkeyPatch
+def test_results_do_not_depend_on_how_it_is_assembled(
+    part: int, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(program, "MODULE_SIZE", size)
-    monkeypatch.setattr(program, "MANY_LOOPS", many)
-    monkeypatch.setattr(program, "_compiled", {})
+    monkeypatch.setattr(program, "PART", part)
+    monkeypatch.setattr(library, "MANY_LOOPS", many)
+    monkeypatch.setattr(library, "_callees", {})
+    monkeypatch.setattr(library, "_linked", {})
     rng = np.random.default_rng(5)
     x, y = (rng.standard_normal(s).astype(np.float32) for s in ((40, 24), (24, 24)))
-    a, b = chain.compile(x, y)([x, y])
+    with config.override(cache="off"):
+        a, b = chain.lower(x, y).compile()([x, y])
     expected = np.maximum(x @ y, 0) @ y.T
     np.testing.assert_allclose(a, expected, rtol=1e-4, atol=1e-4)
     total = expected.sum(0) @ (y - expected.max())
@@ -39,12 +42,12 @@ def test_results_do_not_depend_on_the_modules(
 
 
 def test_an_error_of_the_assembler_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = program.emitted
+    real = library.emitted
 
     def broken(kernel: Kernel, target: Target) -> Emitted:
         text = "define void @broken() { nothing }"
         return replace(real(kernel, target), name="broken", text=text)
 
-    monkeypatch.setattr(program, "emitted", broken)
+    monkeypatch.setattr(library, "emitted", broken)
     with pytest.raises(CompilerBug, match="does not accept"):
         tw.jit(lambda x: x * 3.25 + 1).compile(np.ones(7))

@@ -48,9 +48,17 @@ def placed_together(triple: str) -> bool:
     return "windows" not in triple
 
 
+def version() -> str:
+    """LLVM's version."""
+    return ".".join(map(str, binding.llvm_version_info))
+
+
 @functools.lru_cache(maxsize=16)
-def target_machine(target: Target) -> Any:
-    """LLVM's machine for a target, its code generator made ready: best code, at any address."""
+def target_machine(target: Target, rough: bool = False) -> Any:
+    """LLVM's machine for a target, its code generator made ready: best code, at any address.
+
+    With ``rough``, any code, quickly.
+    """
     if target.triple == binding.get_process_triple():
         initialize()
     else:
@@ -58,7 +66,7 @@ def target_machine(target: Target) -> Any:
     return binding.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu,
         features=target.features,
-        opt=3,
+        opt=0 if rough else 3,
         reloc="pic",
         codemodel="default" if placed_together(target.triple) else "large",
     )
@@ -148,12 +156,15 @@ def assembly(text: str, target: Target) -> str:
     return result
 
 
-def object_code(text: str, target: Target, verify: bool = False, quick: bool = False) -> bytes:
-    """A relocatable object file of a module; ``quick`` as in :func:`without_strength_reduction`.
+def object_code(
+    text: str, target: Target, verify: bool = False, quick: bool = False, rough: bool = False
+) -> bytes:
+    """A relocatable object file of a module; ``quick`` as in :func:`without_strength_reduction`,
+    ``rough`` as in :func:`target_machine`.
 
     Another thread that runs Python meanwhile delays every call of LLVM: there are few.
     """
     module = parse(heading(target) + text, verify)
     with _switches, without_strength_reduction() if quick else contextlib.nullcontext():
-        result: bytes = target_machine(target).emit_object(module)
+        result: bytes = target_machine(target, rough).emit_object(module)
     return result

@@ -40,7 +40,7 @@ def rename(
         return kernel
     renamer = _Renamer(buffers, codes)
     params = tuple(dict.fromkeys(buffers.get(p, p) for p in kernel.params))
-    return replace(kernel, params=params, body=renamer.body(kernel.body))
+    return replace(kernel, params=params, body=renamer.body(kernel.body), digest="")
 
 
 class _Renamer:
@@ -91,8 +91,18 @@ class _Renamer:
 
 def canonical(kernel: Kernel) -> Kernel:
     """The kernel named by its family and a digest of its structure: equal kernels, equal names."""
-    digest = hashlib.blake2b(structure(kernel).encode(), digest_size=4).hexdigest()
-    return replace(kernel, name=f"{kernel.name}_{digest}")
+    text = structure(kernel).encode()
+    short = hashlib.blake2b(text, digest_size=4).hexdigest()
+    return replace(kernel, name=f"{kernel.name}_{short}", digest=_digest(text))
+
+
+def digest(kernel: Kernel) -> str:
+    """A digest of the structure of a kernel, kept by :func:`canonical`."""
+    return kernel.digest or _digest(structure(kernel).encode())
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
 def free_variables(params: Iterable[Buffer], body: Iterable[Stmt]) -> tuple[Var, ...]:

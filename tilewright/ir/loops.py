@@ -14,7 +14,7 @@ that every expression may read; buffers' sizes may depend on them.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from tilewright.errors import Location
@@ -188,13 +188,17 @@ Stmt: TypeAlias = "Let | Store | Accumulate | Check | Alloc | Barrier | If | For
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A program for a team of threads over its parameters."""
+    """A program for a team of threads over its parameters.
+
+    digest  of all but the name and the line, if that is known
+    """
 
     name: str
     params: tuple[Buffer, ...]
     body: tuple[Stmt, ...]
     loc: Location | None = None
     sizes: tuple[Var, ...] = ()
+    digest: str = field(default="", compare=False, repr=False)
 
 
 def expr(value: ExprLike) -> Expr:

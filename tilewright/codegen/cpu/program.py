@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tilewright.codegen.builder import Builder, Value
-from tilewright.codegen.cpu.support import barrier
+from tilewright.codegen.builder import Builder
+from tilewright.codegen.cpu.library import (
+    Callee,
+    Library,
+    callee_of,
+    emitted,
+    functions,
+    module_text,
+)
 from tilewright.codegen.cpu.worker import Worker
-from tilewright.codegen.emit import Emitted, emit_kernel
-from tilewright.codegen.vecmath import MATH
 from tilewright.compiler.collector import collector_at_rest
-from tilewright.compiler.plan import Plan, Slot
+from tilewright.compiler.plan import Launch, Plan, Slot
 from tilewright.compiler.target import Target
-from tilewright.ir.loops import Kernel
 
 if TYPE_CHECKING:
     from tilewright.codegen.llvm import Code
 
+__all__ = ["NativeProgram", "build", "functions", "module_text", "program_text"]
+
 ENTRY = "tw_program"
+
+PART = 16
+"""Launches of one function: LLVM's time grows with the square of the calls in a row. A program of
+several parts is so long that the quality of the code between its kernels does not matter."""
 
 
 @dataclass
@@ -31,16 +41,20 @@ class NativeProgram:
                table holds the pointers of inputs, outputs, constants and the arena, in this order,
                then the numbers of the plan's sizes and the places of its blocks in the arena
     scratch    bytes of private memory per thread, 64-byte aligned
-    llvm_text  the module with the entry and all of the plan's kernels
     The caller sets the status word of the team block to 0 before a run; a failed check leaves its
     code there.
     """
 
     address: int
     scratch: int
-    llvm_text: str
     target: Target
+    make_text: Callable[[], str] = field(repr=False)
     code: tuple[Code, ...] = field(repr=False, default=())
+
+    @functools.cached_property
+    def llvm_text(self) -> str:
+        """The module with the entry and all of the plan's kernels."""
+        return self.make_text()
 
     def asm_text(self) -> str:
         """The assembly of the whole program."""
@@ -49,147 +63,72 @@ class NativeProgram:
         return llvm.assembly(self.llvm_text, self.target)
 
 
-_emitted: dict[tuple[Kernel, Target], Emitted] = {}
-_compiled: dict[tuple[str, Target], Code] = {}
-"""Kernels that this process has emitted, and compiled by name; equal kernels share their code."""
-
-
-def functions() -> dict[str, Callable[..., Value]]:
-    """The vector functions by op name."""
-    return MATH
-
-
-def emitted(kernel: Kernel, target: Target) -> Emitted:
-    """A kernel's text; what differs only in its name is emitted once."""
-    key = (replace(kernel, name="", loc=None), target)
-    found = _emitted.get(key)
-    if found is None:
-        found = _emitted[key] = emit_kernel(kernel, target, functions())
-    return found
-
-
-def module_text(kernels: list[Emitted], rest: str, target: Target, more: set[str]) -> str:
-    """A module with these kernels and ``rest``, and the barrier if they call it."""
-    declarations = more.union(*(k.declarations for k in kernels))
-    texts = [*(k.text for k in kernels), rest]
-    if any("@tw_barrier(" in t for t in texts):
-        text, needed = barrier(target.triple)
-        declarations |= needed
-        texts.insert(0, text)
-    return "\n".join([*sorted(declarations), "", *texts, "!0 = !{i32 1}", ""])
-
-
-MODULE_SIZE = 40_000
-"""Characters of kernels after which a module goes to the assembler while the next is written."""
-
-MANY_LOOPS = 6
-"""From this many loops on, LLVM's search for cheaper induction variables takes more time than all
-the rest. Tiles of contractions have as many, and inner loops in which that search finds nothing."""
-
-
-class Assembler:
-    """Kernels to object files, on a thread of its own: LLVM runs without the interpreter's lock."""
-
-    def __init__(self, target: Target, worker: Worker[bytes]) -> None:
-        self.target, self.worker = target, worker
-        self.names: list[str] = []
-        self.waiting: dict[bool, list[Emitted]] = {False: [], True: []}
-
-    def add(self, kernel: Emitted) -> None:
-        """Assemble a kernel, together with others that need the same passes."""
-        self.names.append(kernel.name)
-        quick = kernel.loops >= MANY_LOOPS
-        self.waiting[quick].append(kernel)
-        if sum(len(k.text) for k in self.waiting[quick]) >= MODULE_SIZE:
-            self.submit(quick)
-
-    def submit(self, quick: bool, rest: str = "", more: set[str] | None = None) -> None:
-        """Begin with a module of the kernels that wait, and ``rest``."""
-        from tilewright.codegen import llvm
-
-        text = module_text(self.waiting[quick], rest, self.target, more or set())
-        self.waiting[quick] = []
-        self.worker.submit(functools.partial(llvm.object_code, text, self.target, quick=quick))
-
-    def finish(self, main: str, others: Mapping[str, Emitted]) -> None:
-        """Assemble what waits, and ``main``, which calls all of ``others``."""
-        if self.waiting[True]:
-            self.submit(True)
-        here = {k.name for k in self.waiting[False]}
-        more = {
-            f"declare void @{n}({', '.join(parameters(e))})"
-            for n, e in others.items()
-            if n not in here
-        }
-        self.submit(False, main, more)
-
-
 @collector_at_rest()
 def build(plan: Plan, target: Target) -> NativeProgram:
     """Machine code of a plan for this process' machine.
 
-    Only kernels that no earlier plan had are assembled, while the following ones are emitted; they
-    are linked to the others. Raises ``Unsupported`` for an op without code.
+    Only kernels that neither an earlier plan nor the disk cache has are assembled, while the
+    following ones are emitted. Raises ``Unsupported`` for an op without code.
     """
+    worker: Worker[None] = Worker()
+    with worker:
+        library = Library(target, worker)
+        order = [library.callee(launch.kernel) for launch in plan.launches]
+        main = assemble_entry(plan, order, target)
+    worker.results()
+    code, all_code = library.link(main, ENTRY)
+    scratch = max((c.scratch for c in order), default=0)
+    text = functools.partial(program_text, plan, target)
+    return NativeProgram(code.address(ENTRY), scratch, target, text, all_code)
+
+
+def assemble_entry(plan: Plan, order: Sequence[Callee], target: Target) -> bytes:
+    """The object file of ``tw_program``."""
     from tilewright.codegen import llvm
 
-    kernels: dict[str, Emitted] = {}
-    known: dict[str, Code] = {}
-    order = []
-    worker: Worker[bytes] = Worker()
-    with worker:
-        assembler = Assembler(target, worker)
-        seen: dict[int, Emitted] = {}
-        for launch in plan.launches:
-            e = seen.get(id(launch.kernel)) or emitted(launch.kernel, target)
-            seen[id(launch.kernel)] = e
-            order.append(e)
-            if e.name in kernels:
-                continue
-            kernels[e.name] = e
-            code = _compiled.get((e.name, target))
-            if code is None:
-                assembler.add(e)
-            else:
-                known[e.name] = code
-        main = entry(plan, order)
-        assembler.finish(main, kernels)
-    imported = {name: code.address(name) for name, code in known.items()}
-    code = llvm.Code(worker.results(), [ENTRY, *assembler.names], imported)
-    for name in assembler.names:
-        _compiled[(name, target)] = code
-    whole = module_text(list(kernels.values()), main, target, set())
-    scratch = max((e.scratch for e in kernels.values()), default=0)
-    return NativeProgram(code.address(ENTRY), scratch, whole, target, (code, *known.values()))
+    more = {c.declaration for c in order}
+    text = module_text([], entry(plan, order), target, more)
+    return llvm.object_code(text, target, rough=len(order) > PART)
 
 
 def program_text(plan: Plan, target: Target) -> str:
     """The LLVM IR of a plan, for any target: all kernels and the entry."""
     order = [emitted(launch.kernel, target) for launch in plan.launches]
     kernels = {e.name: e for e in order}
-    return module_text(list(kernels.values()), entry(plan, order), target, set())
+    main = entry(plan, [callee_of(e) for e in order])
+    return module_text(list(kernels.values()), main, target, set())
 
 
-def parameters(e: Emitted) -> list[str]:
-    """The types of a kernel's parameters."""
-    return ["ptr"] * e.buffers + ["i64"] * e.sizes + ["i64", "i64", "ptr", "ptr"]
-
-
-def entry(plan: Plan, order: Sequence[Emitted]) -> str:
+def entry(plan: Plan, order: Sequence[Callee]) -> str:
     """The text of ``tw_program``; ``order`` has the kernel of every launch."""
+    pairs = list(zip(plan.launches, order, strict=True))
+    if len(pairs) <= PART:
+        return run_text(plan, ENTRY, pairs)
+    parts = [pairs[i:i + PART] for i in range(0, len(pairs), PART)]
+    texts = [run_text(plan, f"part{i}", part, "internal ") for i, part in enumerate(parts)]
+    passed = "ptr %table, i64 %tid, i64 %nthreads, ptr %scratch, ptr %team"
+    calls = [f"  call void @part{i}({passed})" for i in range(len(parts))]
+    main = [f"define void @{ENTRY}({passed}) nounwind {{", *calls, "  ret void", "}"]
+    return "".join(texts) + "\n".join(main) + "\n"
+
+
+def run_text(
+    plan: Plan, name: str, launches: Sequence[tuple[Launch, Callee]], linkage: str = ""
+) -> str:
+    """The text of a function that runs some launches of a plan."""
     b = Builder()
     passed = "ptr %table, i64 %tid, i64 %nthreads, ptr %scratch, ptr %team"
-    b.write(f"define void @{ENTRY}({passed}) nounwind {{")
+    b.write(f"define {linkage}void @{name}({passed}) nounwind {{")
     b.label("entry")
     bases: dict[tuple[str, int], str] = {}
-    for launch, kernel in zip(plan.launches, order, strict=True):
+    first = first_size(plan)
+    for launch, kernel in launches:
         if launch.barrier:
             b.write("  call void @tw_barrier(ptr %team, i64 %nthreads)")
         places = [f"ptr {pointer(b, plan, slot, bases)}" for slot in launch.args]
-        first = first_size(plan)
         sizes = [f"i64 {word(b, first + plan.sizes.index(n), 'i64', bases)}" for n in launch.sizes]
         rest = ["i64 %tid", "i64 %nthreads", "ptr %scratch", "ptr %team"]
-        b.write(f"  call void @{kernel.name}({', '.join([*places, *sizes, *rest])})")
+        b.write(f"  call void @{kernel.symbol}({', '.join([*places, *sizes, *rest])})")
     b.write("  ret void")
     b.write("}")
     return "\n".join(b.lines) + "\n"

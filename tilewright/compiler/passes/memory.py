@@ -368,7 +368,7 @@ class _Finish:
         key = (id(lowered.kernel.body), lowered.kernel.params, shared, tuple(codes.items()))
         if key not in self.known:
             kernel = canonical(rename(lowered.kernel, buffers, codes))
-            self.known[key] = self.equal.setdefault(kernel.name, kernel)
+            self.known[key] = self.equal.setdefault(kernel.digest, kernel)
         return self.known[key]
 
 
