@@ -29,7 +29,10 @@ from tilewright.ir.attrs import (
     PutAttrs,
     ReduceAttrs,
     ReshapeAttrs,
+    ScanAttrs,
+    SearchAttrs,
     SliceAttrs,
+    SortAttrs,
     TransposeAttrs,
     WindowAttrs,
 )
@@ -287,6 +290,20 @@ def _pad(*parts: tuple[int, int, int]) -> PadAttrs:
 
 
 MODES = get_args(Mode)
+SCANS = ("cumsum", "cumprod", "cummax", "cummin", "argcummax", "argcummin", "logcumsumexp")
+SCANNED = [
+    (ScanAttrs(0), (5,)), (ScanAttrs(1, True), (3, 17)), (ScanAttrs(0), (17, 3)),
+    (ScanAttrs(1), (2, 5, 33)), (ScanAttrs(0, True), (33,)), (ScanAttrs(1), (9, 4)),
+    (ScanAttrs(0), (1, 7)), (ScanAttrs(1), (3, 0)), (ScanAttrs(1, True), (2, 3, 2, 2)),
+]
+SORTED: list[tuple[SortAttrs, tuple[tuple[int, ...], ...]]] = [
+    (SortAttrs(0, False, 0, 5), ((5,),)), (SortAttrs(1, True, 0, 17), ((3, 17),)),
+    (SortAttrs(0, False, 0, 17), ((17, 3),)), (SortAttrs(1, True, 0, 2), ((2, 5, 3),)),
+    (SortAttrs(1, False, 2, 3), ((3, 4),)), (SortAttrs(0, False, 0, 1), ((1, 7),)),
+    (SortAttrs(1, False, 0, 0), ((3, 0),)), (SortAttrs(0, True, 0, 300), ((300,),)),
+    (SortAttrs(0, False, 149, 151), ((300,),)),
+]
+
 
 STRUCTURED: dict[str, list[tuple[Any, tuple[tuple[int, ...], ...]]]] = {
     **{name: [
@@ -370,6 +387,14 @@ STRUCTURED: dict[str, list[tuple[Any, tuple[tuple[int, ...], ...]]]] = {
         (1, ((2, 3, 4), (2, 6, 4), (2, 6, 4))), (0, ((3, 133), (5, 133), (5, 133))),
         (0, ((200, 3), (40, 3), (40, 3))), (1, ((3, 4), (3, 0), (3, 0))),
     )],
+    **{name: [(attrs, (shape,)) for attrs, shape in SCANNED] for name in SCANS},
+    "recurrence": [(attrs, (shape, shape)) for attrs, shape in SCANNED],
+    "sort": SORTED, "argsort": SORTED,
+    "searchsorted": [
+        (SearchAttrs(False), ((7,), (3, 5))), (SearchAttrs(True), ((16,), (33,))),
+        (SearchAttrs(True), ((2, 5), (2, 17))), (SearchAttrs(False), ((1,), ())),
+        (SearchAttrs(False), ((0,), (3,))), (SearchAttrs(True), ((5,), (0,))),
+    ],
     "iota": [(IotaAttrs(0), ((7,),)), (IotaAttrs(1), ((3, 17),)), (IotaAttrs(0), ((3, 17),))],
 }
 """Attributes and input shapes (for iota: the result's shape), by row."""
@@ -387,6 +412,8 @@ def structured_inputs(
     if op.kind == "index":
         size = shapes[0][attrs.axis]
         arrays[1] = rng.integers(-size, size, shapes[1]).astype(np.int64)
+    if op.kind == "search":
+        arrays[0] = np.sort(arrays[0].astype(accumulator(dtype).numpy)).astype(dtype.numpy)
     return arrays
 
 
@@ -397,7 +424,8 @@ def sum_distance(
     wide = [a.astype(np.float64) if dtype_of(a).is_float else a for a in arrays]
     sizes = [np.abs(a) if a.dtype == np.float64 else a for a in wide]
     result = TensorType(f64, got.shape)
-    exact, size = op.numpy(attrs, result, *wide), op.numpy(attrs, result, *sizes)
+    exact = op.numpy(attrs, result, *wide)
+    size = 1 + abs(exact) if op.name == "logcumsumexp" else op.numpy(attrs, result, *sizes)
     bits = {"f64": 52, "f32": 23}[accumulator(dtype_of(got)).name]
     room = 16 * size * 2.0**-bits + spacing_of(exact.astype(got.dtype))
     return np.abs(got.astype(np.float64) - exact), room

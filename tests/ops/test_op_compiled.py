@@ -32,10 +32,12 @@ from tilewright.ir.attrs import CastAttrs, IndexAttrs, IotaAttrs, PutAttrs, Redu
 from tilewright.ir.graph import OPS, Graph, full, input_node, make
 from tilewright.ir.types import DTYPES, FLOATS, TensorType, bool_, f32, f64, i64
 
+SUMS = ("sum", "prod", "contract", "cumsum", "cumprod", "recurrence", "logcumsumexp")
+
 
 def is_sum(op, attrs):
     """Whether the order of additions or multiplications may show in the result."""
-    return op.name in ("sum", "prod", "contract") or getattr(attrs, "mode", "") in ("add", "mul")
+    return op.name in SUMS or getattr(attrs, "mode", "") in ("add", "mul")
 
 
 tiers = pytest.mark.parametrize("tier", TIERS)

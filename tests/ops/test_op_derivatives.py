@@ -13,6 +13,7 @@ from op_harness import (
     structured_inputs,
 )
 
+from tilewright.ir.attrs import ScanAttrs
 from tilewright.ir.autodiff import vjp_graph
 from tilewright.ir.graph import OPS, Graph
 from tilewright.ir.types import f64
@@ -80,12 +81,44 @@ def test_elementwise(name):
     check(graph, arrays, 2)
 
 
-@pytest.mark.parametrize("name", [n for n in STRUCTURED if n != "iota"])
+PLACES = ("iota", "argcummax", "argcummin", "argsort", "searchsorted")
+"""Rows whose results are integers."""
+
+
+@pytest.mark.parametrize("name", [n for n in STRUCTURED if n not in PLACES])
 def test_structured(name):
     op = OPS[name]
     for attrs, shapes in STRUCTURED[name]:
         arrays = structured_inputs(op, attrs, shapes, f64)
         check(graph_of(op, attrs, arrays), arrays, 2)
+
+
+@pytest.mark.parametrize("name", PLACES[1:])
+def test_integers_have_no_derivative(name):
+    op = OPS[name]
+    attrs, shapes = STRUCTURED[name][0]
+    arrays = structured_inputs(op, attrs, shapes, f64)
+    graph = vjp_graph(graph_of(op, attrs, arrays))
+    assert len(graph.inputs) == len(arrays)
+    for found, array in zip(interpreted(graph, arrays)[1:], arrays, strict=True):
+        np.testing.assert_array_equal(found, np.zeros_like(array))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("zeros", [(), (2,), (1, 3), (0, 1, 2, 3, 4)])
+def test_running_product_with_zeros(zeros, reverse):
+    """Differences are exact for a polynomial of this degree in each single element."""
+    op = OPS["cumprod"]
+    x = rng_of("cumprod", zeros).normal(size=5)
+    x[list(zeros)] = 0
+    graph = graph_of(op, ScanAttrs(0, reverse), [x])
+    check(graph, [x], 3)
+    found = interpreted(vjp_graph(graph), [x, np.ones(5)])[1]
+    step = 1e-3
+    for i in range(5):
+        ends = [x + s * np.eye(5)[i] for s in (-step, step)]
+        low, high = (interpreted(graph, [end])[0].sum() for end in ends)
+        np.testing.assert_allclose(found[i], (high - low) / (2 * step), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("zeros", [(), (2,), (1, 3), (0, 1, 2, 3, 4)])

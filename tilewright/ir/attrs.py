@@ -143,3 +143,32 @@ class PutAttrs(Attrs):
 
     axis: int
     mode: Mode
+
+
+@dataclass(frozen=True)
+class ScanAttrs(Attrs):
+    """cumsum, cumprod, cummax ... recurrence: along ``axis``, from its end if ``reverse``."""
+
+    axis: int
+    reverse: bool = False
+
+
+@dataclass(frozen=True)
+class SortAttrs(Attrs):
+    """sort, argsort: the places ``start`` to ``stop`` of the sorted ``axis``.
+
+    Equal elements keep their order, -0.0 equals 0.0, and NaN counts as larger than any number: it
+    stands last, or first if ``descending``.
+    """
+
+    axis: int
+    descending: bool
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class SearchAttrs(Attrs):
+    """searchsorted: whether a value goes behind (``right``) or before those equal to it."""
+
+    right: bool

@@ -23,7 +23,7 @@ from tilewright.ir.attrs import (
 )
 from tilewright.ir.graph import Node, Operand, apply, full, make
 from tilewright.ir.sizes import Dim
-from tilewright.ir.types import DType, Shape, TensorType, bool_, i32, i64
+from tilewright.ir.types import DType, Shape, TensorType, bool_, concrete, i32, i64
 
 
 def where(condition: Node, x: Operand, y: Operand, like: Node | None = None) -> Node:
@@ -140,6 +140,18 @@ def window(
         return x
     attrs = WindowAttrs(tuple(axes), tuple(sizes), tuple(strides), tuple(dilations))
     return make("window", (x,), attrs)
+
+
+def shifted(x: Node, axis: int, by: int, value: Operand) -> Node:
+    """``x`` moved along an axis by ``by`` places, ``value`` moving in."""
+    shape = concrete(x.shape)
+    rank, count = len(shape), min(abs(by), shape[axis])
+    starts, stops, low, high = [0] * rank, list(shape), [0] * rank, [0] * rank
+    if by > 0:
+        stops[axis], low[axis] = shape[axis] - count, count
+    else:
+        starts[axis], high[axis] = count, count
+    return pad(part(x, starts, stops, [1] * rank), low, high, [0] * rank, value)
 
 
 def concat(parts: Sequence[Node], axis: int) -> Node:

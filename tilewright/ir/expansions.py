@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tilewright.ir.build import bitcast, cast, nan_test, place, truth, where
+from tilewright.ir.build import bitcast, cast, nan_test, place, shifted, truth, where
 from tilewright.ir.graph import (
     OPS,
     Graph,
@@ -381,3 +381,21 @@ def scaled(factor: float) -> Callable[[Node], Node]:
     def scale(x: Node) -> Node:
         return x * factor
     return scale
+
+
+# --- scans --------------------------------------------------------------------------------
+def logcumsumexp(node: Node) -> Node:
+    """m + log(s), with the running largest element m and s the running sum of exp(x - m): each
+    time that m grows, s is scaled down. m counts as a constant: the result does not depend on it.
+    """
+    (x,), attrs = node.inputs, node.attrs
+    most = apply("stop_gradient", make("cummax", (x,), attrs))
+    before = shifted(most, attrs.axis, -1 if attrs.reverse else 1, -math.inf)
+
+    def relative(value: Node) -> Node:
+        # Equal infinities are no distance apart.
+        same = apply("eq", value, most) & ~isfinite(most)
+        return apply("exp", where(same, 0, value - most))
+
+    total = make("recurrence", (relative(before), relative(x)), attrs)
+    return most + apply("log", total)

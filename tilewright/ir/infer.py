@@ -21,7 +21,10 @@ from tilewright.ir.attrs import (
     PutAttrs,
     ReduceAttrs,
     ReshapeAttrs,
+    ScanAttrs,
+    SearchAttrs,
     SliceAttrs,
+    SortAttrs,
     TransposeAttrs,
     WindowAttrs,
 )
@@ -33,6 +36,8 @@ from tilewright.ir.types import (
     Shape,
     TensorType,
     bool_,
+    concrete,
+    i64,
     size_of,
     u8,
 )
@@ -266,6 +271,44 @@ def infer_put(rule: Callable[..., TensorType]) -> Callable[..., TensorType]:
             raise ValueError(f"put: values {values} where {read} is read")
         return x
     return infer
+
+
+def infer_scan(name: str, allowed: tuple[DType, ...]) -> Callable[..., TensorType]:
+    """The rule of a scan: the type of its inputs, which are equal."""
+    def infer(attrs: ScanAttrs, *types: TensorType) -> TensorType:
+        same_shapes(name, types)
+        same_dtypes(name, types, allowed)
+        check_axes(name, (attrs.axis,), types[0].rank)
+        return types[0]
+    return infer
+
+
+def infer_argscan(attrs: ScanAttrs, x: TensorType) -> TensorType:
+    check_axes("a running extreme", (attrs.axis,), x.rank)
+    return x.with_dtype(i64)
+
+
+def infer_sort(attrs: SortAttrs, x: TensorType) -> TensorType:
+    axis = attrs.axis
+    check_axes("sort", (axis,), x.rank)
+    size = concrete(x.shape)[axis]
+    if not 0 <= attrs.start <= attrs.stop <= size:
+        raise ValueError(
+            f"sort: {attrs.start} to {attrs.stop} is not within an axis of size {size}")
+    return x.with_shape((*x.shape[:axis], attrs.stop - attrs.start, *x.shape[axis + 1:]))
+
+
+def infer_argsort(attrs: SortAttrs, x: TensorType) -> TensorType:
+    return infer_sort(attrs, x).with_dtype(i64)
+
+
+def infer_searchsorted(attrs: SearchAttrs, x: TensorType, values: TensorType) -> TensorType:
+    same_dtypes("searchsorted", (x, values), ALL)
+    if x.rank != 1 and (x.rank != values.rank or x.shape[:-1] != values.shape[:-1]):
+        raise ValueError(f"searchsorted: the rows of {x} are not those of {values}")
+    if not x.rank:
+        raise ValueError("searchsorted: the sorted values have no axis")
+    return values.with_dtype(i64)
 
 
 def no_inference(attrs: Any) -> TensorType:

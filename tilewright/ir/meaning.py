@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from tilewright.ir.graph import CONSTANTS
-from tilewright.ir.types import TensorType, accumulator, as_number, bf16, concrete, f16
+from tilewright.ir.types import (
+    TensorType,
+    accumulator,
+    as_number,
+    bf16,
+    concrete,
+    dtype_of,
+    f16,
+)
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -248,6 +256,76 @@ def put_along(attrs: Any, type: TensorType, x: Array, index: Array, values: Arra
         for places, row in zip(rows, added, strict=True):
             combined(attrs, result, (places, *others), row)
     return np.moveaxis(result, 0, attrs.axis).astype(type.dtype.numpy)
+
+
+def scan(f: Callable[..., Any]) -> Callable[..., Array]:
+    """A function (array, axis) that accumulates, in the accumulator type, from either end."""
+    def run(attrs: Any, type: TensorType, *arrays: Array) -> Array:
+        wide = [a.astype(accumulator(dtype_of(a)).numpy, copy=False) for a in arrays]
+        if attrs.reverse:
+            wide = [np.flip(a, attrs.axis) for a in wide]
+        with np.errstate(all="ignore"):
+            result = np.asarray(f(*wide, attrs.axis))
+        if attrs.reverse:
+            result = np.flip(result, attrs.axis)
+        return result.astype(type.dtype.numpy, copy=False)
+    return run
+
+
+def accumulate(ufunc: np.ufunc) -> Callable[..., Array]:
+    """``ufunc.accumulate`` in the element type of the array."""
+    return scan(lambda x, axis: ufunc.accumulate(x, axis, x.dtype))
+
+
+def recurrence(factors: Array, terms: Array, axis: int) -> Array:
+    """y[i] = factors[i] * y[i - 1] + terms[i], and y[-1] = 0."""
+    a, result = np.moveaxis(factors, axis, 0), np.moveaxis(terms, axis, 0).copy()
+    for i in range(1, len(result)):
+        result[i] += a[i] * result[i - 1]
+    return np.moveaxis(result, 0, axis)
+
+
+def running_place(reaches: np.ufunc) -> Callable[..., Array]:
+    """Where the running extreme stands: the last of equals, and the last NaN if there is one."""
+    def run(attrs: Any, type: TensorType, x: Array) -> Array:
+        rows = np.moveaxis(x, attrs.axis, 0)
+        result = np.zeros(rows.shape, np.int64)
+        order = range(len(rows))[:: -1 if attrs.reverse else 1]
+        for before, i in zip(order, order[1:], strict=False):
+            if before == order[0]:
+                best, result[before] = rows[before], before
+            taken = reaches(rows[i], best) | (rows[i] != rows[i])
+            best = np.where(taken, rows[i], best)
+            result[i] = np.where(taken, i, result[before])
+        return np.moveaxis(result, 0, attrs.axis)
+    return run
+
+
+def argsort(attrs: Any, type: TensorType, x: Array) -> Array:
+    """A stable sort; the descending one is the ascending one of the reversed axis, reversed."""
+    wide, axis = x.astype(accumulator(dtype_of(x)).numpy, copy=False), attrs.axis
+    if attrs.descending:
+        backwards = np.argsort(np.flip(wide, axis), axis, kind="stable")
+        order = x.shape[axis] - 1 - np.flip(backwards, axis)
+    else:
+        order = np.argsort(wide, axis, kind="stable")
+    return np.take(order, range(attrs.start, attrs.stop), axis).astype(np.int64, copy=False)
+
+
+def sort(attrs: Any, type: TensorType, x: Array) -> Array:
+    return np.take_along_axis(x, argsort(attrs, type, x), attrs.axis)
+
+
+def searchsorted(attrs: Any, type: TensorType, x: Array, values: Array) -> Array:
+    """Row by row."""
+    side: Literal["left", "right"] = "right" if attrs.right else "left"
+    a, v = (y.astype(accumulator(dtype_of(y)).numpy, copy=False) for y in (x, values))
+    if a.ndim == 1:
+        return np.asarray(np.searchsorted(a, v, side)).astype(np.int64, copy=False)
+    result = np.zeros(v.shape, np.int64)
+    for row in np.ndindex(v.shape[:-1]):
+        result[row] = np.searchsorted(a[row], v[row], side)
+    return result
 
 
 def power(x: Array, y: Array) -> Array:

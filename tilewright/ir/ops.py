@@ -20,6 +20,7 @@ from tilewright.ir import derivatives as d
 from tilewright.ir import expansions as e
 from tilewright.ir import index_derivatives as i
 from tilewright.ir import infer, meaning
+from tilewright.ir import order_derivatives as o
 from tilewright.ir import transposes as t
 from tilewright.ir.graph import (
     OPS,
@@ -229,3 +230,29 @@ register(Op("put", "index", 3, infer.infer_put(infer.infer_take), meaning.put,
 register(Op("put_along", "index", 3, infer.infer_put(infer.infer_take_along),
             meaning.put_along, a.PutAttrs, types=ALL, transpose=i.put,
             expand=e.put))
+
+# --- scans, sorts and searches ----------------------------------------------------------
+_SCANS: tuple[tuple[str, Any, tuple[DType, ...], Any], ...] = (
+    ("cumsum", np.add, NUMBERS, o.cumsum),
+    ("cumprod", np.multiply, NUMBERS, o.cumprod),
+    ("cummax", np.maximum, ALL, o.running("argcummax")),
+    ("cummin", np.minimum, ALL, o.running("argcummin")),
+)
+for _name, _ufunc, _types, _transpose in _SCANS:
+    register(Op(_name, "scan", 1, infer.infer_scan(_name, _types), meaning.accumulate(_ufunc),
+                a.ScanAttrs, types=_types, transpose=_transpose))
+for _name, _reaches in (("argcummax", np.greater_equal), ("argcummin", np.less_equal)):
+    register(Op(_name, "scan", 1, infer.infer_argscan, meaning.running_place(_reaches),
+                a.ScanAttrs, types=ALL, transpose=t.nothing))
+register(Op("recurrence", "scan", 2, infer.infer_scan("recurrence", NUMBERS),
+            meaning.scan(meaning.recurrence), a.ScanAttrs, types=NUMBERS, flops=2,
+            transpose=o.recurrence))
+register(Op("logcumsumexp", "scan", 1, infer.infer_scan("logcumsumexp", FLOATS),
+            meaning.accumulate(np.logaddexp), a.ScanAttrs, types=FLOATS, flops=40,
+            expand=e.in_f32(e.logcumsumexp)))
+register(Op("sort", "sort", 1, infer.infer_sort, meaning.sort, a.SortAttrs, types=ALL,
+            transpose=o.sort))
+register(Op("argsort", "sort", 1, infer.infer_argsort, meaning.argsort, a.SortAttrs, types=ALL,
+            transpose=t.nothing))
+register(Op("searchsorted", "search", 2, infer.infer_searchsorted, meaning.searchsorted,
+            a.SearchAttrs, types=ALL, transpose=t.nothing))

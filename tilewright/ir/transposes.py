@@ -15,6 +15,7 @@ from tilewright.ir.build import (
     part,
     reduce,
     reshape,
+    shifted,
     transpose,
     unreduce,
     where,
@@ -80,25 +81,13 @@ def product(node: Node, ct: Node) -> Cotangents:
 
 def running_product(rows: Node, direction: int) -> Node:
     """Along the last axis, the product of all elements before (or after: -1) each one."""
-    result = shifted(rows, direction)
+    axis = len(rows.shape) - 1
+    result = shifted(rows, axis, direction, 1)
     step = 1
     while step < rows.shape[-1]:
-        result = result * shifted(result, direction * step)
+        result = result * shifted(result, axis, direction * step, 1)
         step *= 2
     return result
-
-
-def shifted(rows: Node, by: int) -> Node:
-    """Moved along the last axis by ``by`` places, ones moving in."""
-    shape = concrete(rows.shape)
-    rank, size = len(shape), shape[-1]
-    count = min(abs(by), size)
-    first, last = (0, size - count) if by > 0 else (count, size)
-    starts, stops = [0] * rank, list(shape)
-    starts[-1], stops[-1] = first, last
-    low, high = [0] * rank, [0] * rank
-    (low if by > 0 else high)[-1] = count
-    return pad(part(rows, starts, stops, [1] * rank), low, high, [0] * rank, 1)
 
 
 # --- views --------------------------------------------------------------------------------
