@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
+from random_ordered import Ordered
 
 from tilewright.ir import ops  # noqa: F401  (fills the op table)
 from tilewright.ir.attrs import (
@@ -68,7 +69,7 @@ class Bound:
     exact: bool = True
 
 
-class Maker:
+class Maker(Ordered):
     """Draws one graph. Every method either adds a node or does nothing."""
 
     def __init__(self, draw: st.DrawFn) -> None:
@@ -370,7 +371,7 @@ class Maker:
 
 STEPS = ("source", "arithmetic", "arithmetic", "arithmetic", "whole", "single", "smooth", "compare",
          "logic", "choose", "convert", "view", "view", "view", "reduce", "reduce", "contraction",
-         "gather")
+         "gather", "scan", "order", "search")
 
 
 def fits(small: tuple[int, ...], wide: tuple[int, ...]) -> bool:

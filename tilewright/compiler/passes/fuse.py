@@ -20,6 +20,9 @@ from tilewright.ir.hints import estimate
 CHEAP_FLOPS = 4
 """A value that costs no more than this per element is computed again rather than stored."""
 
+SEARCH_FLOPS = 4
+"""A step of a binary search."""
+
 MOST_NODES = 200
 """The largest expression that is computed in place of a load."""
 
@@ -54,6 +57,9 @@ def _in_order(anchors: Anchors, apart: frozenset[Node]) -> list[Cluster]:
 def _work(node: Node) -> tuple[int, int, bool]:
     """(operations per element, elements, whether it is given or the heart of a kernel)."""
     counted = node.op.kind == "elementwise" and node.op.name not in ("cast", "bitcast")
+    if node.op.kind == "search":
+        steps = estimate(node.inputs[0].shape[-1]).bit_length()
+        return SEARCH_FLOPS * steps, estimate(node.type.size), False
     ends = node.op.kind == "source" or is_anchor(node)
     return node.op.flops if counted else 0, estimate(node.type.size), ends
 
@@ -140,12 +146,12 @@ class _Fusion:
         home = self.home[node]
         if is_anchor(node):
             return bool(where - {home}) or node.op.kind == "index"
-        if node.op.kind != "elementwise":
+        if node.op.kind not in ("elementwise", "search"):
             return node.op.name == "concat" and self._feeds_contraction(node)
         cost, size = self._cost(node)
         if size > MOST_NODES:
             return True
-        if cost > 0 and self._feeds_contraction(node):
+        if cost > 0 and (self._feeds_contraction(node) or self._searched(node)):
             return True
         cheap = cost <= CHEAP_FLOPS
         if home is not None and where - {home}:
@@ -162,6 +168,13 @@ class _Fusion:
             if user.op.kind == "view" and user not in self.stored and self._feeds_contraction(user):
                 return True
         return False
+
+    def _searched(self, node: Node) -> bool:
+        """Whether a binary search reads the node at places that depend on the data."""
+        return any(
+            user.op.kind == "search" and user.inputs[0] is node
+            or user.op.kind == "view" and user not in self.stored and self._searched(user)
+            for user in self.users[node])
 
     def _repeated(self, node: Node) -> bool:
         """Whether a view makes readers compute each element several times."""

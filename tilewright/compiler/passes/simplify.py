@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from tilewright.compiler.rules.arithmetic import ELEMENTWISE
+from tilewright.compiler.rules.ordered import ORDERED
 from tilewright.compiler.rules.reductions import CONTRACT, ONLY_USER, REDUCE
 from tilewright.compiler.rules.reshapes import RESHAPED
 from tilewright.compiler.rules.views import VIEWS
@@ -16,7 +17,7 @@ from tilewright.compiler.target import Target
 from tilewright.ir.graph import Graph, Node, rebuild_node, users
 from tilewright.ir.rewrite import Rules, rewrite
 
-SIMPLIFY: Rules = VIEWS + ELEMENTWISE + RESHAPED + REDUCE + CONTRACT
+SIMPLIFY: Rules = VIEWS + ELEMENTWISE + RESHAPED + REDUCE + CONTRACT + ORDERED
 
 
 def simplify(graph: Graph, target: Target | None = None) -> Graph:

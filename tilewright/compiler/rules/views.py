@@ -12,7 +12,10 @@ from tilewright.ir.attrs import (
     IotaAttrs,
     PadAttrs,
     ReshapeAttrs,
+    ScanAttrs,
+    SearchAttrs,
     SliceAttrs,
+    SortAttrs,
     TransposeAttrs,
 )
 from tilewright.ir.build import (
@@ -281,7 +284,10 @@ def empties() -> list[Node]:
     """Nodes without elements."""
     return [sample(0, 3) + sample(0, 3, name="y"), transpose(sample(0, 3), (1, 0)),
             reduce("sum", sample(3, 0, 2), (0,)),
-            contract(sample(0, 3), sample(3, 2, name="y"), (0, 1), (1, 2), (0, 2))]
+            contract(sample(0, 3), sample(3, 2, name="y"), (0, 1), (1, 2), (0, 2)),
+            make("cumsum", (sample(0, 3),), ScanAttrs(1)),
+            make("sort", (sample(2, 3),), SortAttrs(1, False, 2, 2)),
+            make("searchsorted", (sample(3), sample(0, 2, name="y")), SearchAttrs(True))]
 
 
 def views_of(node: Node) -> list[Node]:
@@ -293,7 +299,7 @@ def views_of(node: Node) -> list[Node]:
 SOURCES = Rules(
     *(law(f"empty-{kind}", any_op(kind), lambda m: full(m.root.type, 0),
           when=lambda m: 0 in m.root.shape, examples=empties)
-      for kind in ("elementwise", "view", "reduce", "contract")),
+      for kind in ("elementwise", "view", "reduce", "contract", "scan", "sort", "search")),
     *(law(f"{name}-full", op(name, ...), refilled, when=lambda m: all_full(m.root.inputs),
           examples=lambda: [*views_of(number(2.5, 2, 3)),
                             concat([number(1.0, 2), number(1.0, 3)], 0),

@@ -12,12 +12,15 @@ from tilewright.compiler.schedules.full import lower_full
 from tilewright.compiler.schedules.group import Group
 from tilewright.compiler.schedules.pointwise import lower_pointwise
 from tilewright.compiler.schedules.reduction import lower_rows
+from tilewright.compiler.schedules.scan import lower_scan
 from tilewright.compiler.schedules.scatter import lower_scatter
+from tilewright.compiler.schedules.sort import lower_sort
 from tilewright.compiler.target import Target
 
 FAMILIES: dict[str, Callable[[Group, Target], LoweredKernel]] = {
     "pointwise": lower_pointwise, "rows": lower_rows, "columns": lower_columns,
     "full": lower_full, "contraction": lower_contraction, "scatter": lower_scatter,
+    "scan": lower_scan, "sort": lower_sort,
 }
 
 

@@ -405,9 +405,43 @@ def _take_along(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.E
     return w.value(source, (*index[:axis], place, *index[axis + 1:]), k.both(mask, inside))
 
 
+def _searchsorted(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
+    """How many sorted elements come before: a binary search with a fixed number of steps."""
+    rows, values = node.inputs
+    size = concrete(rows.shape)[-1]
+    row = index[:-1] if rows.type.rank > 1 else ()
+    value = w.value(values, index, mask)
+    key = ("searchsorted", node, value, row, mask)
+    for scope in w.scopes:
+        if key in scope.memo:
+            return scope.memo[key]
+    depth = max(map(w.depth, (value, *row, *(() if mask is None else (mask,)))))
+    value = w._let_at(depth, "v", value)
+    count: k.Expr = k.Const(0)
+    for step in (1 << bit for bit in reversed(range(size.bit_length()))):
+        further = w._let_at(depth, "n", k.add(count, step))
+        inside = k.compare("le", further, size)
+        other = w.value(rows, (*row, k.sub(further, 1)), k.both(mask, inside))
+        before = k.both(inside, _precedes(other, value, node.attrs.right))
+        count = w._let_at(depth, "n", k.Call("where", (before or inside, further, count), i64))
+    w.scopes[depth].memo[key] = count
+    return count
+
+
+def _precedes(a: k.Expr, b: k.Expr, equal: bool) -> k.Expr:
+    """Whether a sorted element stands before a value; NaN counts as larger than any number."""
+    result = k.compare("le" if equal else "lt", a, b)
+    if not a.dtype.is_float:
+        return result
+    last: k.Expr | None = k.compare("ne", b, b)
+    if not equal:
+        last = k.both(last, k.compare("eq", a, a))
+    return k.Call("or", (result, last or result), bool_)
+
+
 _RULES: dict[str, Callable[[Writer, Node, Index, k.Expr | None], k.Expr]] = {
     "full": _full, "size": _size, "iota": _iota, "reshape": _reshape, "transpose": _transpose,
     "broadcast": _broadcast, "slice": _slice, "flip": _flip, "pad": _pad,
     "window": _window, "concat": _concat,
-    "take": _take, "take_along": _take_along,
+    "take": _take, "take_along": _take_along, "searchsorted": _searchsorted,
 }

@@ -22,13 +22,16 @@ MOST_ANCHORS = 8
 MOST_OPEN = 16
 """Clusters of a domain that another reduction may still join."""
 
+WHOLE = ("contraction", "scan", "sort")
+"""Families whose anchors have an element at every place of the domain."""
+
 SMALL_FULL = 1 << 15
 """Elements up to which a full reduction is one row for one thread."""
 
 
 def is_anchor(node: Node) -> bool:
-    """Whether a node is the heart of a kernel: a reduction, a contraction or a scatter."""
-    return node.op.kind in ("reduce", "contract") or node.op.attrs is PutAttrs
+    """Whether a node is the heart of a kernel: a reduction, contraction, scan, sort or scatter."""
+    return node.op.kind in ("reduce", "contract", "scan", "sort") or node.op.attrs is PutAttrs
 
 
 class Anchors:
@@ -112,7 +115,7 @@ class Cluster:
             return False
         shape = node.shape
         tokens: Index = tuple(range(len(shape)))
-        if self.family == "contraction":
+        if self.family in WHOLE:
             same = shape == self.shape and node.op.kind == "elementwise"
             return same and self.aligned(node, tokens)
         if self.family == "rows" and shape == self.shape and self.aligned(node, tokens):
@@ -145,7 +148,7 @@ class Cluster:
     def holds(self, anchor: Node, index: Index) -> bool:
         """Whether the kernel has the anchor's element at ``index``."""
         at = [t for t, d in zip(index, anchor.shape, strict=True) if d != 1]
-        if self.family == "contraction":
+        if self.family in WHOLE:
             return at == [i for i, d in enumerate(self.shape) if d != 1]
         return at == self.kept
 
@@ -184,6 +187,9 @@ def _family(node: Node) -> tuple[Family, Shape, tuple[int, ...]]:
         return "contraction", node.shape, ()
     if node.op.kind == "index":
         return "scatter", node.shape, ()
+    if node.op.kind in ("scan", "sort"):
+        family: Family = "scan" if node.op.kind == "scan" else "sort"
+        return family, node.shape, (node.attrs.axis,)
     shape, axes = node.inputs[0].shape, node.attrs.axes
     wide = [i for i, d in enumerate(shape) if d != 1]
     if all(i in axes for i in wide):
@@ -201,7 +207,9 @@ def clusters_of(anchors: Anchors, apart: frozenset[Node] = frozenset()) -> list[
     open_clusters: dict[object, list[Cluster]] = {}
     for node in anchors.nodes:
         family, shape, axes = _family(node)
-        key = family if family == "full" else (family, shape, axes)
+        key: object = family if family == "full" else (family, shape, axes)
+        if family in ("scan", "sort"):
+            key = family, shape, node.attrs, node.inputs if family == "sort" else ()
         alone = node in apart or family in ("contraction", "scatter")
         candidates = [] if alone else open_clusters.setdefault(key, [])
         for cluster in reversed(candidates[-MOST_OPEN:]):

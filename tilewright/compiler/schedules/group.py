@@ -16,7 +16,8 @@ from tilewright.ir.hints import hinted
 from tilewright.ir.sizes import Dim, product
 from tilewright.ir.types import Shape
 
-Family: TypeAlias = Literal["pointwise", "rows", "columns", "full", "contraction", "scatter"]
+Family: TypeAlias = Literal[
+    "pointwise", "rows", "columns", "full", "contraction", "scatter", "scan", "sort"]
 
 
 @dataclass(eq=False)
@@ -24,8 +25,8 @@ class Group:
     """Nodes that one kernel computes.
 
     shape    the iteration domain: the shape that is reduced, contracted into, or written
-    axes     rows, columns, full: the axes that the anchors reduce
-    anchors  the reductions, the contraction or the scatter at the heart of the group
+    axes     rows, columns, full, scan, sort: the axes that the anchors reduce or run along
+    anchors  the reductions, scans, sorts, contraction or scatter at the heart of the group
     stores   (value, node whose buffer receives it): the value, or a reshape of it
     homes    every node that lives in a buffer -> the node that the buffer is known by
     uses     how often each node is read in the whole graph
@@ -91,7 +92,7 @@ def flops(members: Sequence[Node]) -> Dim:
     """Floating point operations of these nodes, each computed once."""
     total: Dim = 0
     for node in members:
-        if node.op.kind == "elementwise":
+        if node.op.kind in ("elementwise", "scan"):
             total = total + node.op.flops * node.type.size
         elif node.op.kind == "reduce":
             total = total + node.inputs[0].type.size
@@ -109,7 +110,7 @@ def contracted_size(node: Node) -> Dim:
 
 def name_of(group: Group, members: Sequence[Node]) -> str:
     """A readable name: the family and the weightiest operations."""
-    kinds = ("elementwise", "reduce", "contract", "index")
+    kinds = ("elementwise", "reduce", "contract", "index", "scan", "sort", "search")
     ops = [n.op.name for n in members if n.op.kind in kinds]
     weighty = [o for o in dict.fromkeys(reversed(ops)) if o not in ("cast", "where", "add", "mul")]
     chosen = (weighty or list(dict.fromkeys(reversed(ops))) or ["copy"])[:3]
