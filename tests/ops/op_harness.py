@@ -290,6 +290,9 @@ def _pad(*parts: tuple[int, int, int]) -> PadAttrs:
 
 
 MODES = get_args(Mode)
+SUMS = ("sum", "prod", "contract", "cumsum", "cumprod", "recurrence", "logcumsumexp")
+"""Rows whose results depend on the order of additions or multiplications."""
+
 SCANS = ("cumsum", "cumprod", "cummax", "cummin", "argcummax", "argcummin", "logcumsumexp")
 SCANNED = [
     (ScanAttrs(0), (5,)), (ScanAttrs(1, True), (3, 17)), (ScanAttrs(0), (17, 3)),

@@ -8,6 +8,7 @@ from op_harness import (
     MODES,
     SIZES,
     STRUCTURED,
+    SUMS,
     ULPS,
     compiled,
     complaint,
@@ -31,8 +32,6 @@ from tilewright.errors import OutOfBounds
 from tilewright.ir.attrs import CastAttrs, IndexAttrs, IotaAttrs, PutAttrs, ReduceAttrs
 from tilewright.ir.graph import OPS, Graph, full, input_node, make
 from tilewright.ir.types import DTYPES, FLOATS, TensorType, bool_, f32, f64, i64
-
-SUMS = ("sum", "prod", "contract", "cumsum", "cumprod", "recurrence", "logcumsumexp")
 
 
 def is_sum(op, attrs):

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from op_harness import (
     MODES,
+    SCANS,
+    SUMS,
     ULPS,
     complaint,
     elementwise_rows,
@@ -35,7 +37,10 @@ from tilewright.ir.attrs import (
     PutAttrs,
     ReduceAttrs,
     ReshapeAttrs,
+    ScanAttrs,
+    SearchAttrs,
     SliceAttrs,
+    SortAttrs,
     TransposeAttrs,
     WindowAttrs,
 )
@@ -43,7 +48,7 @@ from tilewright.ir.graph import OPS, Graph, Node, Op, SizeAttrs, full, input_nod
 from tilewright.ir.sizes import Dim, evaluate, named, product
 from tilewright.ir.symbolic import specialise
 from tilewright.ir.text import parse, show
-from tilewright.ir.types import DTYPES, DType, TensorType, dtype_of, f32, f64, i64
+from tilewright.ir.types import DTYPES, DType, TensorType, accumulator, dtype_of, f32, f64, i64
 from tilewright.ir.verify import verify
 from tilewright.runtime.executable import SizedExecutable
 
@@ -52,6 +57,16 @@ Shapes = tuple[tuple[Dim, ...], ...]
 
 SIZES = [{"n": a, "m": b} for a, b in ((0, 3), (1, 1), (2, 5), (7, 33), (130, 17), (64, 64))]
 """Nothing, one, around the width of a vector, and more than one tile."""
+
+SCANNED = [
+    (ScanAttrs(0), (n,)), (ScanAttrs(1), (n, m)), (ScanAttrs(0, True), (n, m)),
+    (ScanAttrs(1, True), (2, n, m)), (ScanAttrs(1, True), (n, 17)), (ScanAttrs(0), (9, m)),
+    (ScanAttrs(1), (3, m)),
+]
+SORTED = [
+    (SortAttrs(1, False, 0, 17), ((n, 17),)), (SortAttrs(0, True, 0, 5), ((17, n),)),
+    (SortAttrs(1, True, 0, 140), ((n, 140, m),)), (SortAttrs(0, False, 80, 81), ((160, m),)),
+]
 
 SIZED: dict[str, list[tuple[Any, Shapes]]] = {
     **{name: [
@@ -118,6 +133,13 @@ SIZED: dict[str, list[tuple[Any, Shapes]]] = {
         (IndexAttrs(0), ((5,), (n,))), (IndexAttrs(1), ((n, m), (n, 1))),
         (IndexAttrs(1), ((n, 4, m), (n, 6, m))),
     ],
+    **{name: [(attrs, (shape,)) for attrs, shape in SCANNED] for name in SCANS},
+    "recurrence": [(attrs, (shape, shape)) for attrs, shape in SCANNED],
+    "sort": SORTED, "argsort": SORTED,
+    "searchsorted": [
+        (SearchAttrs(False), ((n,), (m,))), (SearchAttrs(True), ((n, 16), (n, m))),
+        (SearchAttrs(True), ((m, n), (m, 5))),
+    ],
     "put": [(PutAttrs(axis, mode), shapes) for mode in MODES for axis, shapes in (
         (0, ((5,), (n,), (n,))), (0, ((n + 1, 17), (2, m), (2, m, 17))),
         (1, ((n, 4), (m,), (n, m))),
@@ -132,7 +154,7 @@ SIZED: dict[str, list[tuple[Any, Shapes]]] = {
 
 def is_sum(op: Op, attrs: Any) -> bool:
     """Whether the order of additions or multiplications may show in the result."""
-    return op.name in ("sum", "prod", "contract") or getattr(attrs, "mode", "") in ("add", "mul")
+    return op.name in SUMS or getattr(attrs, "mode", "") in ("add", "mul")
 
 
 class Case:
@@ -152,10 +174,15 @@ class Case:
             random_values(t.dtype, shape, rng, op)
             for t, shape in zip(self.types, shapes, strict=True)
         ]
-        if self.op.name == "prod" or getattr(self.attrs, "mode", "") == "mul":
+        if self.op.name in ("prod", "cumprod") or getattr(self.attrs, "mode", "") == "mul":
             # Thousands of factors stay within the type.
             arrays = [
                 (1 + a / 300).astype(a.dtype) if dtype_of(a).is_float else a for a in arrays]
+        if self.op.name == "recurrence":
+            arrays[0] = (arrays[0] / 4).astype(arrays[0].dtype)
+        if self.op.kind == "search":
+            wide = arrays[0].astype(accumulator(self.types[0].dtype).numpy)
+            arrays[0] = np.sort(wide).astype(arrays[0].dtype)
         if self.op.kind == "index":
             size = shapes[0][self.attrs.axis]
             arrays[1] = rng.integers(-size, max(size, 1), shapes[1]).astype(np.int64)
@@ -173,7 +200,7 @@ class Case:
             return f"{where}: got {got.dtype}{got.shape}, expected {want.dtype}{want.shape}"
         if is_sum(self.op, self.attrs) and dtype_of(want).is_float:
             distance, room = sum_distance(self.op, attrs, arrays, got)
-            if self.op.name == "prod" or getattr(self.attrs, "mode", "") == "mul":
+            if self.op.name in ("prod", "cumprod") or getattr(self.attrs, "mode", "") == "mul":
                 # Every factor may round, and no sign cancels what that leaves.
                 room = room * max(1, arrays[-1].size / max(1, got.size) / 16)
             return "" if (distance <= room).all() else f"{where}: off by {distance.max()}"

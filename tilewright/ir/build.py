@@ -23,7 +23,7 @@ from tilewright.ir.attrs import (
 )
 from tilewright.ir.graph import Node, Operand, apply, full, make
 from tilewright.ir.sizes import Dim
-from tilewright.ir.types import DType, Shape, TensorType, bool_, concrete, i32, i64
+from tilewright.ir.types import DType, Shape, TensorType, bool_, i32, i64
 
 
 def where(condition: Node, x: Operand, y: Operand, like: Node | None = None) -> Node:
@@ -144,14 +144,13 @@ def window(
 
 def shifted(x: Node, axis: int, by: int, value: Operand) -> Node:
     """``x`` moved along an axis by ``by`` places, ``value`` moving in."""
-    shape = concrete(x.shape)
-    rank, count = len(shape), min(abs(by), shape[axis])
-    starts, stops, low, high = [0] * rank, list(shape), [0] * rank, [0] * rank
-    if by > 0:
-        stops[axis], low[axis] = shape[axis] - count, count
-    else:
-        starts[axis], high[axis] = count, count
-    return pad(part(x, starts, stops, [1] * rank), low, high, [0] * rank, value)
+    rank, size = len(x.shape), x.shape[axis]
+    starts, stops = [0] * rank, list(x.shape)
+    low, high = [0] * rank, [0] * rank
+    (low if by > 0 else high)[axis] = abs(by)
+    starts[axis] = max(0, -by)
+    stops[axis] = starts[axis] + size
+    return part(pad(x, low, high, [0] * rank, value), starts, stops, [1] * rank)
 
 
 def concat(parts: Sequence[Node], axis: int) -> Node:

@@ -35,8 +35,8 @@ from tilewright.ir.types import (
     DType,
     Shape,
     TensorType,
+    as_number,
     bool_,
-    concrete,
     i64,
     size_of,
     u8,
@@ -291,7 +291,7 @@ def infer_argscan(attrs: ScanAttrs, x: TensorType) -> TensorType:
 def infer_sort(attrs: SortAttrs, x: TensorType) -> TensorType:
     axis = attrs.axis
     check_axes("sort", (axis,), x.rank)
-    size = concrete(x.shape)[axis]
+    size = as_number(x.shape[axis])
     if not 0 <= attrs.start <= attrs.stop <= size:
         raise ValueError(
             f"sort: {attrs.start} to {attrs.stop} is not within an axis of size {size}")

@@ -12,7 +12,7 @@ import math
 from tilewright.ir.attrs import IndexAttrs, IotaAttrs, ScanAttrs, SearchAttrs, SortAttrs
 from tilewright.ir.build import nan_test, reduce, reshape, shifted, unreduce, where
 from tilewright.ir.graph import Node, apply, make
-from tilewright.ir.types import TensorType, concrete, i64
+from tilewright.ir.types import TensorType, as_number, i64
 
 SCANS = {"add": "cumsum", "mul": "cumprod", "max": "cummax", "min": "cummin"}
 
@@ -61,7 +61,7 @@ def argsort(x: Node, axis: int, descending: bool = False) -> Node:
 def sort(x: Node, axis: int, descending: bool = False) -> tuple[Node, Node]:
     """The elements in order, and where they came from."""
     row, at = along(x, axis)
-    values, places = places_of(row, at, descending, 0, concrete(row.shape)[at])
+    values, places = places_of(row, at, descending, 0, as_number(row.shape[at]))
     return reshape(values, x.shape), reshape(places, x.shape)
 
 
@@ -94,7 +94,7 @@ def median(x: Node, axis: int) -> tuple[Node, Node]:
     """The lower median and where it stands; NaN, and where the first one stands, if there
     is one. Without that axis."""
     row, at = along(x, axis)
-    size = concrete(row.shape)[at]
+    size = as_number(row.shape[at])
     values, places = kth_value(x, (size - 1) // 2, axis)
     if not x.dtype.is_float:
         return values, places
@@ -106,7 +106,7 @@ def median(x: Node, axis: int) -> tuple[Node, Node]:
 def mode(x: Node, axis: int) -> tuple[Node, Node]:
     """The most frequent element (the smallest of several) and the last place where it stands."""
     row, at = along(x, axis)
-    if not concrete(row.shape)[at]:
+    if not as_number(row.shape[at]):
         raise ValueError(f"no mode along the empty axis {axis} of {x.type}")
     values, places = sort(row, at)
     position = counted(row, at)

@@ -8,7 +8,6 @@ from tilewright.compiler.rules.law import law, sample
 from tilewright.ir.attrs import ScanAttrs, SortAttrs
 from tilewright.ir.graph import Node, full, make
 from tilewright.ir.rewrite import Match, Rules, op
-from tilewright.ir.types import concrete
 
 SCANS = ("cumsum", "cumprod", "cummax", "cummin", "argcummax", "argcummin", "recurrence",
          "logcumsumexp")
@@ -17,7 +16,7 @@ SCANS = ("cumsum", "cumprod", "cummax", "cummin", "argcummax", "argcummin", "rec
 def single(m: Match) -> bool:
     """Whether the axis has one element, which is a result."""
     axis = m.root.attrs.axis
-    sizes = {concrete(n.shape)[axis] for n in (m.root, *m.root.inputs)}
+    sizes = {n.shape[axis] for n in (m.root, *m.root.inputs)}
     return sizes == {1}
 
 

@@ -53,6 +53,10 @@ def unflatten(offset: k.Expr, shape: Sequence[Dim]) -> Index:
     return tuple(result)
 
 
+LARGEST_SEARCH = 40
+"""Steps of a search in a row whose length is not known: no memory holds a longer one."""
+
+
 class Scope:
     """The statements of one loop body under construction."""
 
@@ -408,7 +412,8 @@ def _take_along(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.E
 def _searchsorted(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
     """How many sorted elements come before: a binary search with a fixed number of steps."""
     rows, values = node.inputs
-    size = concrete(rows.shape)[-1]
+    size = rows.shape[-1]
+    steps = size.bit_length() if isinstance(size, int) else LARGEST_SEARCH
     row = index[:-1] if rows.type.rank > 1 else ()
     value = w.value(values, index, mask)
     key = ("searchsorted", node, value, row, mask)
@@ -418,7 +423,7 @@ def _searchsorted(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k
     depth = max(map(w.depth, (value, *row, *(() if mask is None else (mask,)))))
     value = w._let_at(depth, "v", value)
     count: k.Expr = k.Const(0)
-    for step in (1 << bit for bit in reversed(range(size.bit_length()))):
+    for step in (1 << bit for bit in reversed(range(steps))):
         further = w._let_at(depth, "n", k.add(count, step))
         inside = k.compare("le", further, size)
         other = w.value(rows, (*row, k.sub(further, 1)), k.both(mask, inside))

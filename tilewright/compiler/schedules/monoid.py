@@ -11,7 +11,8 @@ from tilewright.compiler.schedules.reduction import converted, number
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
 from tilewright.ir.meaning import highest, lowest
-from tilewright.ir.types import DType, accumulator, bool_, concrete, i32, i64
+from tilewright.ir.sizes import less
+from tilewright.ir.types import DType, accumulator, bool_, i32, i64
 
 State: TypeAlias = tuple[k.Expr, ...]
 
@@ -93,8 +94,7 @@ def _place(node: Node) -> Monoid:
     """The extreme so far and where it stands: the last of equals, and the last NaN."""
     x, axis = node.inputs[0], node.attrs.axis
     dtype = accumulator(x.dtype)
-    count = concrete(x.shape)[axis]
-    places = i32 if count < 1 << 31 else i64
+    places = i32 if less(x.shape[axis], 1 << 31) else i64
     largest = node.op.name == "argcummax"
     start = (lowest if largest else highest)(dtype.numpy)
 

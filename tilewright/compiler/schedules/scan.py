@@ -21,7 +21,8 @@ from tilewright.compiler.schedules.reduction import converted, hold
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
-from tilewright.ir.types import size_of
+from tilewright.ir.hints import estimate
+from tilewright.ir.sizes import ceil_div, product
 
 CHAINS = 8
 """Steps in flight: they hide the latency of an addition."""
@@ -101,11 +102,14 @@ class _Scan:
         """Tiles of the innermost axis in parallel, their states in a small buffer each."""
         w, width = self.w, self.inner[-1]
         others = [*self.outer, *self.inner[:-1]]
-        tile = min(width, TILE)
-        if size_of(tuple(others)) * -(-width // tile) < 8:
-            tile = min(width, max(8 * self.lanes, -(-width // (8 * self.lanes)) * self.lanes))
-        sizes = [*others, -(-width // tile)]
-        with w.loop("p", 0, size_of(tuple(sizes)), "parallel") as p:
+        guess = estimate(width)
+        tile = min(guess, TILE)
+        if estimate(product(others)) * -(-guess // tile) < 8:
+            tile = min(guess, max(8 * self.lanes, -(-guess // (8 * self.lanes)) * self.lanes))
+        if not isinstance(width, int):
+            tile = max(tile, 8 * self.lanes)
+        sizes = [*others, ceil_div(width, tile)]
+        with w.loop("p", 0, product(sizes), "parallel") as p:
             *place, number = (w.let("o", e) for e in unflatten(p, sizes))
             start = w.let("start", k.mul(number, tile))
             stop = w.let("stop", k.minimum(k.add(start, tile), width))
@@ -148,14 +152,18 @@ class _Scan:
     # --- along a row --------------------------------------------------------------------
     def rows(self) -> None:
         """Several rows side by side while there are as many; the others one by one."""
-        rows = size_of(tuple(self.outer))
-        together = rows // CHAINS * CHAINS if self.count else 0
-        if together:
+        rows = product(self.outer)
+        together = rows // CHAINS * CHAINS
+        if together != 0:
             with self.w.loop("p", 0, together // CHAINS, "parallel") as p:
                 self._side_by_side(k.mul(p, CHAINS))
-        if rows > together:
+        if rows != together:
             with self.w.loop("p", together, rows, "parallel") as p:
                 self._one_row([self.w.let("o", e) for e in unflatten(p, self.outer)])
+
+    def _at_most(self, limit: int) -> int:
+        """The length of the scanned axis, but at most so many steps."""
+        return min(self.count, limit) if isinstance(self.count, int) else limit
 
     def _buffers(self, size: int, whole: bool) -> _Chains:
         """A register per chain and part of a state, holding identities; buffers of ``size``."""
@@ -177,7 +185,7 @@ class _Scan:
 
     def _side_by_side(self, first: k.Expr) -> None:
         """A chain for each of some rows; they go on from block to block."""
-        w, steps = self.w, min(self.count, STEPS)
+        w, steps = self.w, self._at_most(STEPS)
         stride = -(-steps // 16) * 16
         chains = self._buffers(CHAINS * stride, whole=False)
         self._reset(chains)
@@ -202,7 +210,7 @@ class _Scan:
     def _one_row(self, outer: Sequence[k.Expr]) -> None:
         """A chain for each segment of a block; what stands before a segment is added at its end."""
         w = self.w
-        block = min(self.count, CHAINS * STEPS)
+        block = self._at_most(CHAINS * STEPS)
         chains = self._buffers(-(-block // CHAINS) * CHAINS, whole=True)
         before = {
             node: [w.alloc("before", part.dtype, 1, "register")
@@ -217,7 +225,7 @@ class _Scan:
         def place(position: k.Expr) -> Index:
             return self.index(outer, position, [])
 
-        with w.loop("b", 0, self.count, step=max(1, block)) as b:
+        with w.loop("b", 0, self.count, step=block) as b:
             size = w.let("size", k.minimum(k.sub(self.count, b), block))
             length = w.let("length", k.floordiv(k.add(size, CHAINS - 1), CHAINS))
             self._read(chains, place, b, k.Const(0), size)

@@ -25,7 +25,8 @@ from tilewright.compiler.schedules.sort_keys import (
 from tilewright.compiler.target import Target
 from tilewright.errors import Unsupported
 from tilewright.ir import loops as k
-from tilewright.ir.types import DType, concrete, i32, i64, size_of, u32
+from tilewright.ir.sizes import product
+from tilewright.ir.types import DType, as_number, i32, i64, u32
 
 RANKED = 128
 """The longest row that is sorted by counting."""
@@ -40,8 +41,7 @@ NARROW = 8
 def lower_sort(group: Group, target: Target) -> LoweredKernel:
     """``sort`` and ``argsort`` of the same rows, and what is computed from them at each place."""
     plan = _Sort(group, target)
-    rows = size_of(plan.rest)
-    with plan.w.loop("p", 0, rows, "parallel") as p:
+    with plan.w.loop("p", 0, product(plan.rest), "parallel") as p:
         row = [plan.w.let("o", e) for e in unflatten(p, plan.rest)]
         if plan.count <= RANKED:
             plan.by_rank(row)
@@ -60,8 +60,8 @@ class _Sort:
         (self.x,), attrs = anchor.inputs, anchor.attrs
         self.axis, self.descending = attrs.axis, attrs.descending
         self.start, self.stop = attrs.start, attrs.stop
-        shape = concrete(self.x.shape)
-        self.count = shape[self.axis]
+        shape = self.x.shape
+        self.count = as_number(shape[self.axis])
         if self.count >= 1 << 31:
             raise Unsupported(f"a sort of {self.count} elements")
         self.rest = shape[:self.axis] + shape[self.axis + 1:]
