@@ -14,6 +14,7 @@ from tilewright.compiler.schedules.pointwise import lower_pointwise
 from tilewright.compiler.schedules.reduction import lower_rows
 from tilewright.compiler.schedules.scan import lower_scan
 from tilewright.compiler.schedules.scatter import lower_scatter
+from tilewright.compiler.schedules.search import searchsorted
 from tilewright.compiler.schedules.sort import lower_sort
 from tilewright.compiler.target import Target
 
@@ -22,6 +23,9 @@ FAMILIES: dict[str, Callable[[Group, Target], LoweredKernel]] = {
     "full": lower_full, "contraction": lower_contraction, "scatter": lower_scatter,
     "scan": lower_scan, "sort": lower_sort,
 }
+
+EXPRESSIONS = (searchsorted,)
+"""What any family's kernels may compute on the way, beside the rules of ``access.py``."""
 
 
 def lower(group: Group, target: Target) -> list[LoweredKernel]:

@@ -53,10 +53,6 @@ def unflatten(offset: k.Expr, shape: Sequence[Dim]) -> Index:
     return tuple(result)
 
 
-LARGEST_SEARCH = 40
-"""Steps of a search in a row whose length is not known: no memory holds a longer one."""
-
-
 class Scope:
     """The statements of one loop body under construction."""
 
@@ -125,9 +121,10 @@ class Writer:
 
     def let(self, prefix: str, value: k.Expr) -> k.Expr:
         """Name a value in the innermost body."""
-        return self._let_at(len(self.scopes) - 1, prefix, value)
+        return self.let_at(len(self.scopes) - 1, prefix, value)
 
-    def _let_at(self, depth: int, prefix: str, value: k.Expr) -> k.Expr:
+    def let_at(self, depth: int, prefix: str, value: k.Expr) -> k.Expr:
+        """Name a value in the body at this depth."""
         if isinstance(value, k.Const | k.Var):
             return value
         var = k.Var(self.name(prefix), value.dtype)
@@ -168,7 +165,7 @@ class Writer:
             return self._load(buffer_node, flat(index, node.shape), mask, node)
         if node.op.kind == "elementwise":
             return self._elementwise(node, index, mask)
-        return _RULES[node.op.name](self, node, index, mask)
+        return RULES[node.op.name](self, node, index, mask)
 
     def _elementwise(self, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
         key = (node, index, mask)
@@ -179,11 +176,11 @@ class Writer:
         call: k.Expr = k.Call(node.op.name, tuple(args), node.dtype)
         depth = self.depth(call)
         hoisted = [
-            a if self.depth(a) == depth else self._let_at(self.depth(a), "t", a) for a in args
+            a if self.depth(a) == depth else self.let_at(self.depth(a), "t", a) for a in args
         ]
         call = k.Call(node.op.name, tuple(hoisted), node.dtype)
         if self._uses.get(node, 2) > 1:
-            call = self._let_at(depth, "t", call)
+            call = self.let_at(depth, "t", call)
             self.scopes[depth].memo[key] = call
         return call
 
@@ -197,7 +194,7 @@ class Writer:
         load: k.Expr = k.Load(buffer, offset, mask)
         if self._uses.get(node, 2) > 1:
             depth = self.depth(load)
-            load = self._let_at(depth, "x", load)
+            load = self.let_at(depth, "x", load)
             self.scopes[depth].memo[key] = load
         return load
 
@@ -233,17 +230,17 @@ class Writer:
         wide = raw if indices.dtype is i64 else k.Call("cast", (raw,), i64)
         depth = self.depth(wide if mask is None else k.Call("and", (wide, mask), bool_))
         depth = max(1, depth)  # a check stands inside of a loop
-        wide = self._let_at(depth, "i", wide)
+        wide = self.let_at(depth, "i", wide)
         known = range_of(indices, self.is_leaf)
         if known.low < 0:
             negative = k.compare("lt", wide, 0)
             shifted = k.Call("add", (wide, k.expr(size)), i64)
-            wide = self._let_at(depth, "i", k.Call("where", (negative, shifted, wide), i64))
+            wide = self.let_at(depth, "i", k.Call("where", (negative, shifted, wide), i64))
         self.scopes[depth].memo[key] = wide
         if known.low >= 0 and less(known.high, size):
             return wide, None
         within = (k.compare("ge", wide, 0), k.compare("lt", wide, size))
-        inside = self._let_at(depth, "inside", k.Call("and", within, bool_))
+        inside = self.let_at(depth, "inside", k.Call("and", within, bool_))
         self.check(depth, inside, mask, outside(indices, size, node))
         self.scopes[depth].memo[(*key, "inside")] = inside
         return wide, inside
@@ -350,7 +347,7 @@ def _pad(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
         at.append(position)
     if inside is None:
         return w.value(source, tuple(at), mask)
-    inside = w._let_at(w.depth(inside), "inside", inside)
+    inside = w.let_at(w.depth(inside), "inside", inside)
     value = w.value(source, tuple(at), k.both(mask, inside))
     return k.Call("where", (inside, value, w.value(filler, ())), node.dtype)
 
@@ -409,44 +406,10 @@ def _take_along(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.E
     return w.value(source, (*index[:axis], place, *index[axis + 1:]), k.both(mask, inside))
 
 
-def _searchsorted(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
-    """How many sorted elements come before: a binary search with a fixed number of steps."""
-    rows, values = node.inputs
-    size = rows.shape[-1]
-    steps = size.bit_length() if isinstance(size, int) else LARGEST_SEARCH
-    row = index[:-1] if rows.type.rank > 1 else ()
-    value = w.value(values, index, mask)
-    key = ("searchsorted", node, value, row, mask)
-    for scope in w.scopes:
-        if key in scope.memo:
-            return scope.memo[key]
-    depth = max(map(w.depth, (value, *row, *(() if mask is None else (mask,)))))
-    value = w._let_at(depth, "v", value)
-    count: k.Expr = k.Const(0)
-    for step in (1 << bit for bit in reversed(range(steps))):
-        further = w._let_at(depth, "n", k.add(count, step))
-        inside = k.compare("le", further, size)
-        other = w.value(rows, (*row, k.sub(further, 1)), k.both(mask, inside))
-        before = k.both(inside, _precedes(other, value, node.attrs.right))
-        count = w._let_at(depth, "n", k.Call("where", (before or inside, further, count), i64))
-    w.scopes[depth].memo[key] = count
-    return count
-
-
-def _precedes(a: k.Expr, b: k.Expr, equal: bool) -> k.Expr:
-    """Whether a sorted element stands before a value; NaN counts as larger than any number."""
-    result = k.compare("le" if equal else "lt", a, b)
-    if not a.dtype.is_float:
-        return result
-    last: k.Expr | None = k.compare("ne", b, b)
-    if not equal:
-        last = k.both(last, k.compare("eq", a, a))
-    return k.Call("or", (result, last or result), bool_)
-
-
-_RULES: dict[str, Callable[[Writer, Node, Index, k.Expr | None], k.Expr]] = {
+RULES: dict[str, Callable[[Writer, Node, Index, k.Expr | None], k.Expr]] = {
     "full": _full, "size": _size, "iota": _iota, "reshape": _reshape, "transpose": _transpose,
     "broadcast": _broadcast, "slice": _slice, "flip": _flip, "pad": _pad,
     "window": _window, "concat": _concat,
-    "take": _take, "take_along": _take_along, "searchsorted": _searchsorted,
+    "take": _take, "take_along": _take_along,
 }
+"""By op, unless elementwise: the element of a node at an index. ``search.py`` adds its own."""
