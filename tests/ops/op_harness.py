@@ -402,7 +402,7 @@ STRUCTURED: dict[str, list[tuple[Any, tuple[tuple[int, ...], ...]]]] = {
 }
 """Attributes and input shapes (for iota: the result's shape), by row."""
 
-GIVEN = {"input", "full", "const", "cast", "bitcast"}
+GIVEN = {"input", "full", "const", "size", "cast", "bitcast"}
 """Rows whose tests are written out: sources and conversions."""
 
 
