@@ -35,12 +35,14 @@ def test_decisions_are_numbered_without_gaps() -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_the_first_example_and_the_look_inside_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     scope: dict[str, object] = {}
     exec(compile(blocks[0], "README.md", "exec"), scope)
     first, last = float(capsys.readouterr().out), float(scope["loss"])  # type: ignore[arg-type]
     assert first == pytest.approx(last, rel=1e-5) and last < 1.0
     exec(compile(blocks[1], "README.md", "exec"), scope)
+    assert len(scope["any_step"].history) == 1  # type: ignore[attr-defined]
+    exec(compile(blocks[2], "README.md", "exec"), scope)
     assert "contract" in capsys.readouterr().out

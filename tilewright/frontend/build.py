@@ -29,8 +29,17 @@ from tilewright.ir.graph import (
     full_value,
     make,
 )
-from tilewright.ir.sizes import Size
-from tilewright.ir.types import DTYPES, DType, Shape, TensorType, as_number, dtype_of, i64, size_of
+from tilewright.ir.sizes import Dim, Size
+from tilewright.ir.types import (
+    DTYPES,
+    DType,
+    Shape,
+    TensorType,
+    broadcast_shapes,
+    dtype_of,
+    i64,
+    size_of,
+)
 
 SUPPORTED = ", ".join(DTYPES)
 
@@ -215,9 +224,7 @@ def iota(shape: Shape, axis: int, dtype: DType = i64) -> Node:
 def common_shape(name: str, nodes: Sequence[Any]) -> tuple[int, ...]:
     """The shape that the operands broadcast to. Raises ``ShapeError`` that names them."""
     try:
-        return np.broadcast_shapes(
-            *(np.shape(x) if not isinstance(x, Node) else x.shape for x in nodes)
-        )
+        return broadcast(*(np.shape(x) if not isinstance(x, Node) else x.shape for x in nodes))
     except ValueError:
         pass
     listed = " and ".join(describe(x) if isinstance(x, Node) else describe_value(x) for x in nodes)
@@ -228,6 +235,15 @@ def common_shape(name: str, nodes: Sequence[Any]) -> tuple[int, ...]:
         loc=here(),
         hint="insert an axis with x[:, None], or check the transposes",
     )
+
+
+def broadcast(*shapes: Shape) -> tuple[int, ...]:
+    """The shape that all of these broadcast to. Raises ``ValueError`` if there is none."""
+    for shape in shapes:
+        for d in shape:
+            if type(d) is not int:
+                return broadcast_shapes(*shapes)  # type: ignore[return-value]
+    return np.broadcast_shapes(*shapes)  # type: ignore[arg-type]
 
 
 def describe_value(value: Any) -> str:
@@ -273,6 +289,6 @@ def axes_of(axis: Any, rank: int, name: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def count(shape: Shape, axes: Sequence[int]) -> int:
+def count(shape: Shape, axes: Sequence[int]) -> Dim:
     """Number of elements along these axes."""
-    return as_number(size_of(tuple(shape[a] for a in axes)))
+    return size_of(tuple(shape[a] for a in axes))

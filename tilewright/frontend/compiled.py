@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,12 @@ from tilewright.compiler.text import show_loops, show_plan
 from tilewright.errors import CompilerBug, TraceError, UserError
 from tilewright.frontend import warm
 from tilewright.frontend.location import here
+from tilewright.frontend.named import Guard
 from tilewright.frontend.reproducer import compiler_bug
 from tilewright.frontend.trace import Traced
 from tilewright.ir.graph import Graph
 from tilewright.ir.text import show
-from tilewright.runtime.executable import Executable
+from tilewright.runtime.executable import Executable, SizedExecutable
 
 STAGES = ("graph", "optimised graph", "kernels", "loops", "llvm", "asm")
 """What ``as_text`` can show, in the order in which it comes about."""
@@ -52,9 +54,11 @@ class Lowered:
     """A traced function for one signature. What needs the compiler is compiled when asked for."""
 
     def __init__(
-        self, traced: Traced, donated: tuple[int, ...], target: str | None, milliseconds: float
+        self, traced: Traced, donated: tuple[int, ...], target: str | None, milliseconds: float,
+        hints: Mapping[str, int] | None = None, guards: Sequence[Guard] = (),
     ) -> None:
         self.traced = traced
+        self.hints, self.guards = hints or {}, tuple(guards)
         self.donated = donated
         self.target_name = target
         self._milliseconds = milliseconds
@@ -113,7 +117,7 @@ class Compiled:
         target: Target | None = None
         try:
             target = find_target(lowered.target_name)
-            self.program = compile_graph(graph, target, donated)
+            self.program = compile_graph(graph, target, donated, hints=lowered.hints)
             start = time.perf_counter()
             self.native, self.executable = make_executable(self.program.plan, target)
         except (UserError, CompilerBug, ImportError):
@@ -140,6 +144,10 @@ class Compiled:
         """One array per result leaf, in memory of its own, for one array per input."""
         return self.executable(arrays)
 
+    def serves(self, values: Mapping[str, int]) -> bool:
+        """Whether what the trace decided by the numbers of named sizes holds for these."""
+        return all(guard.holds(values) for guard in self.lowered.guards)
+
     @property
     def plan(self) -> Plan:
         """Kernels in order, and where every buffer lives."""
@@ -155,6 +163,23 @@ class Compiled:
 
     def __repr__(self) -> str:
         return repr(self.lowered).replace("Lowered", "Compiled", 1)
+
+
+@dataclass(frozen=True)
+class AtSizes:
+    """A compiled function with named sizes, for some numbers of them."""
+
+    compiled: Compiled
+    executable: Executable
+
+    @property
+    def stages(self) -> Stages:
+        """The steps of the compilation."""
+        return self.compiled.stages
+
+    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """As :class:`Compiled`."""
+        return self.executable(arrays)
 
 
 TEXTS: dict[str, Callable[[Compiled], str]] = {
@@ -179,4 +204,4 @@ def make_executable(plan: Plan, target: Target) -> tuple[Any, Any]:
     from tilewright.codegen import cpu
 
     native = cpu.build(plan, target)
-    return native, Executable(plan, native)
+    return native, (SizedExecutable if plan.sizes else Executable)(plan, native)

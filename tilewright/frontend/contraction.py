@@ -75,7 +75,7 @@ def product(name: str, x: Node, y: Node, left: str, right: str, result: str) -> 
     """
     batch_x, batch_y = x.shape[: len(x.shape) - len(left)], y.shape[: len(y.shape) - len(right)]
     try:
-        batch = np.broadcast_shapes(batch_x, batch_y)
+        batch = build.broadcast(batch_x, batch_y)
     except ValueError:
         raise mismatch(name, x, y, "leading axes that broadcast") from None
     numbers = {letter: len(batch) + i for i, letter in enumerate(sorted(set(left + right)))}

@@ -25,6 +25,7 @@ from tilewright.frontend.build import (
 from tilewright.frontend.location import here
 from tilewright.frontend.tracer import FUNCTIONS, HOOKS, Tracer, refuse
 from tilewright.ir.graph import OPS, Node
+from tilewright.ir.sizes import Size
 from tilewright.ir.types import bool_, dtype_of, i64, u64
 
 Special = Callable[..., Any]
@@ -64,6 +65,8 @@ def regular(value: Any, name: str) -> Any:
         return value
     if python_number(value):
         return value
+    if isinstance(value, Size):
+        return wrap(scalar(i64, Size(value.terms)), weak=True)
     if isinstance(value, (list, tuple)) and contains_traced(value):
         return wrap(as_node(value))
     array = np.asarray(value)

@@ -27,6 +27,8 @@ from tilewright.frontend.tracer import HOOKS, Tracer, describe, implements, refu
 from tilewright.ir.attrs import IndexAttrs
 from tilewright.ir.graph import Node
 from tilewright.ir.indexing import index_many
+from tilewright.ir.sizes import Size, ceil_div
+from tilewright.ir.types import bool_
 
 
 def get(value: Tracer, index: Any) -> Tracer:
@@ -120,7 +122,7 @@ def basic_slice(node: Node, items: Sequence[Any]) -> tuple[Node, tuple[int, ...]
         if back:
             turned.append(axis)
         if isinstance(item, slice):
-            shape.append(-(-(stop - start) // step))
+            shape.append(ceil_div(stop - start, step))
         axis += 1
     return flip_node(part(node, starts, stops, steps), turned), tuple(shape)
 
@@ -139,6 +141,8 @@ def bounds(item: Any, node: Node, axis: int) -> tuple[int, int, int, bool]:
                 "index with an array of places, x[start + np.arange(n)], or make the bound static",
                 got=describe(bound.node),
             )
+    if isinstance(length, Size) or isinstance(item.start, Size) or isinstance(item.stop, Size):
+        return named_bounds(item, length)
     start, stop, step = item.indices(length)
     places = range(start, stop, step)
     if not places:
@@ -146,6 +150,33 @@ def bounds(item: Any, node: Node, axis: int) -> tuple[int, int, int, bool]:
     if step > 0:
         return start, places[-1] + 1, step, False
     return places[-1], start + 1, -step, True
+
+
+def named_bounds(item: slice, length: Any) -> tuple[Any, Any, int, bool]:
+    """:func:`bounds` of a slice where the size of the axis, or a bound, has a name."""
+    step = 1 if item.step is None else operator.index(item.step)
+    if step == 0:
+        raise ValueError("slice step cannot be zero")
+    least, most = (0, length) if step > 0 else (-1, length - 1)
+
+    def place(bound: Any, default: Any) -> Any:
+        if bound is None:
+            return default
+        bound = Size(bound.terms) if isinstance(bound, Size) else operator.index(bound)
+        if bound < 0:
+            bound = bound + length
+            return least if bound < 0 else bound
+        return bound if bound <= most else most
+
+    start = place(item.start, least if step > 0 else most)
+    stop = place(item.stop, most if step > 0 else least)
+    if step > 0:
+        return (start, stop, step, False) if start < stop else (0, 0, 1, False)
+    if not stop < start:
+        return 0, 0, 1, False
+    # From the last place that is met, as bounds counts them.
+    last = start - (start - stop - 1) // -step * -step
+    return last, start + 1, -step, True
 
 
 def check_place(place: int, length: int, axis: int, node: Node) -> None:
@@ -165,7 +196,7 @@ def take_arrays(value: Tracer, items: list[Any]) -> Tracer:
     # An integer among arrays is one of them, but a slice is cheaper to read.
     node = basic(value.node, [slice(None) if is_array(i) else i for i in items])
     given = [
-        index_node(item, value.shape[axis], axis, value.node)
+        index_node(item, value.node.shape[axis], axis, value.node)
         for axis, item in paired(items)
         if is_array(item)
     ]
@@ -251,7 +282,7 @@ def take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Tracer:
             loc=here(),
         )
     shapes = [tuple(1 if i == along else d for i, d in enumerate(n.shape)) for n in (data, index)]
-    rest = common_shape("np.take_along_axis", [np.empty(s, np.bool_) for s in shapes])
+    rest = common_shape("np.take_along_axis", [build.scalar(bool_, False, s) for s in shapes])
     data, index = (
         broadcast_to(n, (*rest[:along], n.shape[along], *rest[along + 1 :])) for n in (data, index)
     )

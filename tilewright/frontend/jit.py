@@ -6,26 +6,46 @@ import functools
 import threading
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
-from tilewright.errors import Location, TraceError
+import numpy as np
+
+from tilewright.errors import Location, ShapeError, TraceError, Unsupported
 from tilewright.frontend import api as _api  # fills the tables of what can be traced
 from tilewright.frontend import signature, tree, warm
-from tilewright.frontend.compiled import Compiled, Lowered, Stages
+from tilewright.frontend.compiled import AtSizes, Compiled, Lowered, Stages
 from tilewright.frontend.fastcall import argument_trees, result_tree
 from tilewright.frontend.location import here
+from tilewright.frontend.named import Decisions, Declared, parameter_of
 from tilewright.frontend.signature import Parameters, Signature, leaf_spec
-from tilewright.frontend.trace import trace_function
+from tilewright.frontend.trace import InputSpec, trace_function
 from tilewright.frontend.tracer import current
 from tilewright.ir.graph import Graph
+from tilewright.ir.sizes import Dim, Undecided, deciding
+from tilewright.ir.symbolic import specialise
 from tilewright.runtime.dispatch import Chain
+from tilewright.runtime.executable import SizedExecutable
 from tilewright.runtime.threads import threads as threads_of
 
 Function = Callable[..., Any]
 
 TRACEABLE = _api.MODULES
 """Where the operations stand that can be traced."""
+
+
+@dataclass(frozen=True)
+class Naming:
+    """The leaves of a call, their paths, their shapes with names (None: without), and the numbers
+    of the names.
+    """
+
+    leaves: Sequence[Any]
+    paths: Sequence[str]
+    shapes: Sequence[tuple[Dim, ...] | None]
+    values: Mapping[str, int]
 
 
 class Jitted:
@@ -51,6 +71,7 @@ class Jitted:
         donate_argnames: Sequence[str],
         target: str | None,
         threads: int | None,
+        dynamic: Mapping[str, Any] | None = None,
     ) -> None:
         # First, because the function may be a wrapper around another jitted one, and then carries
         # that one's attributes.
@@ -58,8 +79,12 @@ class Jitted:
         self.function = function
         self.parameters = Parameters(function, static_argnames, donate_argnames)
         self.target, self.threads = target, threads
+        self.declared = Declared(dynamic) if dynamic else None
+        if self.declared is not None:
+            self.parameters.check_names("dynamic", map(parameter_of, self.declared.axes))
         self.history: list[tuple[Signature, Location | None]] = []
-        self._compiled: dict[Any, tuple[Compiled, tree.TreeSpec]] = {}
+        self._compiled: dict[Any, tuple[Compiled | AtSizes, tree.TreeSpec]] = {}
+        self._named: dict[Any, list[Compiled]] = {}
         self._lock = threading.RLock()
         self._chain = Chain(self._call_slow)
         warm.begin()
@@ -93,19 +118,22 @@ class Jitted:
         found = self._compiled.get(key)
         if found is None:
             with self._lock:
-                found = self._compiled.get(key) or self._compile(key, args, kwargs, written)
+                found = self._compiled.get(key) or self._find(key, args, kwargs, written)
         compiled, out_tree = found
         results = compiled([signature.to_array(leaf) for leaf in leaves])
         return tree.unflatten(out_tree, results)
 
-    def _compile(
+    def _find(
         self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], written: Any
-    ) -> tuple[Compiled, tree.TreeSpec]:
-        lowered, found = self._lower(args, kwargs)
-        compiled = lowered.compile()
-        out_tree = lowered.traced.out_tree
+    ) -> tuple[Compiled | AtSizes, tree.TreeSpec]:
+        """What runs for a signature that was not met before."""
+        compiled: Compiled | AtSizes
+        if self.declared is None:
+            compiled = self._compile(args, kwargs)
+            out_tree = compiled.lowered.traced.out_tree
+        else:
+            compiled, out_tree = self._find_named(key, args, kwargs)
         self._compiled[key] = (compiled, out_tree)
-        self.history.append((found, here()))
         arguments = argument_trees(self.parameters, *written)
         if arguments is not None:
             result = result_tree(out_tree)
@@ -115,26 +143,97 @@ class Jitted:
                 type(self).__call__ = self._chain.call  # type: ignore[method-assign]
         return self._compiled[key]
 
-    def _lower(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Lowered, Signature]:
-        """Trace for these arguments."""
+    def _compile(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], naming: Naming | None = None
+    ) -> Compiled:
+        lowered, found = self._lower(args, kwargs, naming)
+        compiled = lowered.compile()
+        self.history.append((found, here()))
+        return compiled
+
+    def _find_named(
+        self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Compiled | AtSizes, tree.TreeSpec]:
+        """A compiled function with named sizes for the numbers of this call.
+
+        Where the function makes no sense, or is not supported, for every number that a size may
+        have, it is compiled for those of this call.
+        """
+        naming = self._naming(args, kwargs)
+        if not naming.values:
+            compiled = self._compile(args, kwargs)
+            return compiled, compiled.lowered.traced.out_tree
+        places, spec, keys, values = key
+        kinds = tuple(
+            k if shape is None else (k[0], shape)
+            for k, shape in zip(keys, naming.shapes, strict=True)
+        )
+        known = self._named.setdefault((places, spec, kinds, values), [])
+        found = next((c for c in known if c.serves(naming.values)), None)
+        if found is None:
+            try:
+                found = self._compile(args, kwargs, naming)
+            except (ShapeError, Unsupported, Undecided):
+                compiled = self._compile(args, kwargs)
+                return compiled, compiled.lowered.traced.out_tree
+            known.append(found)
+        executable = found.executable
+        if found.plan.sizes:
+            shapes = [np.shape(leaf) for leaf in naming.leaves]
+            executable = executable.at(shapes, naming.paths)
+        self._forget()
+        return AtSizes(found, executable), found.lowered.traced.out_tree
+
+    def _forget(self) -> None:
+        """Drop what is known of the oldest numbers of named sizes, if that is much."""
+        bound = [key for key, (found, _) in self._compiled.items() if isinstance(found, AtSizes)]
+        for key in bound[:-SizedExecutable.most]:
+            self._compiled.pop(key)
+
+    def _naming(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Naming:
+        """The names that the sizes of these arguments have."""
+        dynamic, _ = self.parameters.split(args, kwargs)
+        leaves, _, _ = signature.flatten(dynamic)
+        owners = [name for name, value in dynamic.items() for _ in tree.leaves(value)]
+        paths = signature.paths_of(dynamic)
+        assert self.declared is not None
+        shapes, values = self.declared.named(owners, paths, leaves)
+        return Naming(leaves, paths, shapes, values)
+
+    def _lower(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], naming: Naming | None = None
+    ) -> tuple[Lowered, Signature]:
+        """Trace for these arguments, with names in the places of some sizes."""
         start = time.perf_counter()
         parameters, places = self.parameters, len(args)
         dynamic, static = parameters.split(args, kwargs)
         leaves, spec, _ = signature.flatten(dynamic)
         paths = signature.paths_of(dynamic)
         specs = tuple(map(leaf_spec, leaves, paths))
+        decisions = Decisions(naming.values if naming else {})
+        if naming is not None:
+            specs = tuple(
+                s if shape is None else InputSpec(s.type.with_shape(shape), s.weak)
+                for s, shape in zip(specs, naming.shapes, strict=True)
+            )
 
         @functools.wraps(self.function)
         def call(named: dict[str, Any]) -> Any:
             args, kwargs = parameters.join(places, named, static)
             return self.function(*args, **kwargs)
 
-        traced = trace_function(call, (tree.unflatten(spec, specs),), {}, None, paths)
+        with deciding(decisions) if naming is not None else nullcontext():
+            traced = trace_function(call, (tree.unflatten(spec, specs),), {}, None, paths)
+        if naming is not None:
+            # Sizes in the user's hands become the compiler's.
+            traced = replace(traced, graph=specialise(traced.graph, {}))
         structures = {name: tree.structure(value) for name, value in dynamic.items()}
         found = Signature(structures, dict(zip(paths, specs, strict=True)), dict(static))
         milliseconds = (time.perf_counter() - start) * 1e3
         donated = parameters.donated_leaves(dynamic)
-        return Lowered(traced, donated, self.target, milliseconds), found
+        return Lowered(
+            traced, donated, self.target, milliseconds, decisions.values, tuple(decisions.guards),
+        ), found
 
     # --- looking inside -------------------------------------------------------------------
     def trace(self, *args: Any, **kwargs: Any) -> Graph:
@@ -143,7 +242,9 @@ class Jitted:
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """The traced function for these arguments, which shows the text of every stage."""
-        return self._lower(*self.parameters.by_position(args, kwargs))[0]
+        args, kwargs = self.parameters.by_position(args, kwargs)
+        naming = self._naming(args, kwargs) if self.declared is not None else None
+        return self._lower(args, kwargs, naming if naming and naming.values else None)[0]
 
     def compile(self, *args: Any, **kwargs: Any) -> Compiled:
         """The compiled function for these arguments."""
@@ -177,6 +278,7 @@ def jit(
     donate_argnames: str | Sequence[str] = (),
     target: str | None = None,
     threads: int | None = None,
+    dynamic: Mapping[str, Any] | None = None,
 ) -> Callable[[Function], Jitted]: ...
 @overload
 def jit(
@@ -187,6 +289,7 @@ def jit(
     donate_argnames: str | Sequence[str] = (),
     target: str | None = None,
     threads: int | None = None,
+    dynamic: Mapping[str, Any] | None = None,
 ) -> Jitted: ...
 def jit(
     function: Function | None = None,
@@ -196,6 +299,7 @@ def jit(
     donate_argnames: str | Sequence[str] = (),
     target: str | None = None,
     threads: int | None = None,
+    dynamic: Mapping[str, Any] | None = None,
 ) -> Any:
     """Compile a function of arrays, as a decorator with or without arguments.
 
@@ -204,6 +308,12 @@ def jit(
                      used afterwards
     target           CPU tier (``sse2``, ``avx2``, ``avx512``); the host's best if left out
     threads          number of threads; what ``tw.threads`` says if left out
+    dynamic          axes whose sizes are not compiled in, by parameter (or by leaf, as in messages:
+                     ``params['w']``): ``{axis: name}``, a list of names and None, or text such as
+                     ``"batch, _, ..."``. Axes of one name have one size. One compiled function
+                     serves all sizes from 2 on; 0 and 1, which broadcast, are compiled as they are.
+                     What Python code decides by such a size (``if x.shape[0] > 8``) is decided
+                     again, and compiled again, for a size of which it does not hold
 
     The function must give the same operations whenever it is called with the same signature: what
     it reads besides its arguments is read when it is traced, captured arrays included.
@@ -219,8 +329,8 @@ def jit(
     static = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
     donated = (donate_argnames,) if isinstance(donate_argnames, str) else tuple(donate_argnames)
     if function is None:
-        return lambda f: Jitted(f, static, donated, target, threads)
-    return Jitted(function, static, donated, target, threads)
+        return lambda f: Jitted(f, static, donated, target, threads, dynamic)
+    return Jitted(function, static, donated, target, threads, dynamic)
 
 
 def explain_recompile(function: Jitted) -> str:

@@ -14,7 +14,7 @@ from tilewright.frontend.elementwise import check_keywords, python_number
 from tilewright.frontend.joins import join
 from tilewright.frontend.location import here
 from tilewright.frontend.shapes import flip_node, permute, size, sizes, slice_node
-from tilewright.frontend.tracer import Tracer, describe, implements, refuse
+from tilewright.frontend.tracer import USER_SIZES, Tracer, describe, implements, refuse
 from tilewright.ir.attrs import PadAttrs
 from tilewright.ir.graph import Node
 from tilewright.ir.types import bool_, i64
@@ -286,7 +286,7 @@ implements(np.empty_like)(_filled("empty_like", 0))
 @implements(np.shape)
 def shape(a: Any) -> tuple[int, ...]:
     """``np.shape``."""
-    return as_node(a).shape
+    return a.shape if isinstance(a, Tracer) else as_node(a).shape
 
 
 @implements(np.ndim)
@@ -299,7 +299,8 @@ def ndim(a: Any) -> int:
 def size_of(a: Any, axis: Any = None) -> int:
     """``np.size``."""
     node = as_node(a)
-    return build.count(node.shape, build.axes_of(axis, len(node.shape), "np.size"))
+    found = build.count(node.shape, build.axes_of(axis, len(node.shape), "np.size"))
+    return USER_SIZES[0](found)  # type: ignore[return-value]
 
 
 @implements(np.result_type)

@@ -6,6 +6,7 @@ arrays otherwise. Every other name is NumPy's own: ``tw.numpy.exp is np.exp``.
 
 from __future__ import annotations
 
+import operator as _operator
 from typing import Any
 
 import numpy as _np
@@ -18,6 +19,9 @@ from tilewright.frontend.shapes import size as _size
 from tilewright.frontend.shapes import sizes as _sizes
 from tilewright.frontend.tracer import Tracer as _Tracer
 from tilewright.frontend.tracer import current as _current
+from tilewright.ir.sizes import Size as _Sized
+from tilewright.ir.sizes import ceil_div as _ceil_div
+from tilewright.ir.sizes import largest as _largest
 from tilewright.ir.types import dtype_of as _dtype_of
 
 __all__ = [
@@ -86,8 +90,10 @@ def iota(shape: Any, axis: int = -1, dtype: Any = _np.int64) -> Any:
 
 
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Any:
-    """``np.arange``; the bounds are known while tracing."""
+    """``np.arange``; the bounds are known while tracing, or sizes of traced arrays."""
     first, end = (0, start) if stop is None else (start, stop)
+    if isinstance(first, _Sized) or isinstance(end, _Sized):
+        return _arange(first, end, step, dtype)
     for bound in (first, end, step):
         if isinstance(bound, _Tracer):
             _size(bound, "tw.numpy.arange")
@@ -100,6 +106,16 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> An
     counts = iota((len(range(first, end, step)),), 0, kind)
     scaled = counts if step == 1 else counts * kind.type(step)
     return scaled if first == 0 else scaled + kind.type(first)
+
+
+def _arange(first: Any, end: Any, step: Any, dtype: Any) -> Any:
+    """A range between sizes that have names."""
+    kind = _np.dtype(_np.int64 if dtype is None else dtype)
+    first, end = _size(first, "tw.numpy.arange"), _size(end, "tw.numpy.arange")
+    by = _operator.index(step)
+    count = _ceil_div(end - first, by) if by > 0 else _ceil_div(first - end, -by)
+    counts = iota((_largest(0, count),), 0, kind)
+    return counts * kind.type(by) + first if by != 1 else counts + first if first != 0 else counts
 
 
 def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.frontend.tracer import HOOKS, Function, Tracer, call
+from tilewright.ir.sizes import Size
 
 _NUMBERS = (bool, int, float)
 
@@ -25,7 +26,8 @@ def _binary(ufunc: np.ufunc, left: Any, right: Any) -> Any:
 
 
 def _operand(value: Any) -> bool:
-    return isinstance(value, (Tracer, np.ndarray, np.generic, complex, list, tuple, *_NUMBERS))
+    kinds = (Tracer, np.ndarray, np.generic, complex, list, tuple, Size, *_NUMBERS)
+    return isinstance(value, kinds)
 
 
 def _operator(ufunc: np.ufunc) -> tuple[Function, Function, Function]:

@@ -179,7 +179,7 @@ class Places:
     # --- slices and integers --------------------------------------------------------------
     def _fitting(self, values: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
         try:
-            fits = np.broadcast_shapes(np.shape(values), shape) == shape
+            fits = build.broadcast(np.shape(values), shape) == shape
         except ValueError:
             fits = False
         if not fits:

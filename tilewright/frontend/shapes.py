@@ -22,11 +22,12 @@ from tilewright.frontend.location import here
 from tilewright.frontend.tracer import Tracer, describe, implements, refuse
 from tilewright.ir.attrs import FlipAttrs, SliceAttrs, TransposeAttrs
 from tilewright.ir.graph import Node
-from tilewright.ir.types import as_number, size_of
+from tilewright.ir.sizes import Dim, Size, ceil_div, decide, may_equal
+from tilewright.ir.types import size_of
 
 
 def size(value: Any, name: str) -> int:
-    """A size as a number. Raises ``TraceError`` for a traced value."""
+    """A size; one with a name as it is. Raises ``TraceError`` for a traced value."""
     if isinstance(value, Tracer):
         refuse(
             f"{name}: a size is a traced value",
@@ -34,6 +35,8 @@ def size(value: Any, name: str) -> int:
             "or make the argument static with static_argnames",
             got=describe(value.node),
         )
+    if isinstance(value, Size):
+        return Size(value.terms)  # type: ignore[return-value]
     return operator.index(value)
 
 
@@ -61,9 +64,9 @@ def reshape(
     target = list(sizes(names.get("newshape", shape), "np.reshape"))
     if target.count(-1) == 1:
         known = size_of(tuple(d for d in target if d != -1))
-        if known and node.type.size % known == 0:
-            target[target.index(-1)] = as_number(node.type.size // known)
-    if any(d < 0 for d in target) or size_of(tuple(target)) != node.type.size:
+        if known and comes_out_even(node.type.size, known):
+            target[target.index(-1)] = node.type.size // known  # type: ignore[assignment]
+    if any(d < 0 for d in target) or not may_equal(size_of(tuple(target)), node.type.size):
         raise ShapeError(
             "np.reshape: the elements do not fill the shape",
             expected=f"{node.type.size} elements",
@@ -73,6 +76,12 @@ def reshape(
     if order_of(order, "np.reshape"):
         return wrap(permute(build.reshape(permute(node), tuple(reversed(target)))), a)
     return wrap(build.reshape(node, tuple(target)), a)
+
+
+def comes_out_even(size: Dim, divisor: Dim) -> bool:
+    """Whether a quotient has no rest, for these numbers if that is not known for all."""
+    rest = size % divisor
+    return rest == 0 or not isinstance(rest, int) and bool(decide(rest, "==", 0))
 
 
 @implements(np.ravel, view=True)
@@ -272,7 +281,7 @@ def part(node: Node, starts: Sequence[int], stops: Sequence[int], steps: Sequenc
         return node
     attrs = SliceAttrs(tuple(starts), tuple(stops), tuple(steps))
     if node.op.name == "full":
-        shape = tuple(-(-(b - a) // s) for a, b, s in zip(starts, stops, steps, strict=True))
+        shape = tuple(ceil_div(b - a, s) for a, b, s in zip(starts, stops, steps, strict=True))
         return scalar(node.dtype, build.full_value(node), shape)
     return emit("slice", (node,), attrs)
 

@@ -50,24 +50,29 @@ class Parameters:
         )
         rest = [p.name for p in found if p.kind is inspect.Parameter.VAR_POSITIONAL]
         self.rest = rest[0] if rest else "args"
-        open_ended = not found or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found)
-        names = {p.name for p in found}
-        for option, given in (("static_argnames", self.static), ("donate_argnames", self.donated)):
-            unknown = sorted(given - names)
-            if unknown and not open_ended:
-                raise TraceError(
-                    f"{option} names {unknown[0]!r}, which is no parameter",
-                    expected=f"names among {', '.join(names and [p.name for p in found])}",
-                    got=unknown[0],
-                    loc=here(),
-                    hint=did_you_mean(unknown[0], names),
-                )
+        self.open_ended = not found or any(
+            p.kind is inspect.Parameter.VAR_KEYWORD for p in found)
+        self.names = [p.name for p in found]
+        self.check_names("static_argnames", self.static)
+        self.check_names("donate_argnames", self.donated)
         both = sorted(self.static & self.donated)
         if both:
             raise TraceError(
                 f"the parameter {both[0]!r} is both static and donated",
                 loc=here(),
                 hint="only arrays can be donated",
+            )
+
+    def check_names(self, option: str, given: Iterable[str]) -> None:
+        """Raise ``TraceError`` for a name that is no parameter."""
+        unknown = sorted(set(given) - set(self.names))
+        if unknown and not self.open_ended:
+            raise TraceError(
+                f"{option} names {unknown[0]!r}, which is no parameter",
+                expected=f"names among {', '.join(self.names)}",
+                got=unknown[0],
+                loc=here(),
+                hint=did_you_mean(unknown[0], self.names),
             )
 
     def name(self, place: int) -> str:

@@ -12,6 +12,7 @@ of :mod:`tilewright.frontend.api` fill.
 from __future__ import annotations
 
 import dis
+import operator
 import re
 import threading
 import weakref
@@ -24,12 +25,16 @@ import numpy as np
 from tilewright.errors import Location, TraceError
 from tilewright.frontend.location import here, user_frame
 from tilewright.ir.graph import OPS, InputAttrs, Node
-from tilewright.ir.types import TensorType, as_number
+from tilewright.ir.sizes import Dim
+from tilewright.ir.types import TensorType
 
 Function = Callable[..., Any]
 
 FUNCTIONS: dict[Any, Function] = {}
 """What a NumPy function does to traced values: NumPy's function -> ours, with its parameters."""
+
+USER_SIZES: list[Callable[[Dim], Dim]] = []
+"""What a named size becomes in a user's hands."""
 
 HOOKS: dict[str, Function] = {}
 """'ufunc': (ufunc, method, inputs, kwargs); 'get': (value, index); 'assign': (target, value)."""
@@ -161,7 +166,11 @@ class Tracer:
     @property
     def shape(self) -> tuple[int, ...]:
         """The sizes of the axes."""
-        return self.node.type.shape  # type: ignore[return-value]
+        shape = self.node.type.shape
+        for d in shape:
+            if type(d) is not int:
+                return tuple(map(USER_SIZES[0], shape))  # type: ignore[arg-type]
+        return shape  # type: ignore[return-value]
 
     @property
     def dtype(self) -> np.dtype:
@@ -176,7 +185,7 @@ class Tracer:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return as_number(self.node.type.size)
+        return USER_SIZES[0](self.node.type.size)  # type: ignore[return-value]
 
     @property
     def itemsize(self) -> int:
@@ -186,12 +195,12 @@ class Tracer:
     @property
     def nbytes(self) -> int:
         """Bytes of all elements."""
-        return as_number(self.node.type.nbytes)
+        return USER_SIZES[0](self.node.type.nbytes)  # type: ignore[return-value]
 
     def __len__(self) -> int:
         if not self.shape:
             refuse("len() of a traced 0-d array", "use x.size", got=describe(self.node))
-        return self.shape[0]
+        return operator.index(self.shape[0])
 
     def __repr__(self) -> str:
         return f"Traced<{self.node.type}>"

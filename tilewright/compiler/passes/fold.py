@@ -22,6 +22,7 @@ from tilewright.ir.graph import (
     substitute,
 )
 from tilewright.ir.interp import run_node
+from tilewright.ir.sizes import Size
 from tilewright.ir.types import as_number
 
 MOST_BYTES = 4096
@@ -58,9 +59,12 @@ def fold(graph: Graph, target: Target | None = None) -> Graph:
 
 def small(node: Node) -> bool:
     """Whether the node's value may be held at compile time."""
+    if node.op.name in ("input", "size"):
+        return False
     nbytes = node.type.nbytes
-    return node.op.name not in ("input", "size") and isinstance(nbytes, int) and (
-        nbytes <= MOST_BYTES)
+    if not nbytes and any(isinstance(d, Size) for d in node.shape):
+        return False
+    return isinstance(nbytes, int) and nbytes <= MOST_BYTES
 
 
 def worthwhile(node: Node) -> bool:
