@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    def fail(*args: object) -> None:
+    def fail(*args: object, **options: object) -> None:
         raise IndexError("tuple index out of range")
     monkeypatch.setattr(compiled, "compile_graph", fail)
     with config.override(reproducers=str(tmp_path / "bugs")):
@@ -68,11 +68,20 @@ def test_reproducer_runs_to_the_end_where_nothing_fails(broken: Path) -> None:
     assert done.stdout == "compiled and ran: the failure does not occur\n"
 
 
+def test_reproducer_of_named_sizes(broken: Path) -> None:
+    with pytest.raises(tw.CompilerBug):
+        tw.jit(step, dynamic={"x": {0: "batch"}})(*ARGUMENTS)
+    (path,) = broken.iterdir()
+    assert "f64[batch, 4]" in path.read_text() and "SIZES = {'batch': 2}" in path.read_text()
+    done = run(path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_reproducer_fails_in_the_same_way(broken: Path) -> None:
     path = script_of(broken)
     breaking = (
         "import tilewright.compiler.pipeline as pipeline\n"
-        "def fail(*args):\n    raise IndexError('tuple index out of range')\n"
+        "def fail(*args, **options):\n    raise IndexError('tuple index out of range')\n"
         "pipeline.compile_graph = fail\n"
     )
     path.write_text(breaking + path.read_text().replace('"""Reproduces', 'r"""Reproduces', 1))
@@ -82,8 +91,8 @@ def test_reproducer_fails_in_the_same_way(broken: Path) -> None:
 
 
 def test_errors_of_the_user_are_not_called_bugs(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*args: object) -> None:
-        raise tw.Unsupported("named sizes cannot be compiled")
+    def fail(*args: object, **options: object) -> None:
+        raise tw.Unsupported("this cannot be compiled")
     monkeypatch.setattr(compiled, "compile_graph", fail)
-    with pytest.raises(tw.Unsupported, match="named sizes"):
+    with pytest.raises(tw.Unsupported, match="this cannot be compiled"):
         tw.jit(step)(*ARGUMENTS)

@@ -26,7 +26,7 @@ from tilewright.frontend.reproducer import compiler_bug
 from tilewright.frontend.trace import Traced
 from tilewright.ir.graph import Graph
 from tilewright.ir.text import show
-from tilewright.runtime.executable import Executable, SizedExecutable
+from tilewright.runtime.executable import Executable, executable_of
 
 STAGES = ("graph", "optimised graph", "kernels", "loops", "llvm", "asm")
 """What ``as_text`` can show, in the order in which it comes about."""
@@ -123,7 +123,7 @@ class Compiled:
         except (UserError, CompilerBug, ImportError):
             raise
         except Exception as error:
-            compiler_bug(graph, target, donated, error)
+            compiler_bug(graph, target, donated, error, lowered.hints)
         self.target = target
         generated = Stage(
             "codegen", (time.perf_counter() - start) * 1e3, True, lambda: self.native.llvm_text
@@ -204,4 +204,4 @@ def make_executable(plan: Plan, target: Target) -> tuple[Any, Any]:
     from tilewright.codegen import cpu
 
     native = cpu.build(plan, target)
-    return native, (SizedExecutable if plan.sizes else Executable)(plan, native)
+    return native, executable_of(plan, native)

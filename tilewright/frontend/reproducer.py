@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,25 +29,28 @@ import numpy as np
 from tilewright.codegen import cpu
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.ir.interp import run_graph
+from tilewright.ir.symbolic import specialise
 from tilewright.ir.text import parse
-from tilewright.runtime.executable import Executable
+from tilewright.runtime.executable import executable_of
 
 GRAPH = r"""
 {graph}
 """
 TARGET = {target!r}
 DONATED = {donated!r}
+SIZES = {sizes!r}
 
 graph = parse(GRAPH)
+numbers = specialise(graph, SIZES)
 random = np.random.default_rng(0)
 inputs = []
-for node in graph.inputs:
+for node in numbers.inputs:
     values = random.uniform(0, 1 if node.dtype.is_float else 2, node.shape)
     inputs.append(np.asarray(values).astype(node.dtype.numpy))
-expected = run_graph(graph, inputs)
+expected = run_graph(numbers, inputs)
 target = cpu.host_target(TARGET)
-compiled = compile_graph(graph, target, DONATED)
-results = Executable(compiled.plan, cpu.build(compiled.plan, target))(inputs)
+compiled = compile_graph(graph, target, DONATED, hints=SIZES)
+results = executable_of(compiled.plan, cpu.build(compiled.plan, target))(inputs)
 for result, value in zip(results, expected, strict=True):
     np.testing.assert_allclose(
         result.astype(np.float64), value.astype(np.float64), rtol=1e-2, atol=1e-2)
@@ -54,12 +58,16 @@ print("compiled and ran: the failure does not occur")
 '''
 
 
-def write(graph: Graph, target: Target | None, donated: tuple[int, ...], error: Exception) -> Path:
+def write(
+    graph: Graph, target: Target | None, donated: tuple[int, ...], error: Exception,
+    sizes: Mapping[str, int] | None = None,
+) -> Path:
     """Write the script for this graph and failure; its name follows from its contents."""
     text = SCRIPT.format(
         error=first_line(error),
         graph=show(graph).rstrip("\n"),
         donated=donated,
+        sizes=dict(sizes or {}),
         target=target.name if target is not None else None,
     )
     folder = Path(config.get("reproducers") or tempfile.gettempdir())
@@ -77,7 +85,8 @@ def first_line(error: Exception) -> str:
 
 
 def compiler_bug(
-    graph: Graph, target: Target | None, donated: tuple[int, ...], error: Exception
+    graph: Graph, target: Target | None, donated: tuple[int, ...], error: Exception,
+    sizes: Mapping[str, int] | None = None,
 ) -> NoReturn:
     """Raise the :class:`CompilerBug` of this failure, after its reproducer is written."""
     lines = [
@@ -88,7 +97,7 @@ def compiler_bug(
     if loc is not None:
         lines.append(f"  at:         {loc.file}:{loc.line} in {loc.function}")
     try:
-        lines.append(f"  reproducer: python {write(graph, target, donated, error)}")
+        lines.append(f"  reproducer: python {write(graph, target, donated, error, sizes)}")
         lines.append("  hint:       please report it with that file")
     except Exception as problem:  # the first failure matters more than the second
         lines.append(f"  reproducer: could not be written ({first_line(problem)})")

@@ -165,6 +165,11 @@ class SizedExecutable:
         return found
 
 
+def executable_of(plan: Plan, native: Native) -> Executable | SizedExecutable:
+    """What runs a plan's machine code on arrays."""
+    return SizedExecutable(plan, native) if plan.sizes else Executable(plan, native)
+
+
 def _forget(made: dict[Any, Any], most: int) -> None:
     """Drop the oldest entries beyond so many."""
     while len(made) > most:
