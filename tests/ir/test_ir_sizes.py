@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilewright.errors import VerifyError
+from tilewright.ir.decide import Undecided
 from tilewright.ir.graph import Graph, full, input_node, make
 from tilewright.ir.hints import estimate, hints
 from tilewright.ir.interp import run_graph, run_kernel
@@ -16,7 +17,6 @@ from tilewright.ir.loops import Buffer, Const, For, Kernel, Store, Var, add, flo
 from tilewright.ir.sizes import (
     Dim,
     Size,
-    Undecided,
     bounds,
     ceil_div,
     evaluate,

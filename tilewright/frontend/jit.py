@@ -23,8 +23,9 @@ from tilewright.frontend.named import Decisions, Declared, parameter_of
 from tilewright.frontend.signature import Parameters, Signature, leaf_spec
 from tilewright.frontend.trace import InputSpec, trace_function
 from tilewright.frontend.tracer import current
+from tilewright.ir.decide import Undecided, deciding
 from tilewright.ir.graph import Graph
-from tilewright.ir.sizes import Dim, Undecided, deciding
+from tilewright.ir.sizes import Dim
 from tilewright.ir.symbolic import specialise
 from tilewright.runtime.dispatch import Chain
 from tilewright.runtime.executable import SizedExecutable

@@ -21,8 +21,9 @@ from tilewright.errors import Location, ShapeError, TraceError
 from tilewright.frontend.build import wrap
 from tilewright.frontend.location import here
 from tilewright.frontend.tracer import HOOKS, USER_SIZES, Tracer
+from tilewright.ir.decide import decide
 from tilewright.ir.graph import full
-from tilewright.ir.sizes import Dim, Size, decide, evaluate, named
+from tilewright.ir.sizes import Dim, Size, evaluate, named
 from tilewright.ir.types import TensorType, i64
 
 RELATIONS: dict[str, Callable[[int, int], bool]] = {

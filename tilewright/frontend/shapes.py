@@ -21,8 +21,9 @@ from tilewright.frontend.build import (
 from tilewright.frontend.location import here
 from tilewright.frontend.tracer import Tracer, describe, implements, refuse
 from tilewright.ir.attrs import FlipAttrs, SliceAttrs, TransposeAttrs
+from tilewright.ir.decide import decide
 from tilewright.ir.graph import Node
-from tilewright.ir.sizes import Dim, Size, ceil_div, decide, may_equal
+from tilewright.ir.sizes import Dim, Size, ceil_div, may_equal
 from tilewright.ir.types import size_of
 
 

@@ -48,6 +48,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from tilewright.errors import CompilerBug
+from tilewright.ir.decide import Undecided
 from tilewright.ir.graph import Graph, Node, rebuild_node
 from tilewright.ir.patterns import (
     Hole,
@@ -66,7 +67,6 @@ from tilewright.ir.patterns import (
     op,
     orders,
 )
-from tilewright.ir.sizes import Undecided
 
 __all__ = [
     "Match", "OpPattern", "Pattern", "Rule", "Rules", "any_op", "const", "fold", "hole", "op",

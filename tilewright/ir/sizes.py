@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import functools
 import keyword
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, overload
+
+from tilewright.ir.decide import Undecided, decide, number_of
 
 Dim: TypeAlias = "int | Size"
 """A size: a number, or an expression of names that get their numbers when the program runs."""
@@ -126,14 +126,7 @@ class Size:
     __repr__ = __str__
 
     def __index__(self) -> int:
-        decider = _decider.get()
-        if decider is None:
-            raise TypeError(f"the size {self} is known when the program runs")
-        return decider.number(self)
-
-
-class Undecided(TypeError):
-    """A comparison of sizes whose answer depends on the values of names."""
+        return number_of(self)
 
 
 def _decided(sign: str, a: Dim, b: Dim, answer: bool | None) -> bool:
@@ -142,35 +135,6 @@ def _decided(sign: str, a: Dim, b: Dim, answer: bool | None) -> bool:
     if answer is None:
         raise Undecided(f"whether {a} {sign} {b} is known when the program runs")
     return answer
-
-
-class Decider(Protocol):
-    """Who answers questions that depend on the values of names, and remembers the answers."""
-
-    def __call__(self, a: Dim, relation: str, b: Dim) -> bool:
-        """Whether ``a < b``, or whatever ``relation`` says."""
-
-    def number(self, size: Size) -> int:
-        """The number that a size has."""
-
-
-_decider: ContextVar[Decider | None] = ContextVar("tilewright_decider", default=None)
-
-
-@contextmanager
-def deciding(decider: Decider) -> Iterator[None]:
-    """Inside of it, ``decider`` answers what the arithmetic of sizes leaves open."""
-    token = _decider.set(decider)
-    try:
-        yield
-    finally:
-        _decider.reset(token)
-
-
-def decide(a: Dim, relation: str, b: Dim) -> bool | None:
-    """The decider's answer, if there is one."""
-    decider = _decider.get()
-    return None if decider is None else decider(a, relation, b)
 
 
 def named(name: str) -> Size:
