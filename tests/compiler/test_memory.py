@@ -13,11 +13,12 @@ from tilewright.compiler.interp import run_plan
 from tilewright.compiler.lowered import LoweredKernel, Workspace
 from tilewright.compiler.order import Access, Interval, Step, barriers, epochs, place
 from tilewright.compiler.passes.memory import memory
+from tilewright.compiler.pipeline import compile_graph
 from tilewright.compiler.plan import CheckInfo, Plan, Slot
 from tilewright.compiler.target import Target
 from tilewright.compiler.text import show_plan
 from tilewright.ir import ops  # noqa: F401  (fills the op table)
-from tilewright.ir.build import reshape
+from tilewright.ir.build import put, reshape
 from tilewright.ir.graph import CONSTANTS, ConstAttrs, Graph, Node, input_node, make
 from tilewright.ir.interp import run_graph
 from tilewright.ir.loops import (
@@ -34,7 +35,8 @@ from tilewright.ir.loops import (
     compare,
     sub,
 )
-from tilewright.ir.types import TensorType, bool_, f32
+from tilewright.ir.text import show
+from tilewright.ir.types import TensorType, bool_, f32, i64
 
 N = 12
 TARGET = Target("test", 64, 32, 1 << 15, 1 << 20, 1 << 25, "", "", "")
@@ -139,6 +141,22 @@ def test_a_donated_input_is_updated_in_place() -> None:
     assert plan.donated == (0,)
     assert plan.outputs == ()
     assert [p.access for p in plan.launches[0].kernel.params] == ["inout", "in"]
+
+
+def test_a_scatter_into_a_donated_input_copies_nothing() -> None:
+    x = input_node("x", TensorType(f32, (300, 16)))
+    i, v = input_node("i", TensorType(i64, (2,))), input_node("v", TensorType(f32, (2, 16)))
+    for mode in ("set", "add"):
+        graph = Graph((x, i, v), (put(x, i, v, 0, mode),))
+        copying, updating = (
+            compile_graph(graph, TARGET, donated).plan for donated in ((), (0,)))
+        loops = [show(plan.launches[0].kernel).count("for ") for plan in (copying, updating)]
+        assert loops[1] == loops[0] - 2
+        data, places = np.ones((300, 16), np.float32), np.array([-1, 5])
+        values = np.full((2, 16), 3, np.float32)
+        (want,) = run_graph(graph, [data, places, values])
+        (got,) = run_plan(updating, [data, places, values])
+        np.testing.assert_array_equal(got, want)
 
 
 def test_a_donated_input_is_kept_while_it_is_read() -> None:

@@ -89,6 +89,39 @@ class _Renamer:
         return e
 
 
+def without_idle(kernel: Kernel) -> Kernel:
+    """The kernel without stores of what is there already, and without loops that only did that.
+
+    They are what becomes of copying an operand into the result when both share their memory.
+    """
+    return replace(kernel, body=_without_idle(kernel.body))
+
+
+def _without_idle(body: Iterable[Stmt]) -> tuple[Stmt, ...]:
+    held: dict[Expr, Expr] = {}
+    kept: list[Stmt] = []
+    for s in body:
+        if isinstance(s, For):
+            s = replace(s, body=_without_idle(s.body))
+        elif isinstance(s, If):
+            s = If(s.condition, _without_idle(s.body), _without_idle(s.orelse))
+        if isinstance(s, Let):
+            held[s.var] = s.value
+        elif isinstance(s, Store) and held.get(s.value, s.value) == Load(s.buffer, s.index):
+            continue
+        elif isinstance(s, For | If) and not _has_effect(s):
+            continue
+        else:
+            held.clear()  # what was loaded before may be written now
+        kept.append(s)
+    return tuple(kept)
+
+
+def _has_effect(s: For | If) -> bool:
+    inner = (*s.body, *s.orelse) if isinstance(s, If) else s.body
+    return any(not isinstance(x, Let | Alloc) for x in inner)
+
+
 def canonical(kernel: Kernel) -> Kernel:
     """The kernel named by its family and a digest of its structure: equal kernels, equal names."""
     text = structure(kernel).encode()

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tilewright.compiler.kernels import canonical, free_variables, has_barrier, rename
+from tilewright.compiler.kernels import canonical, free_variables, has_barrier, rename, without_idle
 from tilewright.compiler.lowered import LoweredKernel, Workspace
 from tilewright.compiler.order import Access, Interval, Step, barriers, epochs, place
 from tilewright.compiler.plan import CheckInfo, Launch, Plan, Slot
@@ -367,7 +367,8 @@ class _Finish:
         }
         key = (id(lowered.kernel.body), lowered.kernel.params, shared, tuple(codes.items()))
         if key not in self.known:
-            kernel = canonical(rename(lowered.kernel, buffers, codes))
+            kernel = rename(lowered.kernel, buffers, codes)
+            kernel = canonical(without_idle(kernel) if buffers else kernel)
             self.known[key] = self.equal.setdefault(kernel.digest, kernel)
         return self.known[key]
 
