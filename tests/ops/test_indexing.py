@@ -129,6 +129,34 @@ def test_sums_of_narrow_floats_are_rounded_once():
           np.array([1000 / 1001, 0]).astype(bf16.numpy))
 
 
+@pytest.mark.parametrize("columns", [(), (3,), (20,)])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_few_values_for_a_large_tensor(mode, columns):
+    """It is copied by all threads before one brings the values to their places."""
+    rng = rng_of("large", mode)
+    x, values = (rng.integers(1, 9, (n, *columns)).astype("f4") for n in (20_000, 6))
+    index = np.array([0, 19_999, -2, 7, 7, 12_345])
+    want = x.copy()
+    for place, row in zip(index, values, strict=True):
+        want[place] = COMBINE[mode](want[place], row)
+    check(lambda a, i, v: index_reduce(a, i, v, 0, mode), [x, index, values], want)
+
+
+def test_many_values_for_few_places_keep_what_no_value_changes():
+    """Even the sign of a zero."""
+    x = np.array([-0.0, 0.0, np.nan, 1, np.inf, -0.0], "f4")
+    index = np.repeat([3], 100)
+    for mode, last in (("add", 101), ("mul", 1), ("max", 1), ("min", 1)):
+        want = x.copy()
+        want[3] = last
+        use = [x, index, np.ones(100, "f4")]
+        nodes = inputs(*use)
+        graph = Graph(tuple(nodes), (index_reduce(*nodes, 0, mode),))
+        (got,) = compiled(TIERS[-1])(graph, use)
+        np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(np.signbit(got), np.signbit(want))
+
+
 @pytest.mark.parametrize("along", [True, False])
 @pytest.mark.parametrize("tier", TIERS)
 def test_extremes_of_special_values(tier, along):

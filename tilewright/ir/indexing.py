@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
-
-import numpy as np
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from tilewright.ir.attrs import Mode
 from tilewright.ir.build import (
@@ -27,6 +25,7 @@ from tilewright.ir.build import (
     transpose,
 )
 from tilewright.ir.graph import Node, apply, full
+from tilewright.ir.meaning import highest, lowest
 from tilewright.ir.sizes import Dim
 from tilewright.ir.types import (
     DType,
@@ -104,7 +103,7 @@ def _combined(
         return _mean(x, values, include_self, write)
     base = x
     if not include_self and mode != "set":
-        base = write(x, full(values.type, _identity(mode, x.dtype)), "set")
+        base = write(x, full(values.type, identity(mode, x.dtype)), "set")
     return write(base, values, mode)
 
 
@@ -118,17 +117,11 @@ def _mean(x: Node, values: Node, include_self: bool, write: Write) -> Node:
     return cast(mean, x.dtype)
 
 
-def _identity(mode: Mode, dtype: DType) -> float | int | bool:
-    """The number that does not change what it is combined with."""
+def identity(mode: Mode, dtype: DType) -> Any:
+    """The number that does not change what it is combined with, but for the sign of a zero."""
     if mode in ("add", "mul"):
         return int(mode == "mul")
-    low = mode == "max"
-    if dtype.is_float:
-        return -np.inf if low else np.inf
-    if not dtype.is_int:
-        return not low
-    limits = np.iinfo(dtype.numpy)
-    return limits.min if low else limits.max
+    return (lowest if mode == "max" else highest)(dtype.numpy)
 
 
 def _with_axis(x: Node) -> Node:
