@@ -35,6 +35,11 @@ class Size:
 TINY = Size()
 
 
+def adamw(parameters: Any, lr: float) -> torch.optim.Optimizer:
+    """AdamW whose step is small where a gradient is mere rounding, as of biases before a norm."""
+    return torch.optim.AdamW(parameters, lr=lr, eps=1e-4)
+
+
 @dataclass(frozen=True)
 class Case:
     """A network and how it is trained.
@@ -49,7 +54,7 @@ class Case:
     build: Callable[[Size], nn.Module]
     batch: Callable[[Size], Batch]
     loss: Callable[..., Tensor]
-    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
+    optimizer: Callable[..., torch.optim.Optimizer] = adamw
     rate: float = 1e-3
     why: str = ""
 

@@ -77,3 +77,15 @@ def test_gradients_of_expand_and_permute() -> None:
     x = torch.randn(3, 4, requires_grad=True)
     check(lambda x: x.t().unsqueeze(0).expand(2, 4, 3) * 2, x)
     check(lambda x: x.sum(), x)
+
+
+def test_dropout_draws_in_the_order_of_memory() -> None:
+    x = torch.randn(3, 4, 5, requires_grad=True)
+    check(lambda x: functional.dropout(x.transpose(1, 2), 0.4) + 0, x)
+    check(lambda x: functional.dropout(x[:1].expand(3, 4, 5), 0.4) + 0, x)
+
+
+def test_every_dropout_draws() -> None:
+    x = torch.randn(3, 40, requires_grad=True)
+    check(lambda x: functional.dropout(functional.dropout(x + 1, 0.4) * 2, 0.4), x)
+    check(lambda x: functional.dropout(x, 0.4) + functional.dropout(x, 0.4), x)

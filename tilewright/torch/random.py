@@ -10,20 +10,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._functorch.compile_utils import rand_ops
 
 _library = torch.library.Library("tilewright", "DEF")
 _library.define(
-    "bernoulli(SymInt[] size, float p, *, Device? device=None) -> Tensor",
+    "bernoulli(SymInt[] size, SymInt[] stride, float p, *, Device? device=None) -> Tensor",
     tags=[torch.Tag.nondeterministic_seeded],
 )
 
 
-def _draw(size: Any, p: float, *, device: Any = None) -> torch.Tensor:
-    drawn = torch.empty(size, dtype=torch.bool, device=device)
+def _draw(size: Any, stride: Any, p: float, *, device: Any = None) -> torch.Tensor:
+    drawn = torch.empty_strided(size, stride, dtype=torch.bool, device=device)
     return drawn if drawn.is_meta else drawn.bernoulli_(p)
 
 
 _library.impl("bernoulli", _draw, "CompositeExplicitAutograd")
+rand_ops.append(torch.ops.tilewright.bernoulli)  # two equal calls are two draws
 
 
 def native_dropout(x: torch.Tensor, p: float, train: bool | None) -> Any:
@@ -32,7 +34,9 @@ def native_dropout(x: torch.Tensor, p: float, train: bool | None) -> Any:
         return x.clone(), torch.ones_like(x, dtype=torch.bool)
     if p == 1:
         return torch.zeros_like(x), torch.zeros_like(x, dtype=torch.bool)
-    mask = torch.ops.tilewright.bernoulli(x.shape, 1 - p, device=x.device)
+    # Eager PyTorch draws in the order in which a tensor like this one lies in memory.
+    stride = torch.empty_like(x).stride()
+    mask = torch.ops.tilewright.bernoulli(x.shape, stride, 1 - p, device=x.device)
     return x * mask * (1.0 / (1.0 - p)), mask
 
 
