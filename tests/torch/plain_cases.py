@@ -100,7 +100,7 @@ PLAIN: dict[str, Case] = {
     "unet": Case(lambda s: UNet(s.width), _segmented, classified),
     "dcgan": Case(
         lambda s: Adversaries(dcgan_generator(s.width, s.width), dcgan_discriminator(s.width)),
-        _latent, classified),
+        _latent, classified, SGD, 1e-2),
     "vae": Case(
         lambda s: VAE(s.image ** 2, 4 * s.width, s.width),
         lambda s: (torch.rand(s.batch, s.image ** 2),), _elbo),
