@@ -15,6 +15,8 @@ from tilewright.frontend import (
     joins,
     moves,
     operators,
+    ordered,
+    quantiles,
     reductions,
     rows,
     shapes,
@@ -39,6 +41,8 @@ MODULES = (
     moves,
     indexing,
     contraction, composed,
+    ordered,
+    quantiles,
 )
 """The modules that hold the implementations."""
 

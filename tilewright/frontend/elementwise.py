@@ -195,17 +195,18 @@ def run_method(
         )
         options = {"axis": 0, **options, **kwargs}
         return FUNCTIONS[REDUCTIONS[ufunc]](array, **options)
+    if method in ACCUMULATIONS:
+        return ACCUMULATIONS[method](ufunc, *inputs, **kwargs)
     hint = (
         "it changes an array in place: use y = x.at[indices].add(values), or .multiply, .max, .min"
         if method == "at"
-        else (
-            "use a loop over x[i], or a matrix product with a triangle of ones"
-            if method == "accumulate"
-            else "write it with slices and reductions"
-        )
+        else "write it with slices and reductions"
     )
     refuse(f"the ufunc method np.{ufunc.__name__}.{method} cannot be traced", hint)
 
+
+ACCUMULATIONS: dict[str, Callable[..., Any]] = {}
+"""Methods of ufuncs that run along an axis: (ufunc, array, ...) -> traced value."""
 
 REDUCTIONS = {
     np.add: np.sum,

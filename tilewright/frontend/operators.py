@@ -122,6 +122,11 @@ for _function in (
     np.repeat,
     np.diagonal,
     np.trace,
+    np.cumsum,
+    np.cumprod,
+    np.argsort,
+    np.argpartition,
+    np.searchsorted,
 ):
     setattr(Tracer, _function.__name__, _method(_function))
 Tracer.conj = Tracer.conjugate = _method(np.copy)  # type: ignore[attr-defined]

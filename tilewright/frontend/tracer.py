@@ -146,6 +146,20 @@ def call(numpy_function: Any, *args: Any, **kwargs: Any) -> Any:
     return FUNCTIONS[numpy_function](*args, **kwargs)
 
 
+IN_PLACE = {
+    "sort": "use the sorted copy that np.sort(x) gives",
+    "partition": "use the partitioned copy that np.partition(x, kth) gives",
+    "fill": "use np.full_like(x, value)",
+    "put": "use y = x.at[places].set(values)",
+    "itemset": "use y = x.at[place].set(value)",
+}
+"""Methods that change an array, and what to use instead."""
+
+UNSIZED = ("nonzero", "flatnonzero", "argwhere", "extract", "compress", "unique", "union1d",
+           "intersect1d", "setdiff1d", "setxor1d", "unique_values", "unique_counts", "trim_zeros")
+"""Functions of NumPy whose results have a size that depends on the data."""
+
+
 class Tracer:
     """A traced array: it has a shape and a dtype, and every operation on it makes a graph node.
 
@@ -278,6 +292,12 @@ class Tracer:
         found = FUNCTIONS.get(function)
         if found is None:
             name = f"{function.__module__}.{function.__name__}".replace("numpy.", "np.")
+            if function.__name__ in UNSIZED:
+                refuse(
+                    f"the NumPy function {name} cannot be traced",
+                    "its result has no fixed size: count with np.count_nonzero, or choose with "
+                    "np.where",
+                )
             refuse(
                 f"the NumPy function {name} cannot be traced",
                 "write it with functions that can (see dir(tw.numpy)), or call it outside "
@@ -356,6 +376,12 @@ class Tracer:
         )
 
     def __getattr__(self, name: str) -> Any:
+        if name in IN_PLACE:
+            refuse(
+                f"the array method .{name}, which works in place, cannot be traced",
+                IN_PLACE[name],
+                got=describe(self.node),
+            )
         if not name.startswith("_") and hasattr(np.ndarray, name):
             refuse(
                 f"the array method or attribute .{name} cannot be traced",
