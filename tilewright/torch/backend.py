@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -16,9 +17,14 @@ from tilewright.runtime.threads import threads as threads_of
 from tilewright.torch.convert import convert
 from tilewright.torch.decompositions import decompositions
 from tilewright.torch.faults import bug, fault_of, warn
+from tilewright.torch.kept import Kept, caching, keeping
 from tilewright.torch.options import Options, read_options
 from tilewright.torch.program import Program
+from tilewright.torch.recipe import Recipe
 from tilewright.torch.records import Record, Region, region_of
+
+_region: ContextVar[Region] = ContextVar("tilewright_region")
+"""What is being compiled, for programs that come out of PyTorch's cache meanwhile."""
 
 
 def backend(
@@ -32,38 +38,46 @@ def backend(
     ``CompilerBug``.
     """
     chosen = read_options(options, rest)
-    compiler = functools.partial(
-        _compile, options=chosen, region=region_of(module, example_inputs))
-    return aot_autograd(
-        fw_compiler=functools.partial(compiler, kind="forward"),
-        bw_compiler=functools.partial(compiler, kind="backward"),
-        inference_compiler=functools.partial(compiler, kind="inference"),
-        partition_fn=min_cut_rematerialization_partition,
-        decompositions=decompositions(),
-        keep_inference_input_mutations=True,
-    )(module, example_inputs)
+    region = region_of(module, example_inputs)
+    compilers = {
+        kind: keeping(functools.partial(_compile, options=chosen, region=region, kind=kind))
+        for kind in ("forward", "backward", "inference")
+    }
+    token = _region.set(region)
+    try:
+        with caching(chosen):
+            return aot_autograd(  # type: ignore[no-any-return]
+                fw_compiler=compilers["forward"],
+                bw_compiler=compilers["backward"],
+                inference_compiler=compilers["inference"],
+                partition_fn=min_cut_rematerialization_partition,
+                decompositions=decompositions(),
+                keep_inference_input_mutations=True,
+            )(module, example_inputs)
+    finally:
+        _region.reset(token)
 
 
 def _compile(
     module: fx.GraphModule, example_inputs: Sequence[Any], *, options: Options, region: Region,
     kind: str,
-) -> Callable[..., Any]:
+) -> Kept:
     """One program: of a forward, a backward, or a graph without gradients."""
     symbols = _symbols(module)
     found = region.record(kind)
     if symbols:
-        return _Sized(module, symbols, options, found)
-    return _program(module, {}, options, found)
+        return Kept(_Sized(module, symbols, options, found), None, options, kind, _reload)
+    run, recipe = _program(module, {}, options, found)
+    return Kept(run, recipe, options, kind, _reload)
 
 
 def _program(
     module: fx.GraphModule, sizes: dict[Any, int], options: Options, found: Record
-) -> Callable[..., Any]:
-    """The program of these sizes; the traced one itself where tilewright fails."""
+) -> tuple[Callable[..., Any], Recipe | None]:
+    """The program of these sizes and its recipe; where tilewright fails, the traced one itself."""
     try:
         recipe = convert(module, sizes)
-        options.check(recipe)
-        program = Program(recipe, options.target, options.numerics)
+        return _build(recipe, options, found), recipe
     except (UserError, ImportError):
         raise
     except Exception as error:
@@ -72,11 +86,19 @@ def _program(
             raise bug(fault, error) from error
         warn(fault, found.kind)
         found.faults.append(fault)
-        return _InPyTorch(module, found)
+        return _InPyTorch(module, found), None
+
+
+def _build(recipe: Recipe, options: Options, found: Record) -> Callable[..., Any]:
+    options.check(recipe)
+    program = Program(recipe, options.target, options.numerics)
     found.add(program)
-    if options.threads is None:
-        return program
-    return _OnThreads(program, options.threads)
+    return program if options.threads is None else _OnThreads(program, options.threads)
+
+
+def _reload(recipe: Recipe, options: Options, kind: str) -> Callable[..., Any]:
+    """The program of a recipe that PyTorch's cache kept."""
+    return _build(recipe, options, _region.get().record(kind))
 
 
 class _InPyTorch:
@@ -131,6 +153,7 @@ class _Sized:
         program = self.made.get(key)
         if program is None:
             sizes = {s: n for (_, s), n in zip(self.symbols, key, strict=True) if s.is_Symbol}
-            program = self.made[key] = _program(self.module, sizes, self.options, self.record)
+            program, _ = _program(self.module, sizes, self.options, self.record)
+            self.made[key] = program
         result: list[Any] = program(args)
         return result

@@ -6,12 +6,14 @@ The first slots are the program's arguments; every step fills slots of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pickle import PicklingError
 from typing import Any
 
 import torch
 
 from tilewright.errors import Location
 from tilewright.ir.graph import Graph
+from tilewright.ir.text import parse, show
 from tilewright.torch.dtypes import Sizes
 
 
@@ -48,6 +50,16 @@ class Part:
     copied: frozenset[int]
     exports: tuple[Export, ...]
 
+    def __reduce__(self) -> Any:
+        """A graph is kept as its text."""
+        return _part, (show(self.graph), self.inputs, self.copied, self.exports)
+
+
+def _part(text: str, *rest: Any) -> Part:
+    graph = parse(text)
+    assert isinstance(graph, Graph)
+    return Part(graph, *rest)
+
 
 @dataclass(frozen=True)
 class Eager:
@@ -57,6 +69,19 @@ class Eager:
     args: Any
     outs: tuple[int | None, ...]
     several: bool
+
+    def __reduce__(self) -> Any:
+        """An operator is kept by its name. Raises ``PicklingError`` for any other function."""
+        if not isinstance(self.target, torch._ops.OpOverload):
+            raise PicklingError(f"{self.target} is no operator")
+        return _eager, (str(self.target), self.args, self.outs, self.several)
+
+
+def _eager(name: str, *rest: Any) -> Eager:
+    target: Any = torch.ops
+    for part in name.split("."):
+        target = getattr(target, part)
+    return Eager(target, *rest)
 
 
 @dataclass(frozen=True, slots=True)

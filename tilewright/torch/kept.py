@@ -1,0 +1,85 @@
+"""Programs that PyTorch's AOTAutograd cache keeps, so that another process need not trace again.
+
+PyTorch's own cache (``torch._functorch.config.enable_autograd_cache``, in its cache folder) maps
+what Dynamo captured to the forward and backward programs. What it keeps of ours is the recipe; its
+machine code comes from our own cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch._functorch._aot_autograd.autograd_cache import BypassAOTAutogradCache
+from torch._functorch._aot_autograd.schemas import SerializableAOTDispatchCompiler
+from torch._inductor.output_code import OutputCode
+
+import tilewright
+from tilewright.torch.options import Options
+from tilewright.torch.recipe import Recipe
+
+Build = Callable[[Recipe, Options, str], Callable[[list[Any]], list[Any]]]
+
+
+class Kept(OutputCode):
+    """A program and the recipe that it can be built from again.
+
+    Without a recipe (named sizes) it is not kept.
+    """
+
+    def __init__(
+        self, run: Callable[[list[Any]], list[Any]], recipe: Recipe | None, options: Options,
+        kind: str, build: Build,
+    ) -> None:
+        self._boxed_call = True
+        self.run: Any = run
+        self.recipe, self.options, self.kind, self.build = recipe, options, kind, build
+
+    def __call__(self, inputs: Sequence[Any]) -> Any:
+        return self.run(inputs)
+
+    def prepare_for_serialization(self) -> None:
+        """Called on a copy: leave out what another process cannot use."""
+        if self.recipe is None:
+            raise BypassAOTAutogradCache("a tilewright program with named sizes")
+        self.run = None
+
+    def post_compile(self, example_inputs: Any, constants: Any, graph_kwargs: Any) -> None:
+        """Called after loading: make the program."""
+        if self.run is None and self.recipe is not None:
+            self.run = self.build(self.recipe, self.options, self.kind)
+
+    def set_triton_bundle(self, triton_bundle: Any) -> None:
+        """There is no Triton here."""
+
+    def __copy__(self) -> Kept:
+        made = Kept(self.run, self.recipe, self.options, self.kind, self.build)
+        made._time_taken_ns = self._time_taken_ns
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Kept:
+        return copy.copy(self)
+
+
+def keeping(function: Callable[[fx.GraphModule, Sequence[Any]], Kept]) -> Any:
+    """A compiler whose results the cache may keep."""
+    return SerializableAOTDispatchCompiler(Kept, function)
+
+
+@contextlib.contextmanager
+def caching(options: Options) -> Iterator[None]:
+    """The settings under which PyTorch looks programs up and keeps them.
+
+    The backward program is compiled together with the forward one, since both are one entry.
+    """
+    tag = f"{torch.compiler.config.cache_key_tag} tilewright {tilewright.__version__} {options}"
+    with (
+        torch._functorch.config.patch(
+            bundled_autograd_cache=True, force_non_lazy_backward_lowering=True),
+        torch.compiler.config.patch(cache_key_tag=tag),
+    ):
+        yield
