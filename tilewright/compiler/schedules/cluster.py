@@ -41,6 +41,7 @@ class Anchors:
 
     above   all anchors that a node rests on
     near    those that it reaches without passing through another anchor
+    contractions   the anchors that are contractions
     """
 
     def __init__(self, nodes: Sequence[Node]) -> None:
@@ -48,6 +49,9 @@ class Anchors:
         self.number = {n: i for i, n in enumerate(self.nodes)}
         self.above: dict[Node, int] = {}
         self.near: dict[Node, int] = {}
+        self.contractions = sum(
+            1 << i for i, n in enumerate(self.nodes) if n.op.kind == "contract")
+        self._large: dict[Node, frozenset[Node]] = {}
         for node in nodes:
             above = near = 0
             for source in node.inputs:
@@ -56,6 +60,23 @@ class Anchors:
                 near |= self.near[source] if number is None else 1 << number
             self.near[node] = near
             self.above[node] = above | near
+
+    def large(self, anchor: Node) -> frozenset[Node]:
+        """The large values in memory, or of other anchors, that an anchor reads."""
+        if anchor not in self._large:
+            found, stack, seen = set(), list(anchor.inputs), set()
+            while stack:
+                n = stack.pop()
+                if n in seen:
+                    continue
+                seen.add(n)
+                if n.op.name in ("input", "const") or is_anchor(n):
+                    found.add(n)
+                else:
+                    stack.extend(n.inputs)
+            self._large[anchor] = frozenset(
+                n for n in found if estimate(n.type.size) > SMALL_FULL)
+        return self._large[anchor]
 
     def members(self, bits: int) -> Iterator[Node]:
         """The anchors of a set, first to last."""
@@ -234,25 +255,14 @@ def _joins(node: Node, cluster: Cluster) -> bool:
     if rests and cluster.family != "rows":
         return False
     shape = node.inputs[0].shape
-    if cluster.family == "full" and shape != cluster.shape and not _shares_operand(node, cluster):
+    of, first = cluster.of, cluster.anchors[0]
+    if cluster.family == "full" and shape != cluster.shape and not of.large(node) & of.large(first):
+        return False
+    # Sums with contractions between them gain little from sharing a kernel, and what the earlier
+    # ones read would have to stay in memory until the last.
+    apart = (of.above[node] ^ of.above[first]) & of.contractions
+    if not rests and apart and estimate(node.inputs[0].type.size) > SMALL_FULL:
         return False
     if cluster.between(node):
         return False
     return not rests or cluster.aligned(node.inputs[0], tuple(range(len(shape))))
-
-
-def _shares_operand(node: Node, cluster: Cluster) -> bool:
-    """Whether the reductions read a common large tensor."""
-    def leaves(root: Node) -> set[Node]:
-        found, stack, seen = set(), list(root.inputs), set()
-        while stack:
-            n = stack.pop()
-            if n in seen:
-                continue
-            seen.add(n)
-            if not n.inputs or is_anchor(n):
-                found.add(n)
-            else:
-                stack.extend(n.inputs)
-        return {n for n in found if estimate(n.type.size) > SMALL_FULL}
-    return bool(leaves(node) & leaves(cluster.anchors[0]))
