@@ -15,4 +15,5 @@ def _fresh() -> None:
     import torch
 
     torch._dynamo.reset()
+    torch._functorch.config.enable_autograd_cache = False
     torch.manual_seed(0)

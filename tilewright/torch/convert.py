@@ -83,12 +83,11 @@ class Converter:
     def recipe(self) -> Recipe:
         """The steps of the program."""
         results: list[int | None] = []
-        inputs = 0
+        for node in self.module.graph.find_nodes(op="placeholder"):
+            self.slots[node] = self._slot()
+        inputs = self.made
         for node in self.module.graph.nodes:
-            if node.op == "placeholder":
-                self.slots[node] = self._slot()
-                inputs += 1
-            elif node.op == "get_attr":
+            if node.op == "get_attr":
                 self._constant(node)
             elif node.op == "call_function":
                 self._call(node)

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
+import hashlib
+import pickle
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +50,10 @@ class Kept(OutputCode):
         """Called on a copy: leave out what another process cannot use."""
         if self.recipe is None:
             raise BypassAOTAutogradCache("a tilewright program with named sizes")
+        try:
+            pickle.dumps(self.recipe)
+        except Exception as error:  # a graph module or a function among a call's arguments
+            raise BypassAOTAutogradCache(f"a tilewright program: {error}") from error
         self.run = None
 
     def post_compile(self, example_inputs: Any, constants: Any, graph_kwargs: Any) -> None:
@@ -70,16 +78,29 @@ def keeping(function: Callable[[fx.GraphModule, Sequence[Any]], Kept]) -> Any:
     return SerializableAOTDispatchCompiler(Kept, function)
 
 
+@functools.cache
+def _version() -> str:
+    """A digest of the source files of this package: the cache must not outlive a change of them."""
+    digest = hashlib.blake2b(digest_size=16)
+    root = Path(tilewright.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        state = path.stat()
+        digest.update(f"{path.relative_to(root)} {state.st_size} {state.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
 def caching(options: Options) -> Iterator[None]:
     """The settings under which PyTorch looks programs up and keeps them.
 
     The backward program is compiled together with the forward one, since both are one entry.
     """
-    tag = f"{torch.compiler.config.cache_key_tag} tilewright {tilewright.__version__} {options}"
+    tag = f"{torch.compiler.config.cache_key_tag} tilewright {_version()} {options}"
     with (
         torch._functorch.config.patch(
-            bundled_autograd_cache=True, force_non_lazy_backward_lowering=True),
+            bundled_autograd_cache=True, force_non_lazy_backward_lowering=True,
+            unlift_effect_tokens=True,  # else kept programs are called without their tokens
+        ),
         torch.compiler.config.patch(cache_key_tag=tag),
     ):
         yield

@@ -71,17 +71,45 @@ class Eager:
     several: bool
 
     def __reduce__(self) -> Any:
-        """An operator is kept by its name. Raises ``PicklingError`` for any other function."""
-        if not isinstance(self.target, torch._ops.OpOverload):
-            raise PicklingError(f"{self.target} is no operator")
-        return _eager, (str(self.target), self.args, self.outs, self.several)
+        """Operators are kept by name. Raises ``PicklingError`` for any other function."""
+        return _eager, (_named(self.target), _named(self.args), self.outs, self.several)
 
 
-def _eager(name: str, *rest: Any) -> Eager:
-    target: Any = torch.ops
-    for part in name.split("."):
-        target = getattr(target, part)
-    return Eager(target, *rest)
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """Stands for an operator in what is pickled."""
+
+    path: str
+
+
+def _named(value: Any) -> Any:
+    """Arguments with names for operators. Raises ``PicklingError`` for other functions."""
+    if isinstance(value, torch._ops.OpOverload):
+        return _Name(str(value))
+    if isinstance(value, torch._ops.HigherOrderOperator):
+        return _Name(f"higher_order.{value.name()}")
+    if type(value) in (tuple, list):
+        return type(value)(map(_named, value))
+    if isinstance(value, dict):
+        return {k: _named(v) for k, v in value.items()}
+    if callable(value) and not isinstance(value, type):
+        raise PicklingError(f"{value} is no operator")
+    return value
+
+
+def _found(value: Any) -> Any:
+    if isinstance(value, _Name):
+        target: Any = torch.ops
+        for part in value.path.split("."):
+            target = getattr(target, part)
+        return target
+    if type(value) in (tuple, list):
+        return type(value)(map(_found, value))
+    return {k: _found(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _eager(target: Any, args: Any, outs: tuple[int | None, ...], several: bool) -> Eager:
+    return Eager(_found(target), _found(args), outs, several)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,71 @@
+"""PyTorch's AOTAutograd cache keeps our programs: the same model in another process is not traced
+to operators, differentiated and partitioned again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+from torch.nn import functional
+from torch_harness import compiled
+
+PROGRAM = """
+import sys
+import torch
+from torch._dynamo.utils import counters
+torch.manual_seed(0)
+model = torch.nn.Sequential(
+    torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2))
+x = torch.randn(6, 4)
+run = torch.compile(model, backend="tilewright", options={"threads": int(sys.argv[1])})
+loss = run(x).square().mean()
+loss.backward()
+found = counters["aot_autograd"]
+print(loss.item(), model[0].weight.grad.sum().item(), found["autograd_cache_hit"])
+"""
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch._functorch.config, "enable_autograd_cache", True)
+    return tmp_path
+
+
+def run(threads: int) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(threads)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_another_process_finds_the_program(cache: Path) -> None:
+    loss, gradient, hits = run(1)
+    assert hits == "0"
+    assert run(1) == [loss, gradient, "1"]
+    assert run(2)[2] == "0", "other options are another program"
+
+
+def test_calls_of_pytorch_are_kept(cache: Path) -> None:
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return functional.dropout(torch.linalg.inv(x @ x.t() + torch.eye(3)) * 2, 0.5)
+    x = torch.randn(3, 3)
+    results = []
+    for hits in (0, 1):
+        torch._dynamo.reset()
+        counters.clear()
+        torch.manual_seed(1)
+        results.append(compiled(f, fallback=True)(x))
+        assert counters["aot_autograd"]["autograd_cache_hit"] == hits
+    torch.testing.assert_close(results[1], results[0])
+
+
+def test_named_sizes_are_compiled_again(cache: Path) -> None:
+    for _ in range(2):
+        torch._dynamo.reset()
+        f = torch.compile(lambda x: x * 2, backend="tilewright", dynamic=True)
+        torch.testing.assert_close(f(torch.ones(3)), torch.full((3,), 2.0))
