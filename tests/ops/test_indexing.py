@@ -16,6 +16,7 @@ from tilewright.ir.indexing import (
     index_put,
     index_reduce,
     index_shape,
+    masked_scatter,
     scatter,
 )
 from tilewright.ir.sizes import named
@@ -177,6 +178,40 @@ def test_bools():
                        ("mul", [0, 0, 0]), ("min", [0, 0, 0])):
         check(lambda a, i, v, mode=mode: scatter(a, i, v, 0, mode), [x, index, values],
               np.array(want, bool))
+
+
+def test_masked_scatter():
+    rng = rng_of("masked")
+    x, mask = rng.normal(size=(4, 7)).astype("f4"), rng.random((4, 7)) < 0.5
+    source = rng.normal(size=(5, 6)).astype("f4")
+    want = x.copy()
+    want[mask] = source.reshape(-1)[:mask.sum()]
+    check(masked_scatter, [x, mask, source], want)
+    check(masked_scatter, [x, mask & False, np.zeros(0, "f4")], x)
+    nodes = inputs(x, mask, source[:1, :3])
+    with pytest.raises(OutOfBounds):
+        compiled(TIERS[-1])(Graph(tuple(nodes), (masked_scatter(*nodes),)), [
+            x, mask, source[:1, :3]])
+
+
+def test_axes_count_from_the_end():
+    x, index, values = np.zeros((2, 3)), np.array([[0], [-1]]), np.array([[5.0], [7]])
+    want = np.array([[5.0, 0, 0], [0, 0, 7]])
+    check(lambda a, i, v: scatter(a, i, v, -1), [x, index, values], want)
+    check(lambda a, i: gather(a, i, -1), [want, index], values)
+    check(lambda a, i, v: index_reduce(a, i, v, -1, "add"), [x, np.array([2]), values],
+          np.array([[0, 0, 5.0], [0, 0, 7]]))
+    for made in (lambda a, i: gather(a, i, 2), lambda a, i: scatter(a, i, a, -3)):
+        with pytest.raises(ValueError, match="no axis"):
+            made(*inputs(x, index))
+
+
+def test_an_index_that_many_rows_share_is_computed_once():
+    x, i = inputs(np.zeros((50, 9), "f4"), np.zeros(40, "i8"))
+    one = full(TensorType(f32, (50, 40)), 1)
+    places = apply("mod", apply("abs", i * 7 - 3) * i + 5, 9)
+    graph = Graph((x, i), (index_reduce(x, places, one, 1, "add"),))
+    assert len(compile_graph(graph, host_target()).plan.launches) == 2
 
 
 # --- several index arrays -------------------------------------------------------------------

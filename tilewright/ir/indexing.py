@@ -23,9 +23,11 @@ from tilewright.ir.build import (
     take,
     take_along,
     transpose,
+    where,
 )
 from tilewright.ir.graph import Node, apply, full
 from tilewright.ir.meaning import highest, lowest
+from tilewright.ir.ordered import along, scan
 from tilewright.ir.sizes import Dim
 from tilewright.ir.types import (
     DType,
@@ -50,10 +52,11 @@ def gather(x: Node, index: Node, axis: int) -> Node:
     ``index`` has the rank of ``x`` and off ``axis`` at most its sizes; a 0-d tensor counts as one
     of one element. Raises ``ValueError`` for other shapes.
     """
-    data, places = _with_axis(x), _with_axis(index)
+    data, at = along(x, axis)
+    places, _ = along(index, 0)
     if not index.type.size:
         return full(x.type.with_shape(index.shape), 0)
-    return reshape(take_along(_corner(data, places, axis), places, axis), index.shape)
+    return reshape(take_along(_corner(data, places, at), places, at), index.shape)
 
 
 def scatter(
@@ -67,14 +70,15 @@ def scatter(
     'add', 'mul', 'max', 'min', or 'mean', for integers rounded down. Without ``include_self``, a
     place that is named takes only the values. Raises ``ValueError`` for other shapes.
     """
+    data, at = along(x, axis)
     if not index.type.size:
         return x
-    data, places = _with_axis(x), _with_axis(index)
+    places, _ = along(index, 0)
     added = _filling(values, places.shape)
-    corner = _corner(data, places, axis)
+    corner = _corner(data, places, at)
 
     def write(base: Node, new: Node, how: Mode) -> Node:
-        return put_along(base, places, new, axis, how)
+        return put_along(base, places, new, at, how)
 
     result = _combined(corner, added, mode, include_self, write)
     return reshape(_pasted(result, data), x.shape)
@@ -89,10 +93,27 @@ def index_reduce(
     ``index`` has any shape, which stands in ``values`` in the place of ``axis``; modes as in
     :func:`scatter`. Raises ``ValueError`` for other shapes.
     """
-    def write(base: Node, new: Node, how: Mode) -> Node:
-        return put(base, index, new, axis, how)
+    data, at = along(x, axis)
+    shape = (*data.shape[:at], *index.shape, *data.shape[at + 1:])
 
-    return _combined(x, values, mode, include_self, write)
+    def write(base: Node, new: Node, how: Mode) -> Node:
+        return put(base, index, new, at, how)
+
+    return reshape(_combined(data, reshape(values, shape), mode, include_self, write), x.shape)
+
+
+def masked_scatter(x: Node, mask: Node, source: Node) -> Node:
+    """``torch.masked_scatter``: the n-th place where ``mask`` holds takes the n-th of ``source``.
+
+    ``mask`` has the shape of ``x``, ``source`` any shape; to have fewer elements than there are
+    places is an error of the run, as of an index outside.
+    """
+    flat, chosen = reshape(source, (source.type.size,)), reshape(mask, (mask.type.size,))
+    dtype = i32 if isinstance(x.type.size, int) and x.type.size < 1 << 31 else i64
+    # One more element to read where nothing is chosen, even of an empty source.
+    flat = concat([full(flat.type.with_shape((1,)), 0), flat], 0)
+    number = where(chosen, scan("add", cast(chosen, dtype), 0), 0)
+    return where(mask, reshape(take(flat, number, 0), x.shape), x)
 
 
 def _combined(
@@ -122,11 +143,6 @@ def identity(mode: Mode, dtype: DType) -> Any:
     if mode in ("add", "mul"):
         return int(mode == "mul")
     return (lowest if mode == "max" else highest)(dtype.numpy)
-
-
-def _with_axis(x: Node) -> Node:
-    """A 0-d tensor as one of one element."""
-    return x if x.shape else reshape(x, (1,))
 
 
 def _filling(values: Node, shape: Shape) -> Node:

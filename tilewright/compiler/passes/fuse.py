@@ -16,6 +16,7 @@ from tilewright.compiler.target import Target
 from tilewright.compiler.topology import Cycles, ordered
 from tilewright.ir.graph import Graph, Node, users
 from tilewright.ir.hints import estimate
+from tilewright.ir.types import size_of
 
 CHEAP_FLOPS = 4
 """A value that costs no more than this per element is computed again rather than stored."""
@@ -177,7 +178,7 @@ class _Fusion:
             for user in self.users[node])
 
     def _repeated(self, node: Node) -> bool:
-        """Whether a view makes readers compute each element several times."""
+        """Whether a view or a scatter makes readers compute each element several times."""
         for user in self.users[node]:
             if user.op.name == "broadcast" and _larger(user, 2, node):
                 home = self.home[user]
@@ -185,6 +186,9 @@ class _Fusion:
                     return True
             if user.op.name == "slice" and len(self.users[node]) > 1:
                 return True
+            if user.op.name == "put" and user.inputs[1] is node:
+                # Every row before the indexed axis looks at all indices.
+                return estimate(size_of(user.shape[:user.attrs.axis])) > 2
         return False
 
     def _cost(self, node: Node) -> tuple[float, int]:
