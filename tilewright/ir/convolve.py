@@ -19,6 +19,7 @@ from tilewright.ir.attrs import WindowAttrs
 from tilewright.ir.build import contract, pad, reshape, window
 from tilewright.ir.graph import Node
 from tilewright.ir.infer import windows
+from tilewright.ir.sizes import Dim
 from tilewright.ir.types import concrete
 from tilewright.ir.windows import adjoint, cut
 
@@ -46,7 +47,7 @@ class Convolution:
         """The number of axes of space."""
         return len(self.strides)
 
-    def output_space(self, space: Sequence[int], taps: Sequence[int]) -> tuple[int, ...]:
+    def output_space(self, space: Sequence[Dim], taps: Sequence[int]) -> tuple[Dim, ...]:
         """The sizes of the result's axes of space. Raises ``ValueError`` if one would be empty."""
         result = []
         for d, k, s, (low, high), apart in zip(
@@ -60,8 +61,8 @@ class Convolution:
         return tuple(result)
 
     def transposed_space(
-        self, space: Sequence[int], taps: Sequence[int], extra: Sequence[int]
-    ) -> tuple[int, ...]:
+        self, space: Sequence[Dim], taps: Sequence[int], extra: Sequence[int]
+    ) -> tuple[Dim, ...]:
         """The sizes of a transposed convolution's result, ``extra`` elements added behind."""
         return tuple(
             (d - 1) * s - low - high + apart * (k - 1) + 1 + more
@@ -91,33 +92,39 @@ def settings(
     return result
 
 
+def _taps(w: Node) -> tuple[int, ...]:
+    """The sizes of the weights' axes of space."""
+    return concrete(w.shape[2:])
+
+
 # --- convolution ------------------------------------------------------------------------------
 def convolution(x: Node, w: Node, c: Convolution) -> Node:
     """(batch, channels, *space) with (out, channels / groups, *taps) to (batch, out, *space)."""
-    batch, channels, *space = concrete(x.shape)
-    out, own, *taps = concrete(w.shape)
+    batch, channels, *space = x.shape
+    out, own, taps = w.shape[0], w.shape[1], _taps(w)
     if channels != own * c.groups or out % c.groups:
         raise ValueError(
             f"convolution: weights {w.type} do not fit {channels} channels in {c.groups} groups")
     size = c.output_space(space, taps)
-    labels = _Labels(c)
+    labels = _Labels(c, w.shape)
     result = contract(
-        _windows(_grouped(x, 1, c), taps, c), _grouped(w, 0, c), labels.windows, labels.weights,
+        _windows(x, labels, taps, c), labels.of_weights(w), labels.windows, labels.weights,
         labels.result)
     return reshape(result, (batch, out, *size))
 
 
 def convolution_input_grad(
-    grad: Node, w: Node, shape: Sequence[int], c: Convolution
+    grad: Node, w: Node, shape: Sequence[Dim], c: Convolution
 ) -> Node:
     """The gradient of ``x``, of this shape, from that of the result."""
-    labels = _Labels(c)
+    labels = _Labels(c, w.shape)
     _, _, *space = shape
-    _, _, *taps = concrete(w.shape)
+    taps = _taps(w)
     seen = contract(
-        _grouped(grad, 1, c), _grouped(w, 0, c), labels.result, labels.weights, labels.windows)
+        labels.of_result(grad), labels.of_weights(w), labels.result, labels.weights,
+        labels.windows)
     spans = [(low, d) for d, (low, _) in zip(space, c.padding, strict=True)]
-    result = adjoint(seen, _attrs(len(labels.windows) - 2 * c.dims, taps, c), spans)
+    result = adjoint(seen, _attrs(labels, taps, c), spans)
     return reshape(result, tuple(shape))
 
 
@@ -125,11 +132,11 @@ def convolution_weight_grad(
     grad: Node, x: Node, shape: Sequence[int], c: Convolution
 ) -> Node:
     """The gradient of the weights, of this shape, from that of the result."""
-    labels = _Labels(c)
+    labels = _Labels(c, shape)
     _, _, *taps = shape
-    seen = _windows(_grouped(x, 1, c), taps, c)
     result = contract(
-        seen, _grouped(grad, 1, c), labels.windows, labels.result, labels.weights)
+        _windows(x, labels, taps, c), labels.of_result(grad), labels.windows, labels.result,
+        labels.weights)
     return reshape(result, tuple(shape))
 
 
@@ -138,8 +145,8 @@ def transposed_convolution(
     x: Node, w: Node, c: Convolution, output_padding: Sequence[int] | None = None
 ) -> Node:
     """The adjoint of a convolution with these weights (channels, out / groups, *taps)."""
-    batch, channels, *space = concrete(x.shape)
-    given, own, *taps = concrete(w.shape)
+    batch, channels, *space = x.shape
+    given, own, taps = w.shape[0], w.shape[1], _taps(w)
     if channels != given or channels % c.groups:
         raise ValueError(
             f"transposed convolution: weights {w.type} do not fit {channels} channels "
@@ -150,7 +157,7 @@ def transposed_convolution(
     return convolution_input_grad(x, w, (batch, own * c.groups, *size), c)
 
 
-def transposed_input_grad(grad: Node, w: Node, shape: Sequence[int], c: Convolution) -> Node:
+def transposed_input_grad(grad: Node, w: Node, shape: Sequence[Dim], c: Convolution) -> Node:
     """The gradient of a transposed convolution's ``x``, of this shape."""
     result = convolution(grad, w, c)
     return cut(result, {2 + i: (0, shape[2 + i]) for i in range(c.dims)})
@@ -163,36 +170,54 @@ def transposed_weight_grad(grad: Node, x: Node, shape: Sequence[int], c: Convolu
 
 # --- parts ------------------------------------------------------------------------------------
 class _Labels:
-    """The labels of the contraction; without groups there is no label for them."""
+    """The labels of the contraction, and the shapes that go with them.
 
-    def __init__(self, c: Convolution) -> None:
+    Without groups there is no label for them; where a group has one channel, none for that.
+    """
+
+    def __init__(self, c: Convolution, weights: Sequence[Dim]) -> None:
+        self.dims, self.groups = c.dims, c.groups
+        self.out, self.own = weights[0] // c.groups, weights[1]
         group = (GROUP,) if c.groups > 1 else ()
+        inner = () if group and self.own == 1 else (IN,)
+        outer = () if group and self.out == 1 else (OUT,)
         space = tuple(SPACE + i for i in range(c.dims))
         taps = tuple(TAPS + i for i in range(c.dims))
-        self.windows = (BATCH, *group, IN, *space, *taps)
-        self.weights = (*group, OUT, IN, *taps)
-        self.result = (BATCH, *group, OUT, *space)
+        self.lead = 1 + len(group) + len(inner)
+        self.windows = (BATCH, *group, *inner, *space, *taps)
+        self.weights = (*group, *outer, *inner, *taps)
+        self.result = (BATCH, *group, *outer, *space)
+
+    def _split(self, x: Node, labels: Sequence[int], sizes: Sequence[Dim]) -> Node:
+        """``x`` with these sizes for its channels, as far as there are labels for them."""
+        shape = x.shape
+        named = dict(zip((BATCH, GROUP, OUT, IN), (shape[0], self.groups, *sizes), strict=True))
+        head = [named[label] for label in labels if label < SPACE]
+        return reshape(x, (*head, *shape[len(shape) - self.dims:]))
+
+    def of_data(self, x: Node) -> Node:
+        """``x`` with an axis for each label but those of taps."""
+        return self._split(x, self.windows, (self.out, self.own))
+
+    def of_weights(self, w: Node) -> Node:
+        """The weights with an axis for each label."""
+        return self._split(w, self.weights, (self.out, self.own))
+
+    def of_result(self, y: Node) -> Node:
+        """The result, or its cotangent, with an axis for each label."""
+        return self._split(y, self.result, (self.out, self.own))
 
 
-def _grouped(x: Node, axis: int, c: Convolution) -> Node:
-    """The groups as an axis of their own, if there are several."""
-    shape = concrete(x.shape)
-    if c.groups == 1:
-        return x
-    split = (c.groups, shape[axis] // c.groups)
-    return reshape(x, (*shape[:axis], *split, *shape[axis + 1:]))
-
-
-def _attrs(lead: int, taps: Sequence[int], c: Convolution) -> WindowAttrs:
-    axes = tuple(range(lead, lead + c.dims))
+def _attrs(labels: _Labels, taps: Sequence[int], c: Convolution) -> WindowAttrs:
+    axes = tuple(range(labels.lead, labels.lead + c.dims))
     return WindowAttrs(axes, tuple(taps), c.strides, c.dilations)
 
 
-def _windows(x: Node, taps: Sequence[int], c: Convolution) -> Node:
-    """The windows of the padded data, whose axes of space are the last."""
-    lead = x.type.rank - c.dims
-    low = [0] * lead + [p[0] for p in c.padding]
-    high = [0] * lead + [p[1] for p in c.padding]
-    a = _attrs(lead, taps, c)
-    return window(
-        pad(x, low, high, [0] * x.type.rank), a.axes, a.sizes, a.strides, a.dilations)
+def _windows(x: Node, labels: _Labels, taps: Sequence[int], c: Convolution) -> Node:
+    """The windows of the padded data."""
+    split = labels.of_data(x)
+    low = [0] * labels.lead + [p[0] for p in c.padding]
+    high = [0] * labels.lead + [p[1] for p in c.padding]
+    a = _attrs(labels, taps, c)
+    padded = pad(split, low, high, [0] * split.type.rank)
+    return window(padded, a.axes, a.sizes, a.strides, a.dilations)

@@ -30,6 +30,7 @@ from tilewright.ir.build import (
 )
 from tilewright.ir.graph import Node, apply, captured, full, make
 from tilewright.ir.meaning import lowest
+from tilewright.ir.sizes import Dim, product
 from tilewright.ir.types import TensorType, accumulator, bool_, concrete, i64
 from tilewright.ir.windows import adjoint, cut
 
@@ -66,10 +67,10 @@ class Pooling:
         steps = np.arange(self.count(size, axis)) * self.strides[axis]
         return steps - self.padding[axis][0]
 
-    def spans(self, shape: Sequence[int]) -> list[tuple[int, int]]:
+    def spans(self, shape: Sequence[Dim]) -> list[tuple[int, int]]:
         """Per axis of space, how much is put before and behind the data for the windows."""
         result = []
-        for axis, size in enumerate(shape[len(shape) - self.dims:]):
+        for axis, size in enumerate(space_of(shape, len(shape) - self.dims)):
             low = self.padding[axis][0]
             reach = (self.sizes[axis] - 1) * self.dilations[axis] + 1
             end = (self.count(size, axis) - 1) * self.strides[axis] + reach
@@ -94,9 +95,14 @@ def pooling(
     return result
 
 
+def space_of(shape: Sequence[Dim], lead: int) -> tuple[int, ...]:
+    """The sizes from axis ``lead`` on. Raises ``TypeError`` for a named one."""
+    return concrete(tuple(shape[lead:]))
+
+
 def _windows(x: Node, p: Pooling, value: object) -> Node:
     """The windows of ``x`` surrounded by a value; taps last."""
-    shape = concrete(x.shape)
+    shape = x.shape
     lead = len(shape) - p.dims
     spans = p.spans(shape)
     inside = cut(x, {lead + i: (0, shape[lead + i] + min(0, high))
@@ -126,12 +132,12 @@ def max_pool_indices(x: Node, p: Pooling) -> tuple[Node, Node]:
 
     The first of equals counts and the last NaN, as in PyTorch; padding never does.
     """
-    shape = concrete(x.shape)
+    shape = x.shape
     lead = len(shape) - p.dims
     seen = _windows(x, p, lowest(x.dtype.numpy))
     taps = _taps(seen, p)
-    place, inside = _places(seen.type, shape[lead:], lead, p)
-    return _largest(seen, place, inside, taps, math.prod(shape[lead:]))
+    place, inside = _places(seen.type, space_of(shape, lead), lead, p)
+    return _largest(seen, place, inside, taps, math.prod(space_of(shape, lead)))
 
 
 def _largest(
@@ -149,7 +155,7 @@ def _largest(
 
 
 def _places(
-    seen: TensorType, space: Sequence[int], lead: int, p: Pooling
+    seen: TensorType, space: Sequence[Dim], lead: int, p: Pooling
 ) -> tuple[Node, Node]:
     """Where each tap stands in the flattened space, and whether it is inside."""
     shape = concrete(seen.shape)
@@ -172,14 +178,14 @@ def _places(
     return place, inside
 
 
-def max_pool_grad(grad: Node, indices: Node, shape: Sequence[int], p: Pooling) -> Node:
+def max_pool_grad(grad: Node, indices: Node, shape: Sequence[Dim], p: Pooling) -> Node:
     """The gradient of ``x``, of this shape, from the result's and the indices.
 
     Each index names a place of the flattened space, as :func:`max_pool_indices` gives them.
     """
     lead = len(shape) - p.dims
-    plane = math.prod(shape[lead:])
-    rows = (math.prod(shape[:lead]), math.prod(concrete(grad.shape)[lead:]))
+    plane = math.prod(space_of(shape, lead))
+    rows = (product(shape[:lead]), math.prod(space_of(grad.shape, lead)))
     wide = accumulator(grad.dtype)
     start = full(TensorType(wide, (rows[0], plane)), 0)
     total = put_along(start, reshape(indices, rows), reshape(cast(grad, wide), rows), 1, "add")
@@ -201,7 +207,7 @@ def avg_pool(
 
 
 def avg_pool_grad(
-    grad: Node, shape: Sequence[int], p: Pooling, include_padding: bool = True,
+    grad: Node, shape: Sequence[Dim], p: Pooling, include_padding: bool = True,
     divisor: int | None = None,
 ) -> Node:
     """The gradient of ``x``, of this shape, from that of the result."""
@@ -209,19 +215,19 @@ def avg_pool_grad(
     share = _shared(cast(grad, accumulator(grad.dtype)), shape, p, include_padding, divisor)
     attrs = WindowAttrs(tuple(range(lead, len(shape))), p.sizes, p.strides, p.dilations)
     every = unreduce(share, (*share.shape, *p.sizes), range(len(shape), len(shape) + p.dims))
-    spans = [(low, d) for d, (low, _) in zip(shape[lead:], p.padding, strict=True)]
+    spans = [(low, d) for d, (low, _) in zip(space_of(shape, lead), p.padding, strict=True)]
     return cast(adjoint(every, attrs, spans), grad.dtype)
 
 
 def _shared(
-    total: Node, shape: Sequence[int], p: Pooling, include_padding: bool, divisor: int | None
+    total: Node, shape: Sequence[Dim], p: Pooling, include_padding: bool, divisor: int | None
 ) -> Node:
     """``total`` divided by what each window counts."""
     if divisor is not None:
         return total / divisor
     lead = len(shape) - p.dims
     counts = np.ones(())
-    for axis, size in enumerate(shape[lead:]):
+    for axis, size in enumerate(space_of(shape, lead)):
         low, high = p.padding[axis]
         first, last = (-low, size + high) if include_padding else (0, size)
         taps = p.starts(size, axis)[:, None] + np.arange(p.sizes[axis]) * p.dilations[axis]
@@ -278,34 +284,35 @@ def _gathered(x: Node, lead: int, spans: Sequence[Sequence[tuple[int, int]]]) ->
 
 def adaptive_avg_pool(x: Node, out: Sequence[int]) -> Node:
     """The mean of each of ``out`` windows per axis of space, the last axes of ``x``."""
-    shape = concrete(x.shape)
+    shape = x.shape
     lead = len(shape) - len(out)
-    even = even_pooling(shape[lead:], out)
+    even = even_pooling(space_of(shape, lead), out)
     if even is not None:
         return avg_pool(x, even)
-    spans = [adaptive_windows(d, o) for d, o in zip(shape[lead:], out, strict=True)]
+    spans = [adaptive_windows(d, o) for d, o in zip(space_of(shape, lead), out, strict=True)]
     seen, inside = _gathered(cast(x, accumulator(x.dtype)), lead, spans)
     total = reduce("sum", where(inside, seen, 0), range(len(shape), seen.type.rank))
     return cast(_divided(total, _sizes(spans), lead), x.dtype)
 
 
-def adaptive_avg_pool_grad(grad: Node, shape: Sequence[int]) -> Node:
+def adaptive_avg_pool_grad(grad: Node, shape: Sequence[Dim]) -> Node:
     """The gradient of ``x``, of this shape, from that of the result.
 
     The windows that see an element stand next to one another, so the sum of their shares is one
     over parts of unequal sizes again.
     """
-    out = concrete(grad.shape)
-    lead = next((i for i, (d, o) in enumerate(zip(shape, out, strict=True)) if d != o), len(out))
-    if lead == len(out):
+    pairs = zip(shape, grad.shape, strict=True)
+    lead = next((i for i, (d, o) in enumerate(pairs) if d != o), len(shape))
+    if lead == len(shape):
         return grad
-    even = even_pooling(shape[lead:], out[lead:])
+    space, out = space_of(shape, lead), space_of(grad.shape, lead)
+    even = even_pooling(space, out)
     if even is not None:
         return avg_pool_grad(grad, shape, even)
-    spans = [adaptive_windows(d, o) for d, o in zip(shape[lead:], out[lead:], strict=True)]
+    spans = [adaptive_windows(d, o) for d, o in zip(space, out, strict=True)]
     share = _divided(cast(grad, accumulator(grad.dtype)), _sizes(spans), lead)
     seen, inside = _gathered(share, lead, [
-        _seeing(span, d) for span, d in zip(spans, shape[lead:], strict=True)])
+        _seeing(span, d) for span, d in zip(spans, space, strict=True)])
     total = reduce("sum", where(inside, seen, 0), range(len(shape), seen.type.rank))
     return cast(total, grad.dtype)
 
@@ -329,9 +336,9 @@ def _sizes(spans: Sequence[Sequence[tuple[int, int]]]) -> np.ndarray:
 
 def adaptive_max_pool(x: Node, out: Sequence[int]) -> tuple[Node, Node]:
     """The largest element of each window, and its place in the flattened space, as i64."""
-    shape = concrete(x.shape)
+    shape = x.shape
     lead = len(shape) - len(out)
-    space = shape[lead:]
+    space = space_of(shape, lead)
     even = even_pooling(space, out)
     if even is not None:
         return max_pool_indices(x, even)

@@ -22,7 +22,7 @@ from tilewright.ir.build import (
 )
 from tilewright.ir.graph import Node, apply, full, make
 from tilewright.ir.sizes import Dim, largest
-from tilewright.ir.types import accumulator, bool_, concrete, size_of
+from tilewright.ir.types import accumulator, bool_, size_of
 from tilewright.ir.windows import adjoint
 
 Cotangents: TypeAlias = tuple[Node | None, ...]
@@ -138,7 +138,7 @@ def pad_(node: Node, ct: Node) -> Cotangents:
 
 
 def window(node: Node, ct: Node) -> Cotangents:
-    shape = concrete(node.inputs[0].shape)
+    shape = node.inputs[0].shape
     return (adjoint(ct, node.attrs, [(0, shape[axis]) for axis in node.attrs.axes]),)
 
 

@@ -10,7 +10,7 @@ deconvolution layer the same as a convolutional layer?" (2016).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -27,7 +27,8 @@ from tilewright.ir.build import (
     window,
 )
 from tilewright.ir.graph import Node, full, make
-from tilewright.ir.types import accumulator, concrete
+from tilewright.ir.sizes import Dim, ceil_div, largest, smallest
+from tilewright.ir.types import accumulator
 
 MOST_PHASES = 16
 """Phases up to which the adjoint of a contraction is one contraction for each."""
@@ -36,7 +37,7 @@ MOST_TERMS = 8
 """Taps up to which a sum over them is written out."""
 
 
-Spans = Sequence[tuple[int, int]]
+Spans = Sequence[tuple[Dim, Dim]]
 """Per windowed axis the first element that is wanted, and how many."""
 
 
@@ -49,26 +50,27 @@ class Phase:
     """
 
     rest: int
-    size: int
+    size: Dim
     first: int
     step: int
     taps: int
-    shift: int
+    shift: Dim
     apart: int
 
     @property
-    def low(self) -> int:
+    def low(self) -> Dim:
         """Zeros before the windows so that those of an element start at its own place."""
         return (self.taps - 1) * self.apart - self.shift
 
 
-def phases(span: tuple[int, int], taps: int, stride: int, dilation: int) -> list[Phase]:
+def phases(span: tuple[Dim, Dim], taps: int, stride: int, dilation: int) -> list[Phase]:
     """The phases of a span of an axis."""
     start, size = span
     common = math.gcd(stride, dilation)
-    step, count = stride // common, -(-size // stride)
+    step, count = stride // common, ceil_div(size, stride)
     result = []
-    for rest in range(min(stride, max(1, size))):
+    every = min(stride, max(1, size)) if isinstance(size, int) else stride
+    for rest in range(every):
         place = start + rest
         first = next((j for j in range(step) if (j * dilation - place) % stride == 0), taps)
         seen = max(0, -(-(taps - first) // step))
@@ -115,9 +117,9 @@ def by_phases(
     return blocks[()]
 
 
-def interleaved(parts: Sequence[Node], axis: int, size: int) -> Node:
+def interleaved(parts: Sequence[Node], axis: int, size: Dim) -> Node:
     """The parts' elements in turns along an axis, up to ``size``."""
-    shape = list(concrete(parts[0].shape))
+    shape = list(parts[0].shape)
     if len(parts) > 1:
         split = [reshape(p, (*shape[:axis + 1], 1, *shape[axis + 1:])) for p in parts]
         shape[axis] *= len(parts)
@@ -125,15 +127,16 @@ def interleaved(parts: Sequence[Node], axis: int, size: int) -> Node:
     return cut(parts[0], {axis: (0, size)})
 
 
-def cut(x: Node, spans: dict[int, tuple[int, int]]) -> Node:
+def cut(x: Node, spans: Mapping[int, tuple[Dim, Dim]]) -> Node:
     """``x`` from a start (negative: zeros in front) and of a length, along some axes."""
-    shape = concrete(x.shape)
-    starts, stops = [0] * len(shape), list(shape)
-    low, high = [0] * len(shape), [0] * len(shape)
+    shape = x.shape
+    starts: list[Dim] = [0] * len(shape)
+    stops = list(shape)
+    low, high = list(starts), list(starts)
     for axis, (start, length) in spans.items():
-        starts[axis] = min(max(0, start), shape[axis])
-        stops[axis] = max(starts[axis], min(shape[axis], start + length))
-        low[axis] = min(length, max(0, -start))
+        starts[axis] = smallest(largest(0, start), shape[axis])
+        stops[axis] = largest(starts[axis], smallest(shape[axis], start + length))
+        low[axis] = smallest(length, largest(0, -start))
         high[axis] = length - low[axis] - (stops[axis] - starts[axis])
     return pad(part(x, starts, stops, [1] * len(shape)), low, high, [0] * len(shape))
 
@@ -149,7 +152,7 @@ def opened(x: Node, attrs: WindowAttrs, chosen: Sequence[Phase]) -> Node:
     return window(cut(x, spans), attrs.axes, sizes, [1] * len(sizes), apart)
 
 
-def phase_shape(shape: Sequence[int], attrs: WindowAttrs, chosen: Sequence[Phase]) -> list[int]:
+def phase_shape(shape: Sequence[Dim], attrs: WindowAttrs, chosen: Sequence[Phase]) -> list[Dim]:
     """The shape of one phase of a tensor."""
     result = list(shape)
     for axis, phase in zip(attrs.axes, chosen, strict=True):
@@ -171,7 +174,7 @@ def without_taps(ct: Node, rank: int) -> Node | None:
     if ct.op.name != "broadcast" or ct.type.rank == rank:
         return None
     source, axes = ct.inputs[0], ct.attrs.axes
-    kept = [(d, a) for d, a in zip(concrete(source.shape), axes, strict=True) if a < rank]
+    kept = [(d, a) for d, a in zip(source.shape, axes, strict=True) if a < rank]
     if any(d != 1 for d, a in zip(source.shape, axes, strict=True) if a >= rank):
         return None
     small = reshape(source, tuple(d for d, _ in kept))
@@ -234,7 +237,7 @@ class _Contraction:
 
 def taps_of(y: Node, axes: Sequence[int], chosen: Sequence[Phase]) -> Node:
     """The taps of a phase along these axes, last first."""
-    shape = concrete(y.shape)
+    shape = y.shape
     starts, stops, steps = [0] * len(shape), list(shape), [1] * len(shape)
     for axis, phase in zip(axes, chosen, strict=True):
         starts[axis], steps[axis] = phase.first, phase.step
@@ -245,7 +248,7 @@ def taps_of(y: Node, axes: Sequence[int], chosen: Sequence[Phase]) -> Node:
 
 
 # --- any cotangent, one axis after the other --------------------------------------------------
-def along_axis(ct: Node, attrs: WindowAttrs, number: int, span: tuple[int, int]) -> Node:
+def along_axis(ct: Node, attrs: WindowAttrs, number: int, span: tuple[Dim, Dim]) -> Node:
     """The adjoint along one axis, whose taps are the last axis of ``ct``."""
     axis, taps = attrs.axes[number], attrs.sizes[number]
     stride, dilation = attrs.strides[number], attrs.dilations[number]
@@ -255,19 +258,19 @@ def along_axis(ct: Node, attrs: WindowAttrs, number: int, span: tuple[int, int])
         [phase_sum(ct, axis, p) for p in phases(span, taps, stride, dilation)], axis, span[1])
 
 
-def side_by_side(ct: Node, axis: int, stride: int, span: tuple[int, int]) -> Node:
+def side_by_side(ct: Node, axis: int, stride: int, span: tuple[Dim, Dim]) -> Node:
     """Windows that do not overlap: their taps, and zeros between them, one after another."""
     rank = ct.type.rank
     order = [*range(axis + 1), rank - 1, *range(axis + 1, rank - 1)]
     moved = transpose(cut(ct, {rank - 1: (0, stride)}), order)
-    kept = concrete(moved.shape)
+    kept = moved.shape
     flat = reshape(moved, (*kept[:axis], kept[axis] * stride, *kept[axis + 2:]))
     return cut(flat, {axis: span})
 
 
 def phase_sum(ct: Node, axis: int, phase: Phase) -> Node:
     """The sums of one phase along an axis."""
-    *shape, _ = concrete(ct.shape)
+    *shape, _ = ct.shape
     last = len(shape)
     if phase.taps == 0:
         shape[axis] = phase.size
@@ -287,14 +290,14 @@ def phase_sum(ct: Node, axis: int, phase: Phase) -> Node:
 def diagonal_sum(ct: Node, axis: int, phase: Phase) -> Node:
     """The sums of one phase: of the windows that see an element, each one's own tap."""
     last, count = ct.type.rank - 1, phase.taps
-    starts, stops, steps = [0] * (last + 1), list(concrete(ct.shape)), [1] * (last + 1)
+    starts, stops, steps = [0] * (last + 1), list(ct.shape), [1] * (last + 1)
     starts[last], steps[last] = phase.first, phase.step
     stops[last] = phase.first + (count - 1) * phase.step + 1
     padded = cut(part(ct, starts, stops, steps),
                  {axis: (-phase.low, phase.size + (count - 1) * phase.apart)})
     seen = window(padded, (axis,), (count,), (1,), (phase.apart,))
-    shape = concrete(seen.shape)
+    shape = seen.shape
     square = reshape(seen, (*shape[:last], count * count))
-    starts, stops, steps = [0] * (last + 1), list(concrete(square.shape)), [1] * (last + 1)
+    starts, stops, steps = [0] * (last + 1), list(square.shape), [1] * (last + 1)
     starts[last], stops[last], steps[last] = count - 1, count * (count - 1) + 1, count - 1
     return reduce("sum", part(square, starts, stops, steps), (last,))

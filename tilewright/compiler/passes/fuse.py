@@ -156,7 +156,7 @@ class _Fusion:
             return True
         cheap = cost <= CHEAP_FLOPS
         if home is not None and where - {home}:
-            return not (cheap and home.family in ("rows", "columns", "full"))
+            return not (cheap and home.family in ("rows", "columns", "full", "taps"))
         if not cheap and self._repeated(node):
             return True
         return len(where) > 1 and not cheap

@@ -16,11 +16,13 @@ from tilewright.compiler.schedules.scan import lower_scan
 from tilewright.compiler.schedules.scatter import lower_scatter
 from tilewright.compiler.schedules.search import searchsorted
 from tilewright.compiler.schedules.sort import lower_sort
+from tilewright.compiler.schedules.taps import lower_taps
 from tilewright.compiler.target import Target
 
 FAMILIES: dict[str, Callable[[Group, Target], LoweredKernel]] = {
     "pointwise": lower_pointwise, "rows": lower_rows, "columns": lower_columns,
-    "full": lower_full, "contraction": lower_contraction, "scatter": lower_scatter,
+    "full": lower_full, "taps": lower_taps, "contraction": lower_contraction,
+    "scatter": lower_scatter,
     "scan": lower_scan, "sort": lower_sort,
 }
 

@@ -19,6 +19,9 @@ Index: TypeAlias = tuple[Token, ...]
 
 MOST_ANCHORS = 8
 
+MOST_STEPS = 40
+"""Nodes that are looked at for the windows that a value is made of."""
+
 MOST_OPEN = 16
 """Clusters of a domain that another reduction may still join."""
 
@@ -141,7 +144,7 @@ class Cluster:
             return same and self.aligned(node, tokens)
         if self.family == "rows" and shape == self.shape and self.aligned(node, tokens):
             return True
-        if self.family in ("rows", "columns", "full"):
+        if self.family in ("rows", "columns", "full", "taps"):
             sizes = [self.shape[i] for i in self.kept]
             if [d for d in shape if d != 1] != sizes:
                 return False
@@ -216,7 +219,29 @@ def _family(node: Node) -> tuple[Family, Shape, tuple[int, ...]]:
     if all(i in axes for i in wide):
         big = estimate(node.inputs[0].type.size) > SMALL_FULL and not node.type.rank
         return ("full" if big else "rows"), shape, axes
-    return ("rows" if wide[-1] in axes else "columns"), shape, axes
+    taps = taps_of(node.inputs[0])
+    along = [i for i in wide if i not in taps]
+    if taps and along and not (taps & set(wide)) - set(axes) and along[-1] not in axes:
+        return "taps", shape, axes
+    # Neighbours in memory are those along the windows, not along the taps behind them.
+    last = along[-1] if along and not taps & set(axes) else wide[-1]
+    return ("rows" if last in axes else "columns"), shape, axes
+
+
+def taps_of(node: Node) -> set[int]:
+    """The axes that count taps of windows, if a value is made of windows element by element."""
+    seen: set[Node] = set()
+    stack = [node]
+    while stack and len(seen) < MOST_STEPS:
+        n = stack.pop()
+        if n in seen or n.shape != node.shape:
+            continue
+        seen.add(n)
+        if n.op.name == "window":
+            return set(range(n.inputs[0].type.rank, n.type.rank))
+        if n.op.kind == "elementwise":
+            stack.extend(n.inputs)
+    return set()
 
 
 def clusters_of(anchors: Anchors, apart: frozenset[Node] = frozenset()) -> list[Cluster]:

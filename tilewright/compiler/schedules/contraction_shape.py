@@ -1,18 +1,20 @@
-"""How a contraction is seen as a batched matrix product, and how it is cut into blocks."""
+"""How a contraction is seen as a batched matrix product."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from tilewright.compiler.schedules.access import Index, unflatten
 from tilewright.compiler.schedules.domain import fixed_boundaries
-from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
 from tilewright.ir.hints import estimate
-from tilewright.ir.sizes import Dim, Size, ceil_div, largest, product
-from tilewright.ir.types import DType
+from tilewright.ir.sizes import Dim, product
+
+Spot: TypeAlias = "dict[int, k.Expr]"
+"""Label -> index."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,18 @@ class Roles:
     """The class, 'm' or 'k', of the axis along which lhs is contiguous."""
     rhs_unit: str
     """Likewise 'n' or 'k' for rhs."""
+    rhs_unit_label: int | None
+    """The label of that axis of rhs."""
+    joined: Mapping[str, _Pairs]
+    """For 'lhs', 'rhs' and 'out', the pairs of labels that this one lets us walk as one."""
 
     def extents(self, which: str) -> list[Dim]:
         """The sizes of a class's runs."""
-        return [product(self.sizes[label] for label in run) for run in self.runs[which]]
+        return [self.size_of(run) for run in self.runs[which]]
+
+    def size_of(self, labels: Sequence[int]) -> Dim:
+        """The number of elements along these labels."""
+        return product(self.sizes[label] for label in labels)
 
     def size(self, which: str) -> Dim:
         return product(self.extents(which))
@@ -61,18 +71,32 @@ class Roles:
     def batch_size(self) -> Dim:
         return self.size("batch")
 
-    def place(self, which: str, positions: Index) -> dict[int, k.Expr]:
-        """Label -> index for positions on a class's runs: the innermost axis takes all of it."""
-        result: dict[int, k.Expr] = {}
-        for run, position in zip(self.runs[which], positions, strict=True):
-            for label in run[:-1]:
-                result[label] = k.Const(0)
-            result[run[-1]] = position
+    def place(self, which: str, positions: Index) -> Spot:
+        """Label -> index for positions on a class's runs."""
+        return {label: e for run, i in zip(self.runs[which], positions, strict=True)
+                for label, e in self.along(run, i).items()}
+
+    def chains(self, which: str, side: str) -> list[tuple[int, ...]]:
+        """The runs of a class, those joined that ``side`` lets us walk as one."""
+        result: list[tuple[int, ...]] = []
+        for run in self.runs[which]:
+            wide = result and self.size_of(result[-1]) != 1 and self.size_of(run) != 1
+            if wide and (result[-1][-1], run[0]) in self.joined[side]:
+                result[-1] += run
+            else:
+                result.append(run)
         return result
 
-    def spread(self, which: str, position: k.Expr) -> dict[int, k.Expr]:
-        """Label -> index for one position on a class as a whole."""
-        return self.place(which, unflatten(position, self.extents(which)))
+    def spread(self, which: str, position: k.Expr, side: str) -> Spot:
+        """Label -> index on ``side`` for one position on a class as a whole."""
+        chains = self.chains(which, side)
+        at = unflatten(position, [self.size_of(chain) for chain in chains])
+        return {label: e for chain, i in zip(chains, at, strict=True)
+                for label, e in self.along(chain, i).items()}
+
+    def along(self, run: tuple[int, ...], position: k.Expr) -> Spot:
+        """Label -> index for a position on a run: the innermost axis takes all of it."""
+        return {**{label: k.Const(0) for label in run[:-1]}, run[-1]: position}
 
 
 def unit_axis(node: Node, is_leaf: Callable[[Node], bool]) -> int | None:
@@ -99,6 +123,10 @@ def unit_axis(node: Node, is_leaf: Callable[[Node], bool]) -> int | None:
     return inner
 
 
+LANES = 16
+"""Columns of a vector, about: what is compared does not depend on the target."""
+
+
 def roles_of(node: Node, values: Sequence[Node], is_leaf: Callable[[Node], bool]) -> Roles:
     """Which operand is broadcast and which is read as vectors, whichever needs less rearranging."""
     a = node.attrs
@@ -110,6 +138,10 @@ def roles_of(node: Node, values: Sequence[Node], is_leaf: Callable[[Node], bool]
         # Cycles per element: vectors copied, squares transposed, elements scattered.
         m, n, depth = estimate(roles.m), estimate(roles.n), estimate(roles.depth)
         cost = depth * n * (0.2 if roles.rhs_unit == "n" else 0.4)
+        if roles.lhs_unit == "m" and len(roles.chains("m", "lhs")) > 1:
+            cost += 3.0 * depth * m
+        # Lanes beyond the last column multiply as well.
+        cost += depth * m * (-n % LANES) / (2 * LANES)
         last = next((x for x in reversed(a.out) if roles.sizes[x] != 1), None)
         if last is not None and not any(last in run for run in roles.runs["n"]):
             cost += 3.0 * m * n
@@ -131,8 +163,11 @@ def _roles(
         "n": [x for x in out if x in rhs_labels and x not in both],
         "k": [x for x in rhs_labels if x in both and x not in out],
     }
-    joined = _joinable(lhs, lhs_labels, is_leaf) & _joinable(rhs, rhs_labels, is_leaf)
-    joined &= _joinable_out(out, values, node, is_leaf)
+    sides = {
+        "lhs": _joinable(lhs, lhs_labels, is_leaf), "rhs": _joinable(rhs, rhs_labels, is_leaf),
+        "out": _joinable_out(out, values, node, is_leaf),
+    }
+    joined = sides["lhs"] & sides["rhs"] & sides["out"]
     runs = {}
     for name, labels in classes.items():
         chains: list[list[int]] = []
@@ -148,7 +183,9 @@ def _roles(
     left, right = unit_axis(lhs, is_leaf), unit_axis(rhs, is_leaf)
     lhs_unit = "m" if left is not None and lhs_labels[left] in classes["m"] else "k"
     rhs_unit = "n" if right is not None and rhs_labels[right] in classes["n"] else "k"
-    return Roles(lhs, rhs, lhs_labels, rhs_labels, runs, sizes, lhs_unit, rhs_unit)
+    unit = None if right is None else rhs_labels[right]
+    return Roles(
+        lhs, rhs, lhs_labels, rhs_labels, runs, sizes, lhs_unit, rhs_unit, unit, sides)
 
 
 class _Pairs:
@@ -180,148 +217,3 @@ def _joinable_out(
     fixed = fixed_boundaries(values, lambda n: n is node or is_leaf(n), lambda n: False)
     pairs = {(out[i], out[i + 1]) for i in range(len(out) - 1) if i not in fixed}
     return _Pairs(pairs, set(out))
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """How the iteration space is cut.
-
-    rows, columns   the register tile, in elements; columns = vectors * lanes
-    depth           contracted elements of a depth block
-    row_tiles, panels, depth_blocks    how many of each there are
-    row_blocks, column_blocks          blocks of the result that are shared among the threads
-    block_tiles, block_panels          the most tiles and panels of one block
-    direct_lhs      lhs is read where it is; else copied per block
-    share_rhs       rhs is packed once by the team; private_rhs: per block; neither: not packed
-    lhs_by_rows     the copy of lhs keeps rows together (else contracted indices); lhs_stride apart
-    """
-
-    rows: int
-    vectors: int
-    lanes: int
-    depth: int
-    unroll: int
-    row_tiles: Dim
-    panels: Dim
-    depth_blocks: Dim
-    row_blocks: Dim
-    column_blocks: Dim
-    block_tiles: int
-    block_panels: int
-    direct_lhs: bool
-    share_rhs: bool
-    private_rhs: bool
-    lhs_by_rows: bool
-    lhs_stride: int
-
-    @property
-    def columns(self) -> int:
-        return self.vectors * self.lanes
-
-
-SMALL = 48 ** 3
-"""Products below which packing costs more than it gives."""
-
-
-def register_tiles(target: Target) -> list[tuple[int, int]]:
-    """(rows, vectors) that leave registers for a row of rhs and a broadcast element."""
-    if target.registers >= 32:
-        return [(14, 2), (12, 2), (13, 2), (10, 2), (8, 3), (9, 3), (7, 3), (8, 2), (6, 4), (5, 4),
-                (16, 1), (8, 1), (4, 4), (4, 2), (4, 1), (2, 4), (2, 2), (2, 1), (1, 4), (1, 1)]
-    return [(6, 2), (5, 2), (4, 2), (4, 3), (3, 3), (12, 1), (8, 1), (4, 1), (2, 4), (2, 2), (2, 1),
-            (1, 4), (1, 2), (1, 1)]
-
-
-def choose_tile(m: int, n: int, lanes: int, target: Target) -> tuple[int, int]:
-    """The register tile with the least work: padding, and loads that do not hide behind FMAs."""
-    def work(tile: tuple[int, int]) -> float:
-        rows, vectors = tile
-        columns = vectors * lanes
-        padded = ceil_div(m, rows) * rows * ceil_div(n, columns) * columns
-        # FMAs, loads, the latency of a short chain; and what the panel costs on its way from L2.
-        per_step = max(rows * vectors, 1.25 * (rows + vectors), 8.0) + 0.3 * vectors
-        return padded * per_step / (rows * vectors)
-    fitting = [t for t in register_tiles(target) if t[0] <= m] or [(1, 1)]
-    return min(fitting, key=work)
-
-
-def choose_blocks(roles: Roles, target: Target, dtype: DType) -> Blocks:
-    """Cache blocks for the target: the lhs block and the result block in L2, a panel near L1."""
-    lanes = target.lanes(dtype.itemsize)
-    m, n, depth_total = estimate(roles.m), estimate(roles.n), max(1, estimate(roles.depth))
-    rows, vectors = choose_tile(m, n, lanes, target)
-    columns = vectors * lanes
-    row_tiles, panels = ceil_div(m, rows), ceil_div(n, columns)
-    unroll = 4 if depth_total >= 4 else 1
-    products = m * n * depth_total
-    small = products <= SMALL
-    most_depth = 4096 // dtype.itemsize
-    depth_blocks = 1 if small else ceil_div(depth_total, most_depth)
-    depth = depth_total
-    if depth_blocks > 1:
-        depth = ceil_div(ceil_div(depth_total, depth_blocks), unroll) * unroll
-        depth_blocks = ceil_div(depth_total, depth)
-    batch = estimate(roles.batch_size)
-    direct_lhs = small and roles.m % rows == 0
-    direct_rhs = small and roles.rhs_unit == "n"
-    if small:
-        row_blocks = column_blocks = 1
-        share = False
-    elif m > 512 and batch == 1 and n > columns:
-        row_blocks = _even(ceil_div(row_tiles, max(1, 224 // rows)), row_tiles)
-        column_blocks = ceil_div(panels, max(1, 1024 // columns))
-        share = True
-    else:
-        share = False
-        wanted = max(ceil_div(panels, max(1, 512 // columns)), 4 if batch < 4 else 1)
-        column_blocks = min(panels, wanted)
-        if batch * column_blocks % 2:
-            column_blocks = min(panels, column_blocks + 1)
-        row_blocks = max(1, ceil_div(m, 512))
-        if batch * column_blocks < 4:
-            # Packing rhs again for every block of rows is the smaller evil.
-            row_blocks = max(row_blocks, min(row_tiles, 4))
-    block_tiles = ceil_div(row_tiles, row_blocks)
-    by_rows = roles.lhs_unit == "k"
-    pad = 64 // dtype.itemsize
-    stride = depth + pad if by_rows else ceil_div(block_tiles * rows, lanes) * lanes
-    blocks = Blocks(
-        rows, vectors, lanes, depth, unroll, row_tiles, panels, depth_blocks, row_blocks,
-        column_blocks, block_tiles, ceil_div(panels, column_blocks), direct_lhs, share,
-        not share and not direct_rhs, by_rows, stride)
-    if isinstance(roles.m * roles.n * roles.depth, int):
-        return blocks
-    return _blocks_of_sizes(roles, blocks, pad)
-
-
-def _blocks_of_sizes(roles: Roles, b: Blocks, pad: int) -> Blocks:
-    """Blocks for sizes that are known when the program runs, from those for their estimates.
-
-    The blocks, whose copies need room, are numbers; how many there are is not.
-    """
-    depth, depth_blocks = b.depth, b.depth_blocks
-    if isinstance(roles.depth, Size):
-        depth = min(1024, ceil_div(2 * estimate(roles.depth), 64) * 64)
-        depth_blocks = largest(1, ceil_div(roles.depth, depth))
-    row_tiles, row_blocks, block_tiles = b.row_tiles, b.row_blocks, b.block_tiles
-    if isinstance(roles.m, Size):
-        block_tiles = max(block_tiles, 224 // b.rows)
-        row_tiles = ceil_div(roles.m, b.rows)
-        # Two threads share them evenly.
-        row_blocks = 2 * ceil_div(row_tiles, 2 * block_tiles)
-    panels, column_blocks, block_panels = b.panels, b.column_blocks, b.block_panels
-    if isinstance(roles.n, Size):
-        block_panels = max(block_panels, 4)
-        panels = ceil_div(roles.n, b.columns)
-        column_blocks = ceil_div(panels, block_panels)
-    stride = depth + pad if b.lhs_by_rows else ceil_div(block_tiles * b.rows, b.lanes) * b.lanes
-    return replace(
-        b, depth=depth, row_tiles=row_tiles, panels=panels, depth_blocks=depth_blocks,
-        row_blocks=row_blocks, column_blocks=column_blocks, block_tiles=block_tiles,
-        block_panels=block_panels, lhs_stride=stride)
-
-
-def _even(count: int, most: int) -> int:
-    """A number of blocks that two or four threads share evenly, if there are tiles for it."""
-    rounded = ceil_div(count, 4) * 4 if count > 4 else ceil_div(count, 2) * 2
-    return max(1, min(rounded, most))

@@ -17,7 +17,7 @@ from tilewright.ir.sizes import Dim, product
 from tilewright.ir.types import Shape
 
 Family: TypeAlias = Literal[
-    "pointwise", "rows", "columns", "full", "contraction", "scatter", "scan", "sort"]
+    "pointwise", "rows", "columns", "full", "taps", "contraction", "scatter", "scan", "sort"]
 
 
 @dataclass(eq=False)
@@ -25,7 +25,7 @@ class Group:
     """Nodes that one kernel computes.
 
     shape    the iteration domain: the shape that is reduced, contracted into, or written
-    axes     rows, columns, full, scan, sort: the axes that the anchors reduce or run along
+    axes     rows, columns, full, taps, scan, sort: the axes that the anchors reduce or run along
     anchors  the reductions, scans, sorts, contraction or scatter at the heart of the group
     stores   (value, node whose buffer receives it): the value, or a reshape of it
     homes    every node that lives in a buffer -> the node that the buffer is known by
