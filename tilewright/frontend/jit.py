@@ -15,7 +15,7 @@ import numpy as np
 
 from tilewright.errors import Location, ShapeError, TraceError, Unsupported
 from tilewright.frontend import api as _api  # fills the tables of what can be traced
-from tilewright.frontend import signature, tree, warm
+from tilewright.frontend import foreign, signature, tree, warm
 from tilewright.frontend.compiled import AtSizes, Compiled, Lowered, Stages
 from tilewright.frontend.fastcall import argument_trees, result_tree
 from tilewright.frontend.location import here
@@ -110,6 +110,9 @@ class Jitted:
         """What the native calls hand over: a new signature, or one that only Python can match."""
         if current() is not None:
             return self.function(*args, **kwargs)
+        elsewhere = foreign.call_for(args, kwargs)
+        if elsewhere is not None:
+            return elsewhere(self, args, kwargs)
         written = (args, kwargs)
         args, kwargs = self.parameters.by_position(args, kwargs)
         dynamic, static = self.parameters.split(args, kwargs)

@@ -19,6 +19,7 @@ from tilewright.torch.ops import (  # noqa: F401 - they enter rows
     convolution,
     creation,
     indexing,
+    inlined,
     linear,
     pointwise,
     pooling,

@@ -22,7 +22,7 @@ _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 @functools.lru_cache(maxsize=4096)
 def _innermost(trace: str) -> Location | None:
     frames = [Location(file, int(line), name) for file, line, name in _FRAME.findall(trace)]
-    own = [f for f in frames if not f.file.startswith(_TORCH)]
+    own = [f for f in frames if not f.file.startswith(_TORCH) and is_user_file(f.file)]
     return own[-1] if own else frames[-1] if frames else None
 
 
