@@ -232,6 +232,15 @@ def test_jit_with_static_arguments_and_threads() -> None:
     assert gradcheck(lambda x: total(x, 0), (x,))
 
 
+def test_jit_with_named_sizes() -> None:
+    square = tw.jit(lambda x: (x * x).sum(axis=0), dynamic={"x": {0: "n"}})
+    for n in (3, 5, 7):
+        x = torch.randn(n, 2, requires_grad=True)
+        torch.testing.assert_close(square(x.detach()), (x * x).sum(0).detach())
+        (g,) = torch.autograd.grad(square(x).sum(), x)
+        torch.testing.assert_close(g, 2 * x)
+
+
 def test_bf16_and_strides() -> None:
     x = torch.randn(4, 6).to(torch.bfloat16)
     double = tw.jit(lambda x: x * 2)

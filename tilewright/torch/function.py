@@ -195,7 +195,7 @@ def _call_differentiable(jitted: Any, args: tuple[Any, ...], kwargs: dict[str, A
             for t, w, x in zip(tensors, weak, leaves, strict=True)]
         named = tree.unflatten(spec, plain)
         given, by_name = parameters.join(len(args), named, static)
-        lowered = jitted.lower(*given, **by_name)
+        lowered = jitted._lower(tuple(given), by_name, None)[0]  # for these sizes
         found = made[key] = (Entry(lowered.graph, jitted.target), lowered.traced.out_tree)
     entry, out = found
     if jitted.threads is None:

@@ -349,3 +349,9 @@ def lerp(call: Call, x: Node, end: Node, weight: Any) -> Node:
     a, b, w = operands(call.type.dtype, call.type.shape, x, end, weight)
     near = make("lt", (make("abs", (w,)), operand(0.5, w.dtype, w.shape)))
     return build.where(near, a + w * (b - a), b - (b - a) * (1.0 - w))
+
+
+@row(torch.ops.prims.fma)
+def fma(call: Call, a: Any, b: Any, c: Any) -> Node:
+    """A product and a sum, fused where the target may do so: optimisers step with it."""
+    return _apply("add", call.type.dtype, call, _apply("mul", call.type.dtype, call, a, b), c)
