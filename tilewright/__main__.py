@@ -1,4 +1,4 @@
-"""The command line: ``python -m tilewright doctor``, ``opt FILE.tw``, ``run FILE.tw``."""
+"""The command line: ``python -m tilewright doctor``, ``opt FILE``, ``run FILE``, ``cache ...``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tilewright import __version__
 from tilewright.errors import TilewrightError
-from tilewright.report import graphfile
+from tilewright.report import diskcache, graphfile
 from tilewright.report.doctor import doctor
 
 
@@ -32,7 +32,23 @@ def arguments() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, default=0, help="of the random arrays (default 0)")
     for command in (opt, run):
         command.add_argument("file", type=Path, help="a graph's text, as as_text('graph') gives it")
+    cache = commands.add_parser("cache", help="what is kept on disk of earlier compilations")
+    actions = cache.add_subparsers(dest="action", required=True)
+    actions.add_parser("ls", help="list the entries")
+    actions.add_parser("clear", help="remove all entries")
+    actions.add_parser("verify", help="read all entries and remove the damaged ones")
+    why = actions.add_parser("why", help="tell what the cache has of the graph in a file")
+    why.add_argument("file", type=Path, help="a graph's text, as as_text('graph') gives it")
     return parser
+
+
+def look_at_cache(options: argparse.Namespace) -> tuple[str, bool]:
+    """The text of a command on the disk cache, and whether all is well."""
+    if options.action == "verify":
+        return diskcache.verify()
+    if options.action == "why":
+        return diskcache.why(graphfile.load(options.file)), True
+    return (diskcache.clear() if options.action == "clear" else diskcache.listing()), True
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -42,6 +58,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         if options.command == "doctor":
             text, healthy = doctor()
+        elif options.command == "cache":
+            text, healthy = look_at_cache(options)
         elif options.command == "opt":
             text = graphfile.stages(graphfile.load(options.file), options.stage)
         else:

@@ -139,6 +139,13 @@ class Cache:
         """Where the entry of a key is."""
         return self.folder / (key + SUFFIX)
 
+    def has(self, key: str) -> bool:
+        """Whether there is a file for a key, whatever is in it."""
+        try:
+            return self.path(key).exists()
+        except OSError:
+            return False
+
     def load(self, key: str) -> Entry | None:
         """The entry of a key. A file that cannot be trusted is removed."""
         try:

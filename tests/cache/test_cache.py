@@ -41,7 +41,7 @@ def function(x: np.ndarray) -> np.ndarray:
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """A process that has compiled nothing, with an empty cache; forget() makes it one again."""
     def forget() -> None:
-        for name in ("_emitted", "_callees", "_linked"):
+        for name in ("_emitted", "_kernels", "_linked"):
             monkeypatch.setattr(library, name, {})
     forget()
     with config.override(cache=str(tmp_path / "cache")):

@@ -29,7 +29,7 @@ def test_results_do_not_depend_on_how_it_is_assembled(
 ) -> None:
     monkeypatch.setattr(program, "PART", part)
     monkeypatch.setattr(library, "MANY_LOOPS", many)
-    monkeypatch.setattr(library, "_callees", {})
+    monkeypatch.setattr(library, "_kernels", {})
     monkeypatch.setattr(library, "_linked", {})
     rng = np.random.default_rng(5)
     x, y = (rng.standard_normal(s).astype(np.float32) for s in ((40, 24), (24, 24)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -186,3 +187,59 @@ def test_as_a_program(file: Path) -> None:
         capture_output=True, text=True, cwd=Path(__file__).parents[2],
     )
     assert wrong.returncode == 2 and "usage: " in wrong.stderr
+
+
+def test_doctor_shows_the_disk_cache(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with config.override(cache=str(tmp_path / "here"), cache_size=3):
+        assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert f"disk cache  {tmp_path / 'here'} (override)" in text
+    assert "entries, " in text and "of at most 3 MiB" in text
+    with config.override(cache="off"):
+        assert main(["doctor"]) == 0
+    assert "disk cache  none: switched off by override" in capsys.readouterr().out
+
+
+def test_cache_commands(file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def said(*words: str) -> str:
+        assert main(["cache", *words]) == 0
+        return capsys.readouterr().out
+
+    with config.override(cache=str(tmp_path / "cache")):
+        before = said("why", str(file))
+        assert "missing " in before and "found " not in before
+        graphfile.run(graphfile.load(file), 0)
+        after = said("why", str(file))
+        assert "missing " not in after
+        assert re.search(r"^found +[0-9a-f]{12}  program shifted$", after, re.MULTILINE)
+        kernels = re.findall(r"^found +([0-9a-f]{12})  kernel \S+$", after, re.MULTILINE)
+        listed = said("ls")
+        assert all(key in listed for key in kernels)
+        assert re.search(r"program +\w+ +shifted$", listed, re.MULTILINE)
+        count = len(kernels) + 1
+        assert said("verify") == f"{count} of {count} entries are in order\n"
+        assert said("clear") == f"{count} entries removed\n"
+        assert said("verify") == "0 of 0 entries are in order\n"
+
+
+def test_cache_verify_removes_what_is_damaged(
+    file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with config.override(cache=str(tmp_path / "cache")):
+        graphfile.run(graphfile.load(file), 0)
+        path = next((tmp_path / "cache").glob("*.twc"))
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        assert main(["cache", "verify"]) == 1
+        text = capsys.readouterr().out
+        assert f"{path.name[:12]} " in text and "refused: the checksum differs" in text
+        assert not path.exists()
+        assert main(["cache", "verify"]) == 0
+
+
+def test_cache_commands_without_a_cache(capsys: pytest.CaptureFixture[str], file: Path) -> None:
+    with config.override(cache="off"):
+        for words in (["ls"], ["clear"], ["verify"], ["why", str(file)]):
+            assert main(["cache", *words]) == 0
+    text = capsys.readouterr().out
+    assert "none: switched off by override" in text
+    assert "0 entries removed" in text and "no cache" in text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from tilewright import config
 from tilewright.compiler.cost import Cost
+from tilewright.compiler.pipeline import Compiled as CompiledGraph
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.compiler.plan import Plan
 from tilewright.compiler.stage import Stage
@@ -27,6 +27,7 @@ from tilewright.frontend.trace import Traced
 from tilewright.ir.graph import Graph
 from tilewright.ir.text import show
 from tilewright.runtime.executable import Executable, executable_of
+from tilewright.runtime.program import Program
 
 STAGES = ("graph", "optimised graph", "kernels", "loops", "llvm", "asm")
 """What ``as_text`` can show, in the order in which it comes about."""
@@ -112,33 +113,54 @@ class Compiled:
         self.lowered = lowered
         graph, donated = lowered.graph, lowered.donated
         debug = config.get("debug")
-        traced = Stage("trace", lowered._milliseconds, True, lambda: show(lowered.graph))
-        traced.announce(debug)
+        self.traced = Stage("trace", lowered._milliseconds, True, lambda: show(lowered.graph))
+        self.traced.announce(debug)
         target: Target | None = None
         try:
             target = find_target(lowered.target_name)
-            self.program = compile_graph(graph, target, donated, hints=lowered.hints)
-            start = time.perf_counter()
-            self.native, self.executable = make_executable(self.program.plan, target)
+            compile = functools.partial(
+                compile_graph, graph, target, donated, hints=lowered.hints)
+            self.made = Program(graph, target, donated, compile=compile)
         except (UserError, CompilerBug, ImportError):
             raise
         except Exception as error:
             compiler_bug(graph, target, donated, error, lowered.hints)
         self.target = target
-        generated = Stage(
-            "codegen", (time.perf_counter() - start) * 1e3, True, lambda: self.native.llvm_text
-        )
-        self.stages = Stages((traced, *self.program.stages, generated))
         if debug:
-            generated.announce(debug, most=4)
             self.announce(debug)
+
+    @functools.cached_property
+    def stages(self) -> Stages:
+        """The steps of the compilation; they are gone through now if the program was read."""
+        return Stages((self.traced, *self.made.stages))
 
     def announce(self, debug: int) -> None:
         """What the switch ``debug`` wants printed of a compile in the end."""
+        if self.made.found:
+            total = self.traced.milliseconds + self.made.milliseconds
+            outcome = f"{self.lowered.graph.name}: read from the disk cache"
+        else:
+            self.stages[-1].announce(debug, most=4)
+            total = sum(stage.milliseconds for stage in self.stages)
+            outcome = self.program.summary()
         if debug >= 4:
             print(self.native.asm_text().rstrip("\n"), file=sys.stderr)
-        total = sum(stage.milliseconds for stage in self.stages)
-        print(f"tilewright: {self.program.summary()}, {total:.1f} ms", file=sys.stderr)
+        print(f"tilewright: {outcome}, {total:.1f} ms", file=sys.stderr)
+
+    @property
+    def program(self) -> CompiledGraph:
+        """The stages of the compilation; it is done now if the disk cache had its outcome."""
+        return self.made.compiled
+
+    @property
+    def native(self) -> Any:
+        """The machine code."""
+        return self.made.native
+
+    @property
+    def executable(self) -> Any:
+        """What runs the machine code on arrays."""
+        return self.made.executable
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """One array per result leaf, in memory of its own, for one array per input."""

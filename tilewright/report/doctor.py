@@ -13,6 +13,7 @@ from tilewright.codegen import cpu
 from tilewright.codegen.cpu.tiers import NEEDS
 from tilewright.errors import TilewrightError, UserError
 from tilewright.frontend.jit import jit
+from tilewright.report import diskcache
 from tilewright.runtime.cores import find_cores
 from tilewright.runtime.threads import threads_in_force
 
@@ -28,7 +29,7 @@ def doctor() -> tuple[str, bool]:
     readable, settings = switches()
     sections = {
         "versions": versions(),
-        "machine": machine(),
+        "machine": [*machine(), *diskcache.state()],
         "threads": threads(),
         "switches": settings,
         "self-check": outcome.splitlines(),

@@ -37,7 +37,7 @@ def load(path: Path) -> Graph:
         raise UserError(f"{path} holds a kernel", expected="the text of a graph")
     verify(graph)
     named = [
-        node for node in graph.inputs if any(isinstance(size, str) for size in node.type.shape)
+        node for node in graph.inputs if any(not isinstance(size, int) for size in node.type.shape)
     ]
     if named:
         raise UserError(

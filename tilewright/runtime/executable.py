@@ -34,15 +34,16 @@ class Executable:
     """Machine code with the plan that it follows; call it with a list of arrays.
 
     A plan with named sizes has to be bound to numbers: see :class:`SizedExecutable`.
+    With ``work`` given, the plan may lack its launches.
     Safe to call from several Python threads at once. An input that is not C-contiguous, aligned and
     in native byte order is copied first. A donated input's memory becomes a result: the array that
     was given must not be used afterwards, and may be the very array that is returned.
     """
 
-    def __init__(self, plan: Plan, native: Native) -> None:
+    def __init__(self, plan: Plan, native: Native, work: Work | None = None) -> None:
         self.plan, self.native = plan, native
         self.layout: Layout = lay_out(plan)
-        self.work: Work = estimate(plan)
+        self.work: Work = work or estimate(plan)
         self.arena, self.stride = (-(-n // 64) * 64 for n in (plan.arena, native.scratch))
         self.constants = [_aligned(c) for c in plan.constants]
         inputs, results = range(len(plan.inputs)), range(len(plan.results))
@@ -165,9 +166,11 @@ class SizedExecutable:
         return found
 
 
-def executable_of(plan: Plan, native: Native) -> Executable | SizedExecutable:
-    """What runs a plan's machine code on arrays."""
-    return SizedExecutable(plan, native) if plan.sizes else Executable(plan, native)
+def executable_of(
+    plan: Plan, native: Native, work: Work | None = None
+) -> Executable | SizedExecutable:
+    """What runs a plan's machine code on arrays; ``work`` as :class:`Executable` takes it."""
+    return SizedExecutable(plan, native) if plan.sizes else Executable(plan, native, work)
 
 
 def _forget(made: dict[Any, Any], most: int) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from tilewright.compiler.pipeline import Compiled, compile_graph
+from tilewright.compiler.pipeline import Compiled
 from tilewright.errors import CompilerBug, UserError
 from tilewright.frontend.compiled import find_target
 from tilewright.frontend.reproducer import compiler_bug
-from tilewright.runtime.executable import Executable
 from tilewright.runtime.pool import pool
+from tilewright.runtime.program import Program as CompiledProgram
 from tilewright.runtime.support import support
 from tilewright.runtime.threads import team, threads_now
 from tilewright.torch.numerics import graph_for, target_for
@@ -98,10 +98,11 @@ class CompiledPart:
         self.part = part
         at = {slot: i for i, slot in enumerate(part.inputs)}
         updates = {i: at[e.into] for i, e in enumerate(part.exports) if e.into is not None}
-        self.program, self.native = _compile(part, target_name, numerics, updates)
-        executable = self.executable = Executable(self.program.plan, self.native)
+        self.made = _compile(part, target_name, numerics, updates)
+        self.native = self.made.native
+        executable = self.executable = self.made.executable
         layout = executable.layout
-        plan = self.program.plan
+        plan = executable.plan
         self.inputs = [(slot, i in part.copied) for i, slot in enumerate(part.inputs)]
         self.plain = not part.copied
         self.constants = [c.__array_interface__["data"][0] for c in executable.constants]
@@ -127,6 +128,11 @@ class CompiledPart:
             for i, s in enumerate(layout.sources) if s.kind == "input"
         ]
         self.restride = [(e.slot, e.shape, e.copied) for e in part.exports if e.copied is not None]
+
+    @property
+    def program(self) -> Compiled:
+        """The stages of the compilation; it is done now if the disk cache had its outcome."""
+        return self.made.compiled
 
     def run(self, slots: Tensors) -> None:
         """Fill the slots of the results."""
@@ -190,15 +196,12 @@ def _maker(export: Export) -> Callable[[], torch.Tensor]:
 
 def _compile(
     part: Part, target_name: str | None, numerics: str, updates: dict[int, int]
-) -> tuple[Compiled, Any]:
-    """The plan and the machine code of a part. Raises ``CompilerBug`` if the compiler fails."""
+) -> CompiledProgram:
+    """The machine code of a part. Raises ``CompilerBug`` if the compiler fails."""
     target = None
     try:
         target = target_for(find_target(target_name), numerics)
-        from tilewright.codegen import cpu
-
-        program = compile_graph(graph_for(part.graph, numerics), target, updates=updates)
-        return program, cpu.build(program.plan, target)
+        return CompiledProgram(graph_for(part.graph, numerics), target, updates=updates)
     except (UserError, CompilerBug, ImportError):
         raise
     except Exception as error:

@@ -51,9 +51,9 @@ class Callee:
 
 
 _emitted: dict[tuple[Kernel, Target], Emitted] = {}
-_callees: dict[str, Callee] = {}
+_kernels: dict[str, Entry] = {}
 _linked: dict[tuple[str, Target], Code] = {}
-"""What this process has emitted, the functions of its kernels by key, and their code by symbol."""
+"""What this process has emitted, its kernels by key, and their code by symbol."""
 
 
 def functions() -> dict[str, Callable[..., Value]]:
@@ -73,6 +73,11 @@ def emitted(kernel: Kernel, target: Target) -> Emitted:
 def callee_of(e: Emitted) -> Callee:
     """The function that is emitted."""
     return Callee(e.name, e.buffers, e.sizes, e.scratch)
+
+
+def callee_in(entry: Entry) -> Callee:
+    """The function in an entry of the disk cache."""
+    return Callee(**entry.facts["callee"])
 
 
 def module_text(kernels: list[Emitted], rest: str, target: Target, more: set[str]) -> str:
@@ -99,14 +104,16 @@ class Library:
     """Finds or makes the kernels of a program, while more of them are asked for.
 
     New ones are assembled on the worker's thread: LLVM runs without the interpreter's lock.
-    ``images`` are the object files of those that are not linked yet.
+
+    keys     of the kernels that were asked for
+    entries  of those that this process did not have
     """
 
     def __init__(self, target: Target, worker: Worker[None]) -> None:
         self.target, self.worker = target, worker
         self.store = cache()
-        self.images: dict[str, bytes] = {}
-        self.begun: set[str] = set()
+        self.keys: dict[str, Callee] = {}
+        self.entries: dict[str, Entry] = {}
         self.found: dict[int, Callee] = {}
 
     def callee(self, kernel: Kernel) -> Callee:
@@ -114,42 +121,40 @@ class Library:
         found = self.found.get(id(kernel))
         if found is None:
             key = kernel_key(kernel, self.target)
-            found = _callees.get(key) or self._load(key) or self._make(key, kernel)
-            self.found[id(kernel)] = _callees[key] = found
+            found = self.keys.get(key) or self._find(key) or self._make(key, kernel)
+            self.found[id(kernel)] = self.keys[key] = found
         return found
 
-    def _load(self, key: str) -> Callee | None:
-        """A kernel of the disk cache."""
-        entry = self.store.load(key) if self.store is not None else None
-        if entry is None:
-            return None
-        found = Callee(**entry.facts["callee"])
-        if (found.symbol, self.target) not in _linked and found.symbol not in self.begun:
-            self.begun.add(found.symbol)
-            self.images[found.symbol] = entry.blobs[0]
-        return found
+    def known(self, key: str) -> bool:
+        """Whether this process or the disk cache has the kernel of a key; it is used if so."""
+        found = self._find(key)
+        if found is not None:
+            self.keys[key] = found
+        return found is not None
+
+    def _find(self, key: str) -> Callee | None:
+        entry = _kernels.get(key)
+        if entry is None and self.store is not None:
+            entry = self.store.load(key)
+            if entry is not None:
+                self.entries[key] = entry
+        return None if entry is None else callee_in(entry)
 
     def _make(self, key: str, kernel: Kernel) -> Callee:
         """Begin to assemble a new kernel."""
         new = emitted(kernel, self.target)
-        found = callee_of(new)
-        if (found.symbol, self.target) not in _linked and found.symbol not in self.begun:
-            self.begun.add(found.symbol)
-            facts: dict[str, object] = {
-                "kind": "kernel", "name": kernel.name, "target": self.target.name,
-                "callee": asdict(found),
-            }
-            self.worker.submit(functools.partial(self._assemble, key, new, facts))
-        return found
+        self.worker.submit(functools.partial(self._assemble, key, new, kernel.name))
+        return callee_of(new)
 
-    def _assemble(self, key: str, kernel: Emitted, facts: dict[str, object]) -> None:
+    def _assemble(self, key: str, kernel: Emitted, name: str) -> None:
         from tilewright.codegen import llvm
 
         text = module_text([kernel], "", self.target, set())
         image = llvm.object_code(text, self.target, quick=kernel.loops >= MANY_LOOPS)
-        self.images[kernel.name] = image
-        if self.store is not None:
-            self.store.store(key, Entry(facts, (image,)))
+        self.entries[key] = Entry({
+            "kind": "kernel", "name": name, "target": self.target.name,
+            "callee": asdict(callee_of(kernel)),
+        }, (image,))
 
     def link(self, main: bytes, entry: str) -> tuple[Code, tuple[Code, ...]]:
         """Link what is new, and the program's ``main``, which has the symbol ``entry``.
@@ -158,10 +163,22 @@ class Library:
         """
         from tilewright.codegen import llvm
 
-        symbols = {c.symbol for c in self.found.values()}
-        known = {s: _linked[s, self.target] for s in symbols if s not in self.images}
+        images = {
+            symbol: made.blobs[0] for made in self.entries.values()
+            if ((symbol := callee_in(made).symbol), self.target) not in _linked
+        }
+        symbols = {c.symbol for c in self.keys.values()}
+        known = {s: _linked[s, self.target] for s in symbols if s not in images}
         imported = {symbol: code.address(symbol) for symbol, code in known.items()}
-        code = llvm.Code([*self.images.values(), main], [entry, *self.images], imported)
-        for symbol in self.images:
+        code = llvm.Code([*images.values(), main], [entry, *images], imported)
+        for symbol in images:
             _linked[symbol, self.target] = code
+        _kernels.update(self.entries)
+        self._keep()
         return code, (code, *known.values())
+
+    def _keep(self) -> None:
+        """Store what the disk cache lacks, be it new, evicted, or made for another folder."""
+        for key in self.keys if self.store is not None else ():
+            if not self.store.has(key):  # type: ignore[union-attr]
+                self.store.store(key, _kernels[key])  # type: ignore[union-attr]

@@ -41,6 +41,8 @@ class NativeProgram:
                table holds the pointers of inputs, outputs, constants and the arena, in this order,
                then the numbers of the plan's sizes and the places of its blocks in the arena
     scratch    bytes of private memory per thread, 64-byte aligned
+    keys       of the kernels, under which the disk cache has them
+    main       the object file of the entry, which calls the kernels
     The caller sets the status word of the team block to 0 before a run; a failed check leaves its
     code there.
     """
@@ -49,6 +51,8 @@ class NativeProgram:
     scratch: int
     target: Target
     make_text: Callable[[], str] = field(repr=False)
+    keys: tuple[str, ...] = field(repr=False, default=())
+    main: bytes = field(repr=False, default=b"")
     code: tuple[Code, ...] = field(repr=False, default=())
 
     @functools.cached_property
@@ -76,10 +80,30 @@ def build(plan: Plan, target: Target) -> NativeProgram:
         order = [library.callee(launch.kernel) for launch in plan.launches]
         main = assemble_entry(plan, order, target)
     worker.results()
-    code, all_code = library.link(main, ENTRY)
     scratch = max((c.scratch for c in order), default=0)
-    text = functools.partial(program_text, plan, target)
-    return NativeProgram(code.address(ENTRY), scratch, target, text, all_code)
+    return _linked(library, main, scratch, functools.partial(program_text, plan, target))
+
+
+def load(
+    keys: Sequence[str], main: bytes, scratch: int, target: Target, plan: Callable[[], Plan]
+) -> NativeProgram | None:
+    """A program that was built before, from its :class:`NativeProgram`'s facts.
+
+    None if a kernel is in the disk cache no longer. ``plan`` is asked for its texts only.
+    """
+    library = Library(target, Worker())
+    if not all(library.known(key) for key in keys):
+        return None
+    return _linked(library, main, scratch, lambda: program_text(plan(), target))
+
+
+def _linked(
+    library: Library, main: bytes, scratch: int, text: Callable[[], str]
+) -> NativeProgram:
+    """The program of these kernels and ``main``, linked."""
+    code, needed = library.link(main, ENTRY)
+    keys = tuple(library.keys)
+    return NativeProgram(code.address(ENTRY), scratch, library.target, text, keys, main, needed)
 
 
 def assemble_entry(plan: Plan, order: Sequence[Callee], target: Target) -> bytes:

@@ -13,14 +13,12 @@ from typing import TypeAlias
 from tilewright.compiler.lowered import LoweredKernel, Workspace
 from tilewright.compiler.schedules.group import Group, location
 from tilewright.compiler.target import Target
+from tilewright.ir.digest import reported
 from tilewright.ir.graph import Node
 from tilewright.ir.hints import hint_values
 
 MOST_KEPT = 4096
 """Forms of groups whose kernels are kept."""
-
-UNCHECKED = frozenset(("elementwise", "reduce", "view", "contract", "source"))
-"""Kinds of ops of which no check ever fails, whose lines are therefore not reported."""
 
 Lower: TypeAlias = Callable[[Group, Target], list[LoweredKernel]]
 Hole: TypeAlias = "int | Workspace"
@@ -49,7 +47,7 @@ def form_of(group: Group) -> Form:
         numbers[node] = len(numbers)
         parts.append((
             node.op.name, node.attrs, node.type, tuple([numbers[n] for n in node.inputs]),
-            None if node.op.kind in UNCHECKED else node.loc,
+            node.loc if reported(node) else None,
         ))
     again = tuple([group.uses.get(n, 2) > 1 for n in numbers])
     anchors = tuple([numbers[n] for n in group.anchors])

@@ -1,0 +1,133 @@
+"""A graph as a program: read from the disk cache if it was compiled before, else compiled."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tilewright import config
+from tilewright.cache import Cache, Entry, cache, key_of
+from tilewright.compiler.pipeline import Compiled, compile_graph
+from tilewright.compiler.plan import Plan
+from tilewright.compiler.stage import Stage
+from tilewright.compiler.target import Target
+from tilewright.ir.digest import graph_text
+from tilewright.ir.graph import Graph
+from tilewright.runtime.executable import executable_of
+from tilewright.runtime.record import Unreadable, read_plan, write_plan
+from tilewright.runtime.work import Work, estimate
+
+
+class Program:
+    """A graph in machine code for this process.
+
+    executable    runs it on arrays; its plan may lack the launches
+    native        the machine code
+    key           under which the disk cache keeps the program; empty if it does not
+    found         whether it was read from there
+    milliseconds  that it took to read it, or to generate its code
+    """
+
+    def __init__(
+        self, graph: Graph, target: Target, donated: tuple[int, ...] = (),
+        updates: Mapping[int, int] | None = None, hints: Mapping[str, int] | None = None,
+        compile: Callable[[], Compiled] | None = None,
+    ) -> None:
+        self.graph, self.target = graph, target
+        self._compile = compile or functools.partial(
+            compile_graph, graph, target, donated, updates=updates, hints=hints)
+        self.key = ""
+        start = time.perf_counter()
+        store = _store(graph)
+        if store is not None:
+            self.key = program_key(graph, target, donated, updates or {})
+        self.found = store is not None and self._read(store)
+        if not self.found:
+            plan = self.compiled.plan
+            start = time.perf_counter()
+            self.native: Any = self._build(plan)
+            work = None if plan.sizes else estimate(plan)
+            self._finish(plan, work)
+            if store is not None and work is not None:
+                self._write(store, plan, work)
+        self.milliseconds = (time.perf_counter() - start) * 1e3
+
+    @functools.cached_property
+    def compiled(self) -> Compiled:
+        """What the compiler made of the graph; it does so now if the program was read."""
+        return self._compile()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The steps from the graph to machine code, the last of which may be to read that."""
+        text = functools.partial(getattr, self.native, "llvm_text")
+        return (*self.compiled.stages, Stage("codegen", self.milliseconds, True, text))
+
+    @property
+    def plan(self) -> Plan:
+        """The plan with its launches."""
+        return self.compiled.plan
+
+    def _build(self, plan: Plan) -> Any:
+        from tilewright.codegen import cpu
+
+        return cpu.build(plan, self.target)
+
+    def _finish(self, plan: Plan, work: Work | None) -> None:
+        self.executable: Any = executable_of(plan, self.native, work)
+
+    def _read(self, store: Cache) -> bool:
+        """Take the program from the disk cache, if it has all of it."""
+        from tilewright.codegen import cpu
+
+        entry = store.load(self.key)
+        if entry is None:
+            return False
+        try:
+            plan = read_plan(entry.facts["plan"], entry.blobs[1:], self.graph)
+            work = Work(**entry.facts["work"])
+            keys, scratch = entry.facts["kernels"], entry.facts["scratch"]
+        except (Unreadable, KeyError, TypeError, IndexError):
+            store.remove(self.key)
+            return False
+        native = cpu.load(keys, entry.blobs[0], scratch, self.target, lambda: self.plan)
+        if native is None:
+            return False
+        self.native = native
+        self._finish(plan, work)
+        return True
+
+    def _write(self, store: Cache, plan: Plan, work: Work) -> None:
+        """Keep the program; its kernels are entries of their own."""
+        facts, blobs = write_plan(plan, self.graph)
+        native = self.native
+        store.store(self.key, Entry({
+            "kind": "program", "name": self.graph.name, "target": self.target.name,
+            "kernels": native.keys, "scratch": native.scratch, "plan": facts,
+            "work": {"seconds": work.seconds, "mode": work.mode, "most_threads": work.most_threads},
+        }, (native.main, *blobs)))
+
+
+def _store(graph: Graph) -> Cache | None:
+    """The disk cache, if programs are to be read from it.
+
+    Who wants to see the passes, or to have them verified, wants them to run. A program for all
+    sizes is compiled; its kernels are kept.
+    """
+    if config.get("debug") >= 2 or config.get("verify"):
+        return None
+    if any(not isinstance(d, int) for n in graph.inputs for d in n.shape):
+        return None
+    return cache()
+
+
+def program_key(
+    graph: Graph, target: Target, donated: tuple[int, ...], updates: Mapping[int, int]
+) -> str:
+    """Of all that the program of a graph follows from."""
+    from tilewright.codegen import llvm
+
+    asked = repr((target, donated, sorted(updates.items())))
+    return key_of("program", graph_text(graph), asked, llvm.version())
