@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from tilewright.ir import build
-from tilewright.ir.graph import Node
-from tilewright.ir.types import f64
-from tilewright.torch.nodes import cast, iota, number
-from tilewright.torch.table import Call, row
+from tilewright.ir.graph import Node, captured, make
+from tilewright.ir.types import DType, Shape, f64
+from tilewright.torch.nodes import cast, iota, number, operands
+from tilewright.torch.table import Call, NotCompiled, row
 
 aten = torch.ops.aten
 
@@ -61,8 +62,54 @@ def _progression(call: Call, start: Any, step: Any) -> Node:
 
 @row(aten.linspace)
 def linspace(call: Call, start: Any, end: Any, steps: int, **kwargs: Any) -> Node:
-    position = cast(iota(call.type.shape, 0), f64)
-    step = (end - start) / (steps - 1) if steps > 1 else 0.0
-    near = position * step + start
-    far = (position - (steps - 1)) * step + end
-    return build.where(position < steps / 2, near, far)
+    return evenly(call.type.shape, start, end, steps, call.type.dtype)
+
+
+def evenly(shape: Shape, start: Any, end: Any, steps: int, dtype: DType) -> Node:
+    """Numbers at equal distances, counted from the nearer end, so that both ends are exact."""
+    low, high = operands(f64, shape, start, end)
+    if steps < 2:
+        return low
+    place = cast(iota(shape, 0), f64)
+    if dtype.is_int:  # the step is one of integers divided as floats
+        step = (high - low) * (1.0 / (steps - 1))
+    else:
+        step = (high - low) / number(steps - 1, f64, shape)
+    near = place * step + low
+    far = (place - (steps - 1)) * step + high
+    return build.where(place < steps // 2, near, far)
+
+
+@row(aten.logspace)
+def logspace(
+    call: Call, start: Any, end: Any, steps: int, base: float = 10.0, **kwargs: Any
+) -> Node:
+    exponents = evenly(call.type.shape, start, end, steps, f64)
+    return make("pow", (number(base, f64, call.type.shape), exponents))
+
+
+@row(aten.eye)
+def eye(call: Call, *args: Any, **kwargs: Any) -> Node:
+    shape = call.type.shape
+    return make("eq", (iota(shape, 0), iota(shape, 1)))
+
+
+MOST_PLACES = 1 << 16
+"""Places of a triangle up to which they are a constant of the program."""
+
+
+def _triangle_places(call: Call, places: tuple[np.ndarray, ...]) -> Node:
+    """The rows and columns of the elements of a triangle, in row-major order."""
+    if places[0].size > MOST_PLACES:
+        raise NotCompiled("the places of a large triangle")
+    return captured(np.stack(places).astype(call.type.dtype.numpy), call.type)
+
+
+@row(aten.tril_indices)
+def tril_indices(call: Call, rows: int, columns: int, offset: int = 0, **kwargs: Any) -> Node:
+    return _triangle_places(call, np.tril_indices(rows, offset, columns))
+
+
+@row(aten.triu_indices)
+def triu_indices(call: Call, rows: int, columns: int, offset: int = 0, **kwargs: Any) -> Node:
+    return _triangle_places(call, np.triu_indices(rows, offset, columns))

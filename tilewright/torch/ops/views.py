@@ -77,6 +77,13 @@ def slice_(
     return slice_axis(x, axis, low, high, step)
 
 
+@row(aten.narrow_copy)
+def narrow_copy(call: Call, x: Node, dim: int, start: int, length: int) -> Node:
+    axis = axis_of(dim, x.type.rank)
+    first = start % max(1, int(x.shape[axis])) if start < 0 else start
+    return slice_axis(x, axis, first, first + length)
+
+
 @row(aten.select, aten.select_copy)
 def select(call: Call, x: Node, dim: int, index: int) -> Node:
     axis = axis_of(dim, x.type.rank)
