@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", help="element type of the samples")
     parser.add_argument("--most", type=int, help="samples per operator, evenly spread; all if not")
     parser.add_argument("--jobs", type=int, default=1, help="worker processes")
-    parser.add_argument("--seconds", type=float, default=120, help="after which a sample hangs")
+    parser.add_argument("--seconds", type=float, default=600, help="after which a sample hangs")
     parser.add_argument("--json", type=Path, help="file for the outcome of every sample")
     parser.add_argument("--table", type=Path, help="file for the table")
     options = parser.parse_args()

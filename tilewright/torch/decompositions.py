@@ -24,6 +24,7 @@ from tilewright.torch.ops import (  # noqa: F401 - they enter rows
     pointwise,
     pooling,
     reductions,
+    special,
     strided,
     views,
 )
