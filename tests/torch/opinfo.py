@@ -20,10 +20,10 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch.testing._internal import common_methods_invocations
 from torch.utils import _pytree as tree
 
-from tilewright.torch.backend import _program
+from tilewright.torch.convert import convert
 from tilewright.torch.decompositions import decompositions
-from tilewright.torch.options import Options
-from tilewright.torch.records import Record
+from tilewright.torch.program import Program
+from tilewright.torch.recipe import Recipe
 
 op_db = common_methods_invocations.op_db
 # Operators that draw set a seed themselves, which when traced is set while tracing only.
@@ -141,10 +141,11 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return [t for t in tree.tree_leaves(value) if isinstance(t, torch.Tensor)]
 
 
-def compiled(function: Callable[..., Any], found: Record) -> Callable[..., Any]:
-    """The function traced and compiled as the backend does it; ``found`` records its programs."""
+def compiled(function: Callable[..., Any], found: list[Recipe]) -> Callable[..., Any]:
+    """The function traced and compiled as the backend does it; its programs join ``found``."""
     def compiler(module: Any, inputs: Sequence[Any]) -> Any:
-        return _program(module, {}, Options(), found)
+        found.append(convert(module, {}))
+        return Program(found[-1])
     return aot_function(
         function, fw_compiler=compiler, bw_compiler=compiler, inference_compiler=compiler,
         partition_fn=min_cut_rematerialization_partition, decompositions=decompositions(),
@@ -166,14 +167,14 @@ def check(op: Any, given: Any) -> Outcome:
             expected = sample.run(sample.call)
         except Exception as error:
             return Outcome("skipped", message=_short(error))
-        found = Record("sample")
+        found: list[Recipe] = []
         try:
             made = sample.run(compiled(sample.call, found))
         except Exception as error:
             if _fails(lambda: sample.run(traced(sample.call))):
                 return Outcome("break", message=_short(error))
             return Outcome("crash", message=f"{_short(error)}\n{traceback.format_exc()}")
-        fallbacks = [(f.target, f.reason) for p in found.programs for f in p.recipe.fallbacks]
+        fallbacks = [(f.target, f.reason) for r in found for f in r.fallbacks]
         wrong = _difference(op, sample, made, expected)
         if wrong:
             return Outcome("wrong", fallbacks, wrong)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tilewright.ir import build
-from tilewright.ir.graph import Node, apply
+from tilewright.ir.graph import Node, apply, full
 from tilewright.ir.types import f64
 from tilewright.torch.special.series import falling, horner, sin_pi
 
@@ -54,7 +54,7 @@ def _lgamma_shifted(y: Node) -> Node:
     """For ``y`` between 1/2 and 8."""
     polynomial = AROUND_TWO[y.dtype.bits]
     small = y < 1.5
-    place, product = build.where(small, y + 1.0, y), build.where(small, y, 0.0 * y + 1.0)
+    place, product = build.where(small, y + 1.0, y), build.where(small, y, full(y.type, 1))
     for _ in range(6):
         above = place >= 2.5
         place = build.where(above, place - 1.0, place)
@@ -85,7 +85,7 @@ def digamma(x: Node) -> Node:
     """The derivative of lgamma; -inf at 0, NaN at negative integers, as in PyTorch."""
     mirrored = x < 0.0
     y = build.where(mirrored, 1.0 - x, x)
-    total = 0.0 * y
+    total = full(y.type, 0)
     for _ in range(STEPS):
         below = y < 10.0
         total = build.where(below, total - 1.0 / y, total)

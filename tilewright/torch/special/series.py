@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from tilewright.ir import build
-from tilewright.ir.graph import Node, apply
+from tilewright.ir.graph import Node, apply, full
 from tilewright.ir.types import f64, i32, i64
 
 
@@ -31,7 +31,7 @@ def ratio(x: Node, top: Sequence[float], bottom: Sequence[float]) -> Node:
 def chebyshev(x: Node, coefficients: Sequence[float]) -> Node:
     """A Chebyshev series, the constant term first, by Clenshaw's recurrence."""
     twice = x + x
-    before, last = 0.0 * x, 0.0 * x + coefficients[-1]
+    before, last = full(x.type, 0), full(x.type, coefficients[-1])
     for c in reversed(coefficients[1:-1]):
         before, last = last, twice * last - before + c
     return x * last - before + coefficients[0]
