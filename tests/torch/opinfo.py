@@ -20,8 +20,10 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch.testing._internal import common_methods_invocations
 from torch.utils import _pytree as tree
 
+from tilewright.torch.backend import backend
 from tilewright.torch.convert import convert
 from tilewright.torch.decompositions import decompositions
+from tilewright.torch.faults import BackendWarning
 from tilewright.torch.program import Program
 from tilewright.torch.recipe import Recipe
 
@@ -42,7 +44,8 @@ class Outcome:
     """What became of a sample.
 
     kind       compiled, fallback (some operators ran in PyTorch), break (PyTorch cannot trace it
-               as one graph, so it stays eager), wrong, crash, or skipped (eager PyTorch refuses)
+               as one graph: Dynamo compiles what is before and behind), wrong, crash, or skipped
+               (eager PyTorch refuses)
     fallbacks  the operators that ran in PyTorch, with the reason
     message    of what is wrong
     """
@@ -172,13 +175,34 @@ def check(op: Any, given: Any) -> Outcome:
             made = sample.run(compiled(sample.call, found))
         except Exception as error:
             if _fails(lambda: sample.run(traced(sample.call))):
-                return Outcome("break", message=_short(error))
+                return _in_parts(op, sample, expected)
             return Outcome("crash", message=f"{_short(error)}\n{traceback.format_exc()}")
         fallbacks = [(f.target, f.reason) for r in found for f in r.fallbacks]
         wrong = _difference(op, sample, made, expected)
         if wrong:
             return Outcome("wrong", fallbacks, wrong)
         return Outcome("fallback" if fallbacks else "compiled", fallbacks)
+
+
+def _in_parts(op: Any, sample: Sample, expected: _Run) -> Outcome:
+    """What AOTAutograd cannot trace as one graph, by Dynamo, which goes on behind a break."""
+    torch._dynamo.reset()
+    graphs = 0
+
+    def counted(module: Any, inputs: Sequence[Any]) -> Any:
+        nonlocal graphs
+        graphs += 1
+        return backend(module, inputs)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", BackendWarning)
+            made = sample.run(torch.compile(sample.call, backend=counted, dynamic=False))
+    except Exception as error:
+        return Outcome("crash", message=f"{_short(error)}\n{traceback.format_exc()}")
+    wrong = _difference(op, sample, made, expected)
+    if wrong:
+        return Outcome("wrong", message=wrong)
+    return Outcome("break", message=f"{graphs} graphs")
 
 
 def _fails(run: Callable[[], Any]) -> bool:

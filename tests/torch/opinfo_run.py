@@ -185,15 +185,16 @@ def table(results: dict[str, list[dict[str, Any]]], dtype: str) -> str:
         "- **compiled**: all of it is compiled and agrees with eager PyTorch",
         "- **partly**: operators that are not compiled are called in PyTorch between compiled "
         "parts; agrees",
-        "- **eager**: PyTorch cannot trace it as one graph (sizes of results depend on data, "
-        "sparse tensors ...)",
+        "- **broken**: PyTorch cannot trace it as one graph (sizes of results or branches depend "
+        "on data,",
+        "  sparse tensors): what is before and behind the break is compiled; agrees",
         "- **wrong**, **crash**: what they say", "",
-        "| operators | all samples compiled | samples | compiled | partly | eager | wrong "
+        "| operators | all samples compiled | samples | compiled | partly | broken | wrong "
         "| crash |",
         "|--:|--:|--:|--:|--:|--:|--:|--:|",
         f"| {len(results)} | {whole} | {len(every)} | {share['compiled']} | {share['fallback']} "
         f"| {share['break']} | {share['wrong']} | {share['crash']} |", "",
-        "| operator | samples | compiled | partly | eager | wrong | crash | called in PyTorch |",
+        "| operator | samples | compiled | partly | broken | wrong | crash | called in PyTorch |",
         "|---|--:|--:|--:|--:|--:|--:|---|",
     ]
     for name, found in sorted(results.items()):
