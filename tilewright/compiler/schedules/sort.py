@@ -3,12 +3,12 @@
 Short rows: the rank of each element is the number of elements before it, counted in vectors; no
 branch depends on the data. Longer rows: a radix sort from the lowest digit up (LSD, Knuth 5.2.5),
 stable and in time proportional to the length; digits that all elements share cost nothing. Where
-few places are wanted, only the elements whose highest digit may stand there are sorted.
+few places are wanted, only the elements whose highest bits may stand there are sorted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.schedules.access import Index, Writer, unflatten
@@ -28,14 +28,17 @@ from tilewright.ir import loops as k
 from tilewright.ir.sizes import product
 from tilewright.ir.types import DType, as_number, i32, i64, u32
 
-RANKED = 128
+RANKED = 64
 """The longest row that is sorted by counting."""
 
-LONG = 1 << 13
-"""Elements from which on digits have 11 bits: fewer passes, larger tables."""
+BITS = 8
+"""Of a digit: the places that elements go to next, and their counts, stay in L1."""
 
 NARROW = 8
 """Rows this many times longer than what is wanted of them are narrowed first."""
+
+NARROWING = {8: 8, 16: 10, 32: 11, 64: 13}
+"""By the bits of a key: its highest bits by which rows are narrowed, some of a mantissa's too."""
 
 
 def lower_sort(group: Group, target: Target) -> LoweredKernel:
@@ -148,10 +151,11 @@ class _Sort:
         keys = self._alloc("keys", self.kind, 2 * n)
         places = self._alloc("places", u32, 2 * n) if self.with_places else None
         self._read(row, keys, places)
-        bits = min(self.kind.bits, 11 if n >= LONG else 8)
-        radix = _Radix(w, keys, places, n, bits)
+        high = NARROWING[self.kind.bits]
+        narrowed = NARROW * (self.stop - self.start) <= n and 1 << high <= 4 * n
+        radix = _Radix(w, keys, places, n, high if narrowed else 0)
         below: k.Expr = k.Const(0)
-        if NARROW * (self.stop - self.start) <= n:
+        if narrowed:
             below = radix.narrow(self.start, self.stop)
         radix.sort()
         first = w.let("first", k.sub(k.add(radix.source(), self.start), below))
@@ -163,15 +167,16 @@ class _Radix:
 
     half   a register: where the current half begins, 0 or ``n``
     count  how many elements there are
+    high   how many bits :meth:`narrow` looks at; 0: it is not called
     """
 
     def __init__(
-        self, w: Writer, keys: k.Buffer, places: k.Buffer | None, n: int, bits: int
+        self, w: Writer, keys: k.Buffer, places: k.Buffer | None, n: int, high: int
     ) -> None:
-        self.w, self.keys, self.places, self.n, self.bits = w, keys, places, n, bits
-        self.buckets = 1 << bits
-        self.passes = -(-keys.dtype.bits // bits)
-        self.counts = w.alloc("counts", i32, self.passes * self.buckets, "stack")
+        self.w, self.keys, self.places, self.n, self.high = w, keys, places, n, high
+        self.passes = keys.dtype.bits // BITS
+        size = max(self.passes << BITS, 1 << high)
+        self.counts = w.alloc("counts", i32, size, "stack")
         self.half = w.alloc("half", i64, 1, "register")
         w.write(k.Store(self.half, k.Const(0), k.Const(0)))
         self.count: k.Expr = k.Const(n)
@@ -181,33 +186,41 @@ class _Radix:
         return k.Load(self.half, k.Const(0))
 
     def _digit(self, key: k.Expr, number: int) -> k.Expr:
+        """A digit, counted from the lowest."""
         dtype = key.dtype
         if number:
-            key = k.Call("shr", (key, k.Const(number * self.bits, dtype)), dtype)
+            key = k.Call("shr", (key, k.Const(number * BITS, dtype)), dtype)
         if number < self.passes - 1:
-            key = k.Call("and", (key, k.Const(self.buckets - 1, dtype)), dtype)
+            key = k.Call("and", (key, k.Const((1 << BITS) - 1, dtype)), dtype)
         return k.Call("cast", (key,), i64)
 
-    def _count(self, digits: Sequence[int]) -> None:
-        """How often each value of these digits occurs."""
-        w, size = self.w, self.buckets
-        with w.loop("z", 0, size * len(digits), "vector", width=16) as z:
-            w.write(k.Store(self.counts, k.add(z, digits[0] * size), k.Const(0, i32)))
+    def _highest(self, key: k.Expr) -> k.Expr:
+        """The highest bits, by which a row is narrowed."""
+        dtype = key.dtype
+        key = k.Call("shr", (key, k.Const(dtype.bits - self.high, dtype)), dtype)
+        return k.Call("cast", (key,), i64)
+
+    def _count(self, size: int, tables: Callable[[k.Expr], Sequence[k.Expr]]) -> None:
+        """How often each place of the ``tables`` that a key belongs to occurs."""
+        w = self.w
+        with w.loop("z", 0, size, "vector", width=16) as z:
+            w.write(k.Store(self.counts, z, k.Const(0, i32)))
         source = w.let("source", self.source())
         with w.loop("i", 0, self.count) as i:
             key = w.let("key", k.Load(self.keys, k.add(source, i)))
-            for number in digits:
-                at = w.let("d", k.add(self._digit(key, number), number * size))
-                w.write(k.Accumulate(self.counts, at, "add", k.Const(1, i32)))
+            for at in tables(key):
+                w.write(k.Accumulate(self.counts, w.let("d", at), "add", k.Const(1, i32)))
 
     def sort(self) -> None:
         """All passes."""
         w = self.w
-        self._count(range(self.passes))
-        for number in range(self.passes):
+        every = range(self.passes)
+        self._count(
+            self.passes << BITS, lambda key: [k.add(self._digit(key, d), d << BITS) for d in every])
+        for number in every:
             source = w.let("source", self.source())
             first = self._digit(k.Load(self.keys, source), number)
-            table = number * self.buckets
+            table = number << BITS
             most = k.Call("cast", (k.Load(self.counts, k.add(first, table)),), i64)
             with w.when(k.compare("ne", w.let("most", most), self.count)):
                 self._begin(table)
@@ -218,7 +231,7 @@ class _Radix:
         w = self.w
         total = w.alloc("total", i32, 1, "register")
         w.write(k.Store(total, k.Const(0), k.Const(0, i32)))
-        with w.loop("b", table, table + self.buckets) as b:
+        with w.loop("b", table, table + (1 << BITS)) as b:
             here = w.let("here", k.Load(self.counts, b))
             before = w.let("before", k.Load(total, k.Const(0)))
             w.write(k.Store(self.counts, b, before))
@@ -241,16 +254,15 @@ class _Radix:
 
     def narrow(self, start: int, stop: int) -> k.Expr:
         """Keep what may stand in the places ``start`` to ``stop``; how many come before."""
-        w, last = self.w, self.passes - 1
-        table = last * self.buckets
-        self._count([last])
+        w = self.w
+        self._count(1 << self.high, lambda key: [self._highest(key)])
         registers = [w.alloc(name, i64, 1, "register") for name in ("total", "low", "high", "less")]
         for register in registers:
             w.write(k.Store(register, k.Const(0), k.Const(0)))
         total, low, high, less = registers
-        with w.loop("b", 0, self.buckets) as b:
+        with w.loop("b", 0, 1 << self.high) as b:
             before = w.let("before", k.Load(total, k.Const(0)))
-            here = k.Call("cast", (k.Load(self.counts, k.add(b, table)),), i64)
+            here = k.Call("cast", (k.Load(self.counts, b),), i64)
             w.write(k.Store(total, k.Const(0), k.add(before, here)))
             begins = k.compare("le", before, start)
             for register, value, condition in (
@@ -266,7 +278,7 @@ class _Radix:
         w.write(k.Store(kept, k.Const(0), k.Const(self.n)))
         with w.loop("i", 0, self.n) as i:
             key = w.let("key", k.Load(self.keys, i))
-            digit = w.let("d", self._digit(key, last))
+            digit = w.let("d", self._highest(key))
             to = w.let("to", k.Load(kept, k.Const(0)))
             w.write(k.Store(self.keys, to, key))
             if self.places is not None:
