@@ -65,7 +65,7 @@ SCANNED = [
 ]
 SORTED = [
     (SortAttrs(1, False, 0, 17), ((n, 17),)), (SortAttrs(0, True, 0, 5), ((17, n),)),
-    (SortAttrs(1, True, 0, 140), ((n, 140, m),)), (SortAttrs(0, False, 80, 81), ((160, m),)),
+    (SortAttrs(1, True, 0, 70), ((n, 70, 2),)), (SortAttrs(0, False, 40, 41), ((80, 3, n),)),
 ]
 
 SIZED: dict[str, list[tuple[Any, Shapes]]] = {
