@@ -13,6 +13,13 @@ import numpy as np
 
 from tilewright.errors import DTypeError, ShapeError
 from tilewright.frontend.build import as_node, axis_of, describe_value, emit, wrap
+from tilewright.frontend.convolutions import (
+    adaptive_pool,
+    avg_pool,
+    conv,
+    conv_transpose,
+    max_pool,
+)
 from tilewright.frontend.functions import FLOAT_DTYPES, erf
 from tilewright.frontend.location import here
 from tilewright.frontend.numpy import iota
@@ -20,11 +27,16 @@ from tilewright.frontend.tracer import Tracer
 from tilewright.frontend.transforms import stop_gradient
 
 __all__ = [
+    "adaptive_pool",
+    "avg_pool",
+    "conv",
+    "conv_transpose",
     "cross_entropy",
     "gelu",
     "layer_norm",
     "log_softmax",
     "logsumexp",
+    "max_pool",
     "one_hot",
     "relu",
     "sigmoid",
