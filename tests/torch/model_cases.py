@@ -6,8 +6,8 @@ times a step of larger ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -48,6 +48,7 @@ class Case:
     batch      random inputs and targets
     loss       of the (compiled) networks on a batch
     optimizer  of all parameters
+    dynamo     settings of TorchDynamo without which it does not trace one graph
     why        what is set so that PyTorch traces one graph
     """
 
@@ -56,6 +57,7 @@ class Case:
     loss: Callable[..., Tensor]
     optimizer: Callable[..., torch.optim.Optimizer] = adamw
     rate: float = 1e-3
+    dynamo: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""
 
     def train(
@@ -64,7 +66,8 @@ class Case:
         """The losses of one step per batch, and the parameters and buffers after the last."""
         step = self.step(model, compile)
         torch.manual_seed(7)
-        losses = [step(batch).item() for batch in batches]
+        with torch._dynamo.config.patch(self.dynamo):
+            losses = [step(batch).item() for batch in batches]
         return losses, dict(model.state_dict())
 
     def step(self, model: nn.Module, compile: Compile) -> Callable[[Batch], Tensor]:
