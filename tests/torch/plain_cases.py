@@ -107,8 +107,8 @@ PLAIN: dict[str, Case] = {
         lambda s: (torch.rand(s.batch, s.image ** 2),), _elbo),
     "lstm": Case(
         lambda s: Recurrent(nn.LSTM, s.words, s.width), _words, next_word, dynamo=RECURRENT,
-        why="TorchDynamo leaves recurrent layers to eager PyTorch unless told to trace them; then it "
-        "forgets the dropout between layers, so there is none"),
+        why="TorchDynamo leaves recurrent layers to eager PyTorch unless told to trace them; "
+        "then it forgets the dropout between layers, so there is none"),
     "gru": Case(
         lambda s: Recurrent(nn.GRU, s.words, s.width), _words, next_word, dynamo=RECURRENT,
         why="as for the LSTM"),

@@ -9,7 +9,7 @@ import torch
 
 from tilewright.ir import build
 from tilewright.ir.graph import Node, captured, make
-from tilewright.ir.types import DType, Shape, f64
+from tilewright.ir.types import DType, Shape, TensorType, f64
 from tilewright.torch.nodes import cast, iota, number, operands
 from tilewright.torch.table import Call, NotCompiled, row
 
@@ -44,17 +44,18 @@ def arange(call: Call, *args: Any, **kwargs: Any) -> Node:
         start = args[0]
     elif len(args) == 3:
         start, step = args[0], args[2]
-    return _progression(call, start, step)
+    return progression(call.type, start, step)
 
 
 @row(torch.ops.prims.iota)
 def prims_iota(call: Call, length: int, *, start: int, step: int, **kwargs: Any) -> Node:
-    return _progression(call, start, step)
+    return progression(call.type, start, step)
 
 
-def _progression(call: Call, start: Any, step: Any) -> Node:
-    dtype = call.type.dtype
-    position = iota(call.type.shape, 0)
+def progression(type: TensorType, start: Any, step: Any) -> Node:
+    """start, start + step, start + 2 * step ..."""
+    dtype = type.dtype
+    position = iota(type.shape, 0)
     if dtype.is_int:
         return cast(position * int(step) + int(start), dtype)
     return cast(position, dtype) * step + start
