@@ -9,12 +9,15 @@ from tilewright import config
 from tilewright.codegen.cpu import build, host_target
 from tilewright.compiler.interp import run_plan
 from tilewright.compiler.pipeline import compile_graph
+from tilewright.errors import ShapeError
 from tilewright.ir import ops, ordered
 from tilewright.ir.attrs import IotaAttrs
 from tilewright.ir.graph import Graph, apply, input_node, make
 from tilewright.ir.interp import run_graph
+from tilewright.ir.sizes import named
+from tilewright.ir.symbolic import specialise
 from tilewright.ir.types import DTYPES, TensorType, dtype_of
-from tilewright.runtime.executable import Executable
+from tilewright.runtime.executable import Executable, SizedExecutable
 
 assert ops
 TARGET = host_target()
@@ -167,3 +170,19 @@ def test_a_search_that_two_kernels_read_is_stored():
     plan, got, want = compiled(builder, rows, values)
     assert len(plan.launches) == 3
     same(got, want)
+
+
+def test_selections_from_rows_of_any_length():
+    """Compiled for long rows, which are narrowed first; right for short ones as well."""
+    n = named("n")
+    x = input_node("x", TensorType(DTYPES["f32"], (2, n)))
+    results = (*ordered.topk(x, 5, 1), *ordered.kth_value(x, n // 2, 1),
+               *ordered.median(x, 1), *ordered.mode(x, 1), ordered.argsort(x, 1, True))
+    graph = Graph((x,), results)
+    plan = compile_graph(graph, TARGET, hints={"n": 5000}).plan
+    run = SizedExecutable(plan, build(plan, TARGET))
+    for size in (5, 6, 100, 6000):
+        array = ties(DTYPES["f32"], (2, size), size)
+        same(run([array]), run_graph(specialise(graph, {"n": size}), [array]))
+    with pytest.raises(ShapeError, match="places 0 to 5 of a sorted axis of size n"):
+        run([ties(DTYPES["f32"], (2, 4))])

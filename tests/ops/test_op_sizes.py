@@ -66,6 +66,8 @@ SCANNED = [
 SORTED = [
     (SortAttrs(1, False, 0, 17), ((n, 17),)), (SortAttrs(0, True, 0, 5), ((17, n),)),
     (SortAttrs(1, True, 0, 70), ((n, 70, 2),)), (SortAttrs(0, False, 40, 41), ((80, 3, n),)),
+    (SortAttrs(0, True, 0, n), ((n,),)), (SortAttrs(1, False, 0, 1), ((3, m),)),
+    (SortAttrs(0, False, 0, n), ((n, 2),)), (SortAttrs(1, False, 0, m), ((2, m),)),
 ]
 
 SIZED: dict[str, list[tuple[Any, Shapes]]] = {

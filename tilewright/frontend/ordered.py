@@ -25,7 +25,8 @@ from tilewright.frontend.reductions import accumulation
 from tilewright.frontend.tracer import Tracer, implements, refuse
 from tilewright.ir.attrs import ScanAttrs, SearchAttrs, SortAttrs
 from tilewright.ir.graph import Node
-from tilewright.ir.types import as_number, bool_, dtype_of
+from tilewright.ir.sizes import Dim
+from tilewright.ir.types import bool_, dtype_of
 
 KINDS = (None, "quicksort", "mergesort", "heapsort", "stable", "q", "m", "h", "s")
 
@@ -142,7 +143,7 @@ ACCUMULATIONS["accumulate"] = accumulate
 
 
 # --- sorts --------------------------------------------------------------------------------
-def places(op: str, x: Node, axis: int, start: int, stop: int) -> Node:
+def places(op: str, x: Node, axis: int, start: Dim, stop: Dim) -> Node:
     """The places ``start`` to ``stop`` of the sorted axis, or where their elements came from."""
     return emit(op, (x,), SortAttrs(axis, False, start, stop))
 
@@ -154,7 +155,7 @@ def in_order(op: str, a: Any, axis: Any, kind: Any, order: Any, name: str) -> Tr
                          hint="leave it out: every sort here is stable")
     check_keywords(name, {"order": order}, ())
     x, along = row_of(a, axis, name)
-    return wrap(places(op, x, along, 0, as_number(x.shape[along])), a)
+    return wrap(places(op, x, along, 0, x.shape[along]), a)
 
 
 @implements(np.sort)
@@ -179,8 +180,8 @@ def divided(op: str, name: str) -> Callable[..., Tracer]:
     def run(a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None
             ) -> Tracer:
         x, along = row_of(a, axis, name)
-        size = as_number(x.shape[along])
-        for place in np.atleast_1d(np.asarray(kth)).tolist():
+        size = x.shape[along]
+        for place in np.atleast_1d(np.asarray(kth)).tolist() if isinstance(size, int) else ():
             if not -size <= place < size:
                 raise OutOfBounds(
                     f"{name}: there is no place {place}",

@@ -163,8 +163,8 @@ class SortAttrs(Attrs):
 
     axis: int
     descending: bool
-    start: int
-    stop: int
+    start: Dim
+    stop: Dim
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,6 @@ from tilewright.ir.types import (
     DType,
     Shape,
     TensorType,
-    as_number,
     bool_,
     i64,
     size_of,
@@ -291,8 +290,9 @@ def infer_argscan(attrs: ScanAttrs, x: TensorType) -> TensorType:
 def infer_sort(attrs: SortAttrs, x: TensorType) -> TensorType:
     axis = attrs.axis
     check_axes("sort", (axis,), x.rank)
-    size = as_number(x.shape[axis])
-    if not 0 <= attrs.start <= attrs.stop <= size:
+    size = x.shape[axis]
+    limits = (0, attrs.start, attrs.stop, size)
+    if any(less(b, a) for a, b in zip(limits, limits[1:], strict=False)):
         raise ValueError(
             f"sort: {attrs.start} to {attrs.stop} is not within an axis of size {size}")
     return x.with_shape((*x.shape[:axis], attrs.stop - attrs.start, *x.shape[axis + 1:]))

@@ -309,7 +309,8 @@ def argsort(attrs: Any, type: TensorType, x: Array) -> Array:
         order = x.shape[axis] - 1 - np.flip(backwards, axis)
     else:
         order = np.argsort(wide, axis, kind="stable")
-    return np.take(order, range(attrs.start, attrs.stop), axis).astype(np.int64, copy=False)
+    wanted = range(as_number(attrs.start), as_number(attrs.stop))
+    return np.take(order, wanted, axis).astype(np.int64, copy=False)
 
 
 def sort(attrs: Any, type: TensorType, x: Array) -> Array:

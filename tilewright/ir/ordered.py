@@ -12,7 +12,8 @@ import math
 from tilewright.ir.attrs import IndexAttrs, IotaAttrs, ScanAttrs, SearchAttrs, SortAttrs
 from tilewright.ir.build import nan_test, reduce, reshape, shifted, unreduce, where
 from tilewright.ir.graph import Node, apply, make
-from tilewright.ir.types import TensorType, as_number, i64
+from tilewright.ir.sizes import Dim
+from tilewright.ir.types import TensorType, i64
 
 SCANS = {"add": "cumsum", "mul": "cumprod", "max": "cummax", "min": "cummin"}
 
@@ -61,19 +62,19 @@ def argsort(x: Node, axis: int, descending: bool = False) -> Node:
 def sort(x: Node, axis: int, descending: bool = False) -> tuple[Node, Node]:
     """The elements in order, and where they came from."""
     row, at = along(x, axis)
-    values, places = places_of(row, at, descending, 0, as_number(row.shape[at]))
+    values, places = places_of(row, at, descending, 0, row.shape[at])
     return reshape(values, x.shape), reshape(places, x.shape)
 
 
 def places_of(
-    x: Node, axis: int, descending: bool, start: int, stop: int
+    x: Node, axis: int, descending: bool, start: Dim, stop: Dim
 ) -> tuple[Node, Node]:
     """The places ``start`` to ``stop`` of the sorted axis: elements, and where they came from."""
     attrs = SortAttrs(axis, descending, start, stop)
     return make("sort", (x,), attrs), make("argsort", (x,), attrs)
 
 
-def topk(x: Node, k: int, axis: int, largest: bool = True) -> tuple[Node, Node]:
+def topk(x: Node, k: Dim, axis: int, largest: bool = True) -> tuple[Node, Node]:
     """The ``k`` largest (or smallest) elements in order, and where they stand."""
     row, at = along(x, axis)
     values, places = places_of(row, at, largest, 0, k)
@@ -81,7 +82,7 @@ def topk(x: Node, k: int, axis: int, largest: bool = True) -> tuple[Node, Node]:
     return reshape(values, shape), reshape(places, shape)
 
 
-def kth_value(x: Node, k: int, axis: int) -> tuple[Node, Node]:
+def kth_value(x: Node, k: Dim, axis: int) -> tuple[Node, Node]:
     """The element at place ``k`` (from 0) of the sorted axis, and where it stands; without
     that axis."""
     row, at = along(x, axis)
@@ -94,7 +95,7 @@ def median(x: Node, axis: int) -> tuple[Node, Node]:
     """The lower median and where it stands; NaN, and where the first one stands, if there
     is one. Without that axis."""
     row, at = along(x, axis)
-    size = as_number(row.shape[at])
+    size = row.shape[at]
     values, places = kth_value(x, (size - 1) // 2, axis)
     if not x.dtype.is_float:
         return values, places
@@ -106,7 +107,7 @@ def median(x: Node, axis: int) -> tuple[Node, Node]:
 def mode(x: Node, axis: int) -> tuple[Node, Node]:
     """The most frequent element (the smallest of several) and the last place where it stands."""
     row, at = along(x, axis)
-    if not as_number(row.shape[at]):
+    if row.shape[at] == 0:
         raise ValueError(f"no mode along the empty axis {axis} of {x.type}")
     values, places = sort(row, at)
     position = counted(row, at)

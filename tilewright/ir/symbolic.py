@@ -122,8 +122,16 @@ def _window(node: Node) -> Iterator[Condition]:
         yield Condition("<=", reach, size, f"windows of {reach} places", node.loc)
 
 
+def _sort(node: Node) -> Iterator[Condition]:
+    start, stop, size = node.attrs.start, node.attrs.stop, node.inputs[0].shape[node.attrs.axis]
+    what = f"places {start} to {stop} of a sorted axis of size {size}"
+    for low, high in ((0, start), (start, stop), (stop, size), (size, (1 << 31) - 1)):
+        yield Condition("<=", low, high, what, node.loc)
+
+
 CONDITIONS: dict[str, Callable[[Node], Iterator[Condition]]] = {
     "reshape": _reshape, "slice": _slice, "pad": _pad, "window": _window,
+    "sort": _sort, "argsort": _sort,
 }
 
 

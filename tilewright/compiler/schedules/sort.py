@@ -25,8 +25,12 @@ from tilewright.compiler.schedules.sort_keys import (
 from tilewright.compiler.target import Target
 from tilewright.errors import Unsupported
 from tilewright.ir import loops as k
-from tilewright.ir.sizes import product
-from tilewright.ir.types import DType, as_number, i32, i64, u32
+from tilewright.ir.hints import estimate
+from tilewright.ir.sizes import Dim, less, product
+from tilewright.ir.types import DType, i32, i64, u32
+
+LONGEST = (1 << 31) - 1
+"""Elements of a row: the highest bit of a position has another use."""
 
 RANKED = 64
 """The longest row that is sorted by counting."""
@@ -46,11 +50,14 @@ def lower_sort(group: Group, target: Target) -> LoweredKernel:
     plan = _Sort(group, target)
     with plan.w.loop("p", 0, product(plan.rest), "parallel") as p:
         row = [plan.w.let("o", e) for e in unflatten(p, plan.rest)]
-        if plan.count <= RANKED:
-            plan.by_rank(row)
+        if not isinstance(plan.count, int):
+            with plan.w.when(k.compare("gt", plan.count, 0)):
+                plan.by_radix(row, p)
+        elif plan.count <= RANKED:
+            plan.by_rank(row, plan.count)
         else:
-            plan.by_radix(row)
-    return finish(group, plan.w, plan.outputs)
+            plan.by_radix(row, p)
+    return finish(group, plan.w, plan.outputs, plan.shared)
 
 
 class _Sort:
@@ -64,9 +71,10 @@ class _Sort:
         self.axis, self.descending = attrs.axis, attrs.descending
         self.start, self.stop = attrs.start, attrs.stop
         shape = self.x.shape
-        self.count = as_number(shape[self.axis])
-        if self.count >= 1 << 31:
+        self.count = shape[self.axis]
+        if less(LONGEST, self.count):
             raise Unsupported(f"a sort of {self.count} elements")
+        self.shared: list[tuple[k.Buffer, Dim]] = []
         self.rest = shape[:self.axis] + shape[self.axis + 1:]
         self.kind = key_type(self.x.dtype)
         names = {a.op.name for a in group.anchors}
@@ -77,14 +85,16 @@ class _Sort:
     def _index(self, row: Sequence[k.Expr], position: k.Expr) -> Index:
         return (*row[:self.axis], position, *row[self.axis:])
 
-    def _read(self, row: Sequence[k.Expr], keys: k.Buffer, places: k.Buffer | None) -> None:
-        """The keys and positions of a row."""
+    def _read(
+        self, row: Sequence[k.Expr], keys: k.Buffer, places: k.Buffer | None, base: k.Expr
+    ) -> None:
+        """The keys and positions of a row, from ``base`` on."""
         w = self.w
         with w.loop("i", 0, self.count, "vector", width=self.lanes, interleave=2) as i:
             x = w.let("x", w.value(self.x, self._index(row, i)))
-            w.write(k.Store(keys, i, to_key(x, self.descending)))
+            w.write(k.Store(keys, k.add(base, i), to_key(x, self.descending)))
             if places is not None:
-                w.write(k.Store(places, i, marked(x, i)))
+                w.write(k.Store(places, k.add(base, i), marked(x, i)))
 
     def _write(
         self, row: Sequence[k.Expr], keys: k.Buffer, places: k.Buffer | None, base: k.ExprLike
@@ -118,12 +128,12 @@ class _Sort:
         return self.w.alloc(prefix, dtype, size, "stack")
 
     # --- short rows ---------------------------------------------------------------------
-    def by_rank(self, row: Sequence[k.Expr]) -> None:
+    def by_rank(self, row: Sequence[k.Expr], n: int) -> None:
         """Where each element goes: past all smaller ones, and past equal ones before it."""
-        w, n = self.w, self.count
+        w = self.w
         keys, ranks = self._alloc("keys", self.kind, n), self._alloc("ranks", i32, n)
         places = self._alloc("places", u32, n) if self.with_places else None
-        self._read(row, keys, places)
+        self._read(row, keys, places, k.Const(0))
         with w.loop("i", 0, n, "vector", width=self.lanes, interleave=2) as i:
             rank = w.alloc("rank", i32, 1, "register")
             w.write(k.Store(rank, k.Const(0), k.Const(0, i32)))
@@ -145,15 +155,28 @@ class _Sort:
         self._write(row, keys_out, places_out, self.start)
 
     # --- long rows ----------------------------------------------------------------------
-    def by_radix(self, row: Sequence[k.Expr]) -> None:
+    def _halves(self, prefix: str, dtype: DType, p: k.Expr) -> tuple[k.Buffer, k.Expr]:
+        """Two rows to go between, and where they begin: memory of the thread, or, if the length of
+        a row is not known, a part of memory for all rows.
+        """
+        if isinstance(self.count, int):
+            return self._alloc(prefix, dtype, 2 * self.count), k.Const(0)
+        size = 2 * self.count * product(self.rest)
+        buffer = k.Buffer(self.w.name(prefix), dtype, size, "global", "workspace")
+        self.shared.append((buffer, size * dtype.itemsize))
+        return buffer, k.mul(p, 2 * self.count)
+
+    def by_radix(self, row: Sequence[k.Expr], p: k.Expr) -> None:
         """Distribute by each digit, from the lowest one, between two halves of the buffers."""
         w, n = self.w, self.count
-        keys = self._alloc("keys", self.kind, 2 * n)
-        places = self._alloc("places", u32, 2 * n) if self.with_places else None
-        self._read(row, keys, places)
-        high = NARROWING[self.kind.bits]
-        narrowed = NARROW * (self.stop - self.start) <= n and 1 << high <= 4 * n
-        radix = _Radix(w, keys, places, n, high if narrowed else 0)
+        keys, base = self._halves("keys", self.kind, p)
+        places = self._halves("places", u32, p)[0] if self.with_places else None
+        base = w.let("base", base)
+        self._read(row, keys, places, base)
+        high, length = NARROWING[self.kind.bits], estimate(n)
+        wanted = estimate(self.stop - self.start)
+        narrowed = NARROW * wanted <= length and 1 << high <= 4 * length
+        radix = _Radix(w, keys, places, base, n, high if narrowed else 0)
         below: k.Expr = k.Const(0)
         if narrowed:
             below = radix.narrow(self.start, self.stop)
@@ -165,21 +188,23 @@ class _Sort:
 class _Radix:
     """A radix sort of what stands in one half of ``keys`` and ``places``.
 
-    half   a register: where the current half begins, 0 or ``n``
+    base   where the first half begins
+    half   a register: where the current half begins, ``base`` or ``base + n``
     count  how many elements there are
     high   how many bits :meth:`narrow` looks at; 0: it is not called
     """
 
     def __init__(
-        self, w: Writer, keys: k.Buffer, places: k.Buffer | None, n: int, high: int
+        self, w: Writer, keys: k.Buffer, places: k.Buffer | None, base: k.Expr, n: Dim, high: int
     ) -> None:
-        self.w, self.keys, self.places, self.n, self.high = w, keys, places, n, high
+        self.w, self.keys, self.places, self.high = w, keys, places, high
+        self.base, self.n = base, n
         self.passes = keys.dtype.bits // BITS
         size = max(self.passes << BITS, 1 << high)
         self.counts = w.alloc("counts", i32, size, "stack")
         self.half = w.alloc("half", i64, 1, "register")
-        w.write(k.Store(self.half, k.Const(0), k.Const(0)))
-        self.count: k.Expr = k.Const(n)
+        w.write(k.Store(self.half, k.Const(0), base))
+        self.count = k.expr(n)
 
     def source(self) -> k.Expr:
         """Where the current half begins."""
@@ -240,7 +265,8 @@ class _Radix:
     def _distribute(self, number: int, table: int, source: k.Expr) -> None:
         """Each element goes to the next place of its digit, in the other half."""
         w = self.w
-        target = w.let("target", k.sub(self.n, source))
+        both = k.add(k.mul(self.base, 2), self.n)
+        target = w.let("target", k.sub(both, source))
         with w.loop("i", 0, self.count) as i:
             key = w.let("key", k.Load(self.keys, k.add(source, i)))
             at = w.let("d", k.add(self._digit(key, number), table))
@@ -252,7 +278,7 @@ class _Radix:
                 w.write(k.Store(self.places, to, k.Load(self.places, k.add(source, i))))
         w.write(k.Store(self.half, k.Const(0), target))
 
-    def narrow(self, start: int, stop: int) -> k.Expr:
+    def narrow(self, start: Dim, stop: Dim) -> k.Expr:
         """Keep what may stand in the places ``start`` to ``stop``; how many come before."""
         w = self.w
         self._count(1 << self.high, lambda key: [self._highest(key)])
@@ -274,18 +300,25 @@ class _Radix:
                 w.write(k.Store(register, k.Const(0), chosen))
         low_digit, high_digit, below = (
             w.let("t", k.Load(r, k.Const(0))) for r in (low, high, less))
+        self._keep(low_digit, high_digit)
+        return below
+
+    def _keep(self, low_digit: k.Expr, high_digit: k.Expr) -> None:
+        """What has these highest bits, in order, becomes the current half."""
+        w = self.w
+        other = w.let("other", k.add(self.base, self.n))
         kept = w.alloc("kept", i64, 1, "register")
-        w.write(k.Store(kept, k.Const(0), k.Const(self.n)))
+        w.write(k.Store(kept, k.Const(0), other))
         with w.loop("i", 0, self.n) as i:
-            key = w.let("key", k.Load(self.keys, i))
+            at = k.add(self.base, i)
+            key = w.let("key", k.Load(self.keys, at))
             digit = w.let("d", self._highest(key))
             to = w.let("to", k.Load(kept, k.Const(0)))
             w.write(k.Store(self.keys, to, key))
             if self.places is not None:
-                w.write(k.Store(self.places, to, k.Load(self.places, i)))
+                w.write(k.Store(self.places, to, k.Load(self.places, at)))
             wanted = k.both(k.compare("ge", digit, low_digit), k.compare("le", digit, high_digit))
             assert wanted is not None
             w.write(k.Store(kept, k.Const(0), k.add(to, k.Call("cast", (wanted,), i64))))
-        self.count = w.let("count", k.sub(k.Load(kept, k.Const(0)), self.n))
-        w.write(k.Store(self.half, k.Const(0), k.Const(self.n)))
-        return below
+        self.count = w.let("count", k.sub(k.Load(kept, k.Const(0)), other))
+        w.write(k.Store(self.half, k.Const(0), other))
