@@ -209,7 +209,9 @@ def _blocks_of_sizes(roles: Roles, b: Blocks, pad: int) -> Blocks:
         depth_blocks = largest(1, ceil_div(roles.depth, depth))
     row_tiles, row_blocks, block_tiles = b.row_tiles, b.row_blocks, b.block_tiles
     if isinstance(roles.m, Size):
-        block_tiles = max(block_tiles, 224 // b.rows)
+        if not b.share_rhs:
+            # Each block packs rhs, for the rows of many sizes.
+            block_tiles = max(block_tiles, 224 // b.rows)
         row_tiles = ceil_div(roles.m, b.rows)
         # Two threads share them evenly.
         row_blocks = 2 * ceil_div(row_tiles, 2 * block_tiles)

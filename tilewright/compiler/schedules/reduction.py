@@ -82,6 +82,10 @@ def levels(nodes: Sequence[Node], anchors: Sequence[Node]) -> dict[Node, int]:
     return result
 
 
+MOST_KEPT = 1 << 16
+"""Elements of the longest scratch row."""
+
+
 @dataclass
 class _Row:
     """The state of a row kernel under construction."""
@@ -94,6 +98,11 @@ class _Row:
     width: int
     streaming: bool
     interleave: int
+
+    @property
+    def length(self) -> Dim:
+        """The elements of a row."""
+        return product(self.group.shape[axis] for axis in self.group.axes)
 
 
 def lower_rows(group: Group, target: Target) -> LoweredKernel:
@@ -117,12 +126,30 @@ def lower_rows(group: Group, target: Target) -> LoweredKernel:
         flying = 4 if target.registers >= 32 else 2
         row = _Row(group, w, level, kept, outputs, target.lanes(size), big, flying)
         passes = max((level[a] for a in group.anchors), default=0)
-        cached = _cached_values(row, members, passes)
-        for p in range(1, passes + 1):
-            _reduce_pass(row, [a for a in group.anchors if level[a] == p], p, cached)
-        _store_pass(row, passes, cached)
-        _store_row_values(row)
+        kept_values, room = _cached_values(row, members, passes)
+        if not kept_values or isinstance(row.length, int):
+            _all_passes(row, passes, kept_values, room)
+        else:
+            short = w.let("short", k.compare("le", row.length, room))
+            for condition, values in (
+                (short, kept_values), (k.Call("not", (short,), short.dtype), [])
+            ):
+                before = dict(w.bound)
+                with w.when(condition):
+                    _all_passes(row, passes, values, room)
+                w.bound = before
     return finish(group, w, outputs)
+
+
+def _all_passes(row: _Row, passes: int, kept: Sequence[tuple[int, Node]], room: int) -> None:
+    """The row, with scratch rows of this many elements for the values that are kept."""
+    cached = {
+        node: (first, row.w.alloc("row", node.dtype, room, "stack")) for first, node in kept}
+    for p in range(1, passes + 1):
+        anchors = [a for a in row.group.anchors if row.level[a] == p]
+        _reduce_pass(row, anchors, p, cached)
+    _store_pass(row, passes, cached)
+    _store_row_values(row)
 
 
 def _row_loops(row: _Row, values: Sequence[Node]) -> tuple[Domain, list[Dim]]:
@@ -231,14 +258,15 @@ def align(kept: Index, sizes: Sequence[Dim], shape: Shape) -> Index:
 
 def _cached_values(
     row: _Row, members: Sequence[Node], passes: int
-) -> dict[Node, tuple[int, k.Buffer]]:
-    """Costly full-shape values that several passes need -> (their first pass, a scratch row)."""
-    group, w = row.group, row.w
-    length = product(group.shape[axis] for axis in group.axes)
-    if not isinstance(length, int):
-        return {}
-    if length * 4 > 256 * 1024:
-        return {}
+) -> tuple[list[tuple[int, Node]], int]:
+    """Costly full-shape values that several passes need, with their first pass, and how long a
+    row may be for which they are kept.
+    """
+    group = row.group
+    # A named size may well be larger than what is expected of it.
+    room = row.length if isinstance(row.length, int) else min(4 * estimate(row.length), MOST_KEPT)
+    if room > MOST_KEPT:
+        return [], room
     needed: dict[Node, set[int]] = {n: set() for n in members}
     for anchor in group.anchors:
         needed[anchor.inputs[0]].add(row.level[anchor]) if anchor.inputs[0] in needed else None
@@ -251,13 +279,12 @@ def _cached_values(
         for source in node.inputs:
             if source in needed and source not in group.anchors:
                 needed[source] |= needed[node]
-    result: dict[Node, tuple[int, k.Buffer]] = {}
+    result = []
     for node in members:
         costly = node.op.kind == "elementwise" and node.op.flops >= CACHED_FLOPS
         if costly and node.shape == group.shape and len(needed[node]) > 1:
-            first = min(needed[node])
-            result[node] = (first, w.alloc("row", node.dtype, length, "stack"))
-    return result
+            result.append((min(needed[node]), node))
+    return result, room
 
 
 def _offset_in_row(group: Group, index: Index) -> k.Expr:
