@@ -60,6 +60,10 @@ class Unsupported(UserError, NotImplementedError):
     """A valid program that this version or this target cannot compile."""
 
 
+class UnsupportedSize(Unsupported, TypeError):
+    """A size that is known when the program runs, where this version needs a number."""
+
+
 class CompilerBug(TilewrightError):
     """tilewright is at fault. The message names the reproducer that was written."""
 

@@ -105,6 +105,29 @@ graph f(%x: f32[n, 4]) -> (f32[n // 2, 8]) {
         run([np.zeros((5, 4), np.float32)])
 
 
+SOFTMAX = """\
+graph softmax(%x: f32[n, m]) -> (f32[n, m]) {
+  %0 = reduce_max(%x) [axes=(1,)] : f32[n]
+  %1 = broadcast(%0) [shape=(n, m), axes=(0,)] : f32[n, m]
+  %2 = sub(%x, %1) : f32[n, m]
+  %3 = exp(%2) : f32[n, m]
+  %4 = sum(%3) [axes=(1,)] : f32[n]
+  %5 = broadcast(%4) [shape=(n, m), axes=(0,)] : f32[n, m]
+  %6 = div(%3, %5) : f32[n, m]
+  return %6
+}
+"""
+
+
+@pytest.mark.parametrize("hint", [8, 100_000])
+def test_rows_longer_than_expected(hint: int) -> None:
+    compiled, run = made(SOFTMAX, m=hint)
+    for m in (5, 32, 33, 500, 70_000):
+        x = np.random.default_rng(m).normal(size=(3, m)).astype(np.float32)
+        want = run_graph(specialise(compiled.graph, {"n": 3, "m": m}), [x])[0]
+        np.testing.assert_allclose(run([x])[0], want, rtol=1e-4, atol=1e-7)
+
+
 def test_donated_memory_and_copies() -> None:
     _, run = made("""\
 graph f(%x: f32[n], %y: f32[n]) -> (f32[n], f32[n], f32[n]) {

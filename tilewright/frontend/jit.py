@@ -23,7 +23,7 @@ from tilewright.frontend.named import Decisions, Declared, parameter_of
 from tilewright.frontend.signature import Parameters, Signature, leaf_spec
 from tilewright.frontend.trace import InputSpec, trace_function
 from tilewright.frontend.tracer import current
-from tilewright.ir.decide import Undecided, deciding
+from tilewright.ir.decide import deciding
 from tilewright.ir.graph import Graph
 from tilewright.ir.sizes import Dim
 from tilewright.ir.symbolic import specialise
@@ -177,7 +177,7 @@ class Jitted:
         if found is None:
             try:
                 found = self._compile(args, kwargs, naming)
-            except (ShapeError, Unsupported, Undecided):
+            except (ShapeError, Unsupported):
                 compiled = self._compile(args, kwargs)
                 return compiled, compiled.lowered.traced.out_tree
             known.append(found)

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from tilewright.errors import UnsupportedSize
 
-class Undecided(TypeError):
+
+class Undecided(UnsupportedSize):
     """A comparison of sizes whose answer depends on the values of names."""
 
 
@@ -42,8 +44,8 @@ def decide(a: Any, relation: str, b: Any) -> bool | None:
 
 
 def number_of(size: Any) -> int:
-    """The number of a size, from the decider. Raises ``TypeError`` where there is none."""
+    """The number of a size, from the decider. Raises ``UnsupportedSize`` if there is none."""
     decider = _decider.get()
     if decider is None:
-        raise TypeError(f"the size {size} is known when the program runs")
+        raise UnsupportedSize(f"the size {size} is known when the program runs")
     return decider.number(size)

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import ml_dtypes
 import numpy as np
 
+from tilewright.errors import UnsupportedSize
 from tilewright.ir.hints import estimate
 from tilewright.ir.sizes import Dim, product
 
@@ -129,10 +130,10 @@ class TensorType:
 
 
 def concrete(shape: Shape) -> tuple[int, ...]:
-    """The shape as numbers. Raises ``TypeError`` for a size that is known when the program runs."""
+    """The shape as numbers. Raises ``UnsupportedSize`` for one known when the program runs."""
     for d in shape:
         if not isinstance(d, int):
-            raise TypeError(f"the size '{d}' has no number here")
+            raise UnsupportedSize(f"the size '{d}' has no number here")
     return shape  # type: ignore[return-value]
 
 
@@ -142,9 +143,9 @@ def size_of(shape: Shape) -> Dim:
 
 
 def as_number(dim: Dim) -> int:
-    """The size as a number. Raises ``TypeError`` for one that is known when the program runs."""
+    """The size as a number. Raises ``UnsupportedSize`` for one known when the program runs."""
     if not isinstance(dim, int):
-        raise TypeError(f"the size '{dim}' has no number here")
+        raise UnsupportedSize(f"the size '{dim}' has no number here")
     return dim
 
 

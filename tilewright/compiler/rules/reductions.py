@@ -8,7 +8,7 @@ from tilewright.ir.build import broadcast, cast, contract, reduce, reshape, tran
 from tilewright.ir.graph import Node, full, full_value, make
 from tilewright.ir.meaning import highest, lowest
 from tilewright.ir.rewrite import Match, Rules, any_op, hole, op
-from tilewright.ir.sizes import product
+from tilewright.ir.sizes import less, product
 from tilewright.ir.types import accumulator, bool_, f16, i32
 
 x, y = hole("x"), hole("y")
@@ -66,6 +66,8 @@ def stretched(m: Match) -> Node | None:
     count = product(wide.shape[a] for a in gone)
     if not gone or (m.root.op.name == "sum" and not fits(count, m.root.dtype)):
         return None
+    if m.root.op.name != "sum" and not less(0, count):
+        return None  # there may be nothing to choose from
     dropped = [i for i, a in enumerate(places) if a in axes]
     result = reduce(m.root.op.name, small, dropped)
     if m.root.op.name == "sum":
@@ -78,12 +80,15 @@ def of_full(m: Match) -> Node | None:
     """A reduction of a constant."""
     operand = m.root.inputs[0]
     value = full_value(operand)
+    count = product(operand.shape[a] for a in m.root.attrs.axes)
+    some = less(0, count)
     if m.root.op.name == "sum":
-        count = operand.type.size // m.root.type.size
         if not fits(count, m.root.dtype):
             return None
         return full(m.root.type, value) * full(m.root.type, count)
-    return full(m.root.type, value) if m.root.op.name != "prod" or value in (0, 1) else None
+    if m.root.op.name == "prod":
+        return full(m.root.type, value) if value == 1 or (some and value == 0) else None
+    return full(m.root.type, value) if some else None
 
 
 def reductions(node: Node, *axes: int) -> list[Node]:
