@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tilewright.errors import VerifyError
 from tilewright.ir.decide import Undecided
-from tilewright.ir.graph import Graph, full, input_node, make
+from tilewright.ir.graph import Graph, full, make
 from tilewright.ir.hints import estimate, hints
 from tilewright.ir.interp import run_graph, run_kernel
 from tilewright.ir.lex import Reader
@@ -160,13 +160,6 @@ def test_a_graph_means_what_its_numbers_make_of_it() -> None:
         TensorType(f32, (4, 6)), TensorType(f32, (5, 6))]
     shares = run_graph(numbers, [x, y])[2]
     assert np.array_equal(shares, np.full(4, 6 / 24, np.float32))
-
-
-def test_a_size_of_no_input_is_refused() -> None:
-    x = input_node("x", TensorType(f32, (n,)))
-    graph = Graph((x,), (full(x.type, m),))
-    with pytest.raises(VerifyError, match="no input has the size m"):
-        verify(graph)
 
 
 def test_where_sizes_are_read() -> None:

@@ -77,6 +77,21 @@ def test_a_bound_plan_has_an_arena_and_words() -> None:
     assert compiled.cost().flops == bind(compiled.plan, {"n": 64}).flops
 
 
+def test_sizes_that_no_input_has() -> None:
+    compiled, run = made("""\
+graph f(%x: f32[4]) -> (f32[n, 4]) {
+  %0 = broadcast(%x) [shape=(n, 4), axes=(1,)] : f32[n, 4]
+  return %0
+}
+""")
+    assert compiled.plan.sizes == ("n",)
+    x = np.arange(4, dtype=np.float32)
+    for n in (0, 3, 50):
+        assert np.array_equal(run.bound((n,))([x])[0], np.broadcast_to(x, (n, 4)))
+    with pytest.raises(ValueError, match="no input has the size n"):
+        run([x])
+
+
 def test_sizes_that_differ_are_an_error_that_names_both() -> None:
     _, run = made(LAYER)
     x, w, y = arguments(5)

@@ -35,8 +35,15 @@ class Binder:
 
     @functools.cached_property
     def places(self) -> dict[str, tuple[int, int, int, int]]:
-        """Where each size is read: see :func:`tilewright.ir.symbolic.places_of`."""
-        return places_of([t.shape for t in self.plan.inputs])
+        """Where each size is read: see :func:`tilewright.ir.symbolic.places_of`.
+
+        Raises ``ValueError`` for a size that no input has: whoever binds the plan must know it.
+        """
+        found = places_of([t.shape for t in self.plan.inputs])
+        missing = [name for name in self.plan.sizes if name not in found]
+        if missing:
+            raise ValueError(f"no input has the size {missing[0]}")
+        return found
 
     def values(
         self, shapes: Sequence[tuple[int, ...]], names: Sequence[str] = ()

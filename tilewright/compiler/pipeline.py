@@ -35,7 +35,7 @@ from tilewright.ir.hints import UNKNOWN_HINT
 from tilewright.ir.hints import hints as hinting
 from tilewright.ir.loops import Kernel
 from tilewright.ir.sizes import names_of
-from tilewright.ir.symbolic import conditions
+from tilewright.ir.symbolic import conditions, sizes_in
 from tilewright.ir.text import show
 from tilewright.ir.verify import verify
 
@@ -110,13 +110,13 @@ def compile_graph(
 
     ``updates`` (result -> input): results that should be written over this input, and no other.
 
-    A graph whose inputs have named sizes is compiled once for all their numbers; ``hints`` are
+    A graph with named sizes is compiled once for all their numbers; ``hints`` are
     numbers that they may well have, for which the kernels are made to be quick.
 
     Raises whatever a pass raises: ``UserError`` for a program that cannot be compiled, anything
     else for a mistake of the compiler.
     """
-    names = names_of(d for n in graph.inputs for d in n.shape)
+    names = names_of(d for n in graph.nodes() for d in sizes_in(n))
     expected = {name: (hints or {}).get(name, UNKNOWN_HINT) for name in names}
     with hinting(expected):
         return _compile(graph, target, donated, updates, expected)
@@ -142,5 +142,5 @@ def _compile(
     plan = recorder.run(
         "memory", partial(memory, optimized, kernels, target, donated, updates), show_plan)
     if hints:
-        plan = replace(plan, conditions=conditions(graph.nodes()))
+        plan = replace(plan, sizes=tuple(sorted(hints)), conditions=conditions(graph.nodes()))
     return Compiled(graph, optimized, kernels, plan, tuple(recorder.stages), hints)

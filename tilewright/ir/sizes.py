@@ -108,6 +108,12 @@ class Size:
     def __rmod__(self, other: int) -> Dim:
         return other - divided(other, self) * self
 
+    def __divmod__(self, other: Dim) -> tuple[Dim, Dim]:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: int) -> tuple[Dim, Dim]:
+        return other // self, other % self
+
     def __lt__(self, other: Dim) -> bool:
         return _decided("<", self, other, less(self, other))
 

@@ -15,11 +15,6 @@ from tilewright.ir.sizes import Dim, Size, less, names_of, product, substitute
 from tilewright.ir.types import TensorType
 
 
-def is_symbolic(graph: Graph) -> bool:
-    """Whether an input has a size that is no number."""
-    return any(isinstance(d, Size) for n in graph.inputs for d in n.shape)
-
-
 def sizes_in(node: Node) -> Iterator[Dim]:
     """The sizes that a node mentions, in its type and its attributes."""
     yield from node.shape

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from tilewright.errors import VerifyError
 from tilewright.ir.graph import CONSTANTS, OPS, Graph, Node
 from tilewright.ir.loops import Kernel
-from tilewright.ir.sizes import names_of
-from tilewright.ir.symbolic import sizes_in
 from tilewright.ir.text import show
 from tilewright.ir.types import size_of
 from tilewright.ir.verify_kernel import KernelVerifier
@@ -50,15 +48,11 @@ def graph_complaints(graph: Graph, primitive: bool) -> Iterator[Complaint]:
         if node.op.name != "input":
             yield 0, f"{node.op.name} stands among the inputs"
     declared = set(graph.inputs)
-    known = set(names_of(d for n in graph.inputs for d in n.shape))
     for line, node in enumerate(graph.nodes(), 1):
         if node.op.name == "input" and node not in declared:
             yield line, f"{node.attrs.name} is not an input of this graph"
         if primitive and is_composite(node):
             yield line, f"{node.op.name} is composite and should have been expanded"
-        unknown = sorted(set(names_of(sizes_in(node))) - known)
-        if unknown:
-            yield line, f"no input has the size {unknown[0]}"
         for rule in NODE_RULES:
             words = rule(node)
             if words:

@@ -158,7 +158,10 @@ class SizedExecutable:
         """
         if len(shapes) != len(self.plan.inputs):
             raise TypeError(f"expected {len(self.plan.inputs)} arrays, got {len(shapes)}")
-        values = self._binder.values(shapes, names)
+        return self.bound(self._binder.values(shapes, names))
+
+    def bound(self, values: tuple[int, ...]) -> Executable:
+        """What runs for these numbers, in the order of the plan's sizes. Raises as :meth:`at`."""
         found = self._made.get(values)
         if found is None:
             found = self._made[values] = Executable(self._binder.bind(values), self.native)

@@ -15,6 +15,7 @@ from tilewright.compiler.stage import Stage
 from tilewright.compiler.target import Target
 from tilewright.ir.digest import graph_text
 from tilewright.ir.graph import Graph
+from tilewright.ir.symbolic import sizes_in
 from tilewright.runtime.executable import executable_of
 from tilewright.runtime.record import Unreadable, read_plan, write_plan
 from tilewright.runtime.work import Work, estimate
@@ -118,7 +119,7 @@ def _store(graph: Graph) -> Cache | None:
     """
     if config.get("debug") >= 2 or config.get("verify"):
         return None
-    if any(not isinstance(d, int) for n in graph.inputs for d in n.shape):
+    if any(not isinstance(d, int) for n in graph.nodes() for d in sizes_in(n)):
         return None
     return cache()
 

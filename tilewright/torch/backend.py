@@ -12,16 +12,22 @@ from torch import fx
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 
-from tilewright.errors import UserError
+from tilewright.errors import CompilerBug, UserError
+from tilewright.frontend.named import Decisions
+from tilewright.frontend.reproducer import first_line
+from tilewright.ir.decide import deciding
+from tilewright.ir.sizes import Size, named
+from tilewright.runtime.executable import SizedExecutable
 from tilewright.runtime.threads import threads as threads_of
 from tilewright.torch.convert import convert
 from tilewright.torch.decompositions import decompositions
 from tilewright.torch.faults import bug, fault_of, warn
 from tilewright.torch.kept import Kept, caching, keeping
 from tilewright.torch.options import Options, read_options
-from tilewright.torch.program import Program
-from tilewright.torch.recipe import Recipe
+from tilewright.torch.program import Program, compile_part
+from tilewright.torch.recipe import Part, Recipe
 from tilewright.torch.records import Record, Region, region_of
+from tilewright.torch.sizes import at
 
 _region: ContextVar[Region] = ContextVar("tilewright_region")
 """What is being compiled, for programs that come out of PyTorch's cache meanwhile."""
@@ -137,8 +143,45 @@ def _symbols(module: fx.GraphModule) -> list[tuple[int, Any]]:
     return found
 
 
+class _Named:
+    """A program compiled for all numbers of its named sizes of which its guards hold.
+
+    Raises whatever a row of the table does with a size that is no number; ``UnsupportedSize`` from
+    those that say so.
+    """
+
+    def __init__(
+        self, module: fx.GraphModule, names: dict[Any, Size], values: dict[str, int],
+        options: Options, found: Record,
+    ) -> None:
+        self.options, self.found = options, found
+        decisions = Decisions(values)
+        with deciding(decisions):
+            self.recipe = convert(module, names)
+        self.guards = tuple(decisions.guards)
+        options.check(self.recipe)
+        parts = [step for step in self.recipe.steps if isinstance(step, Part)]
+        self.codes = [
+            compile_part(part, options.target, options.numerics, values) for part in parts]
+
+    def serves(self, values: dict[str, int]) -> bool:
+        """Whether what the conversion decided by its numbers holds for these."""
+        return all(guard.holds(values) for guard in self.guards)
+
+    def at(self, values: dict[str, int]) -> Callable[..., Any]:
+        """The program for these numbers; nothing is compiled."""
+        program = Program(
+            at(self.recipe, values), self.options.target, self.options.numerics, self.codes, values)
+        self.found.add(program)
+        if self.options.threads is None:
+            return program
+        return _OnThreads(program, self.options.threads)
+
+
 class _Sized:
-    """A program with named sizes: one specialisation per combination of numbers."""
+    """A program with named sizes: compiled once, or, where it cannot be, for each combination of
+    numbers.
+    """
 
     def __init__(
         self, module: fx.GraphModule, symbols: list[tuple[int, Any]], options: Options,
@@ -147,13 +190,35 @@ class _Sized:
         self.module, self.symbols, self.options, self.record = module, symbols, options, found
         self._boxed_call = True
         self.made: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self.named: list[_Named] = []
+        self.names = {s: named(str(s)) for _, s in symbols if s.is_Symbol}
+        # A number that is no size is compiled in.
+        self.by_name = all(s.is_integer for _, s in symbols)
 
     def __call__(self, args: list[Any]) -> list[Any]:
         key = tuple(args[i] for i, _ in self.symbols)
         program = self.made.get(key)
         if program is None:
-            sizes = {s: n for (_, s), n in zip(self.symbols, key, strict=True) if s.is_Symbol}
-            program, _ = _program(self.module, sizes, self.options, self.record)
-            self.made[key] = program
+            while len(self.made) >= SizedExecutable.most:
+                self.made.pop(next(iter(self.made)))
+            program = self.made[key] = self._program(key)
         result: list[Any] = program(args)
         return result
+
+    def _program(self, key: tuple[Any, ...]) -> Callable[..., Any]:
+        sizes = {s: n for (_, s), n in zip(self.symbols, key, strict=True) if s.is_Symbol}
+        if self.by_name:
+            values = {str(s): int(n) for s, n in sizes.items()}
+            found = next((p for p in self.named if p.serves(values)), None)
+            try:
+                if found is None:
+                    found = _Named(self.module, self.names, values, self.options, self.record)
+                    self.named.append(found)
+                return found.at(values)
+            except (CompilerBug, ImportError):
+                raise
+            except Exception as error:
+                # Another row than those that take names: its graph is compiled for numbers.
+                self.by_name = False
+                self.record.specialised = first_line(error)
+        return _program(self.module, sizes, self.options, self.record)[0]

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from tilewright.errors import UnsupportedSize
+from tilewright.ir.sizes import Dim, Size
 from tilewright.ir.types import (
     DType,
     TensorType,
@@ -24,6 +26,7 @@ from tilewright.ir.types import (
     u32,
     u64,
 )
+from tilewright.torch.symbols import size_of
 
 OURS: dict[torch.dtype, DType] = {
     torch.bool: bool_, torch.uint8: u8, torch.uint16: u16, torch.uint32: u32, torch.uint64: u64,
@@ -32,13 +35,17 @@ OURS: dict[torch.dtype, DType] = {
 }
 THEIRS: dict[DType, torch.dtype] = {ours: theirs for theirs, ours in OURS.items()}
 
-Sizes = Mapping[Any, int]
-"""The numbers of the named sizes of one specialisation, by sympy symbol."""
+Sizes = Mapping[Any, Dim]
+"""By sympy symbol: the numbers of one specialisation, or the names that our sizes have."""
 
 
 def number_of(value: Any, sizes: Sizes) -> Any:
     """A size, stride or scalar that tracing left symbolic, as the number that it is here."""
     if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+        if any(isinstance(size, Size) for size in sizes.values()):
+            if not isinstance(value, torch.SymInt):
+                raise UnsupportedSize(f"the number {value}, which follows from named sizes")
+            return size_of(value.node.expr, sizes)
         found = value.node.expr.xreplace(sizes)
         if isinstance(value, torch.SymBool):
             return bool(found)
@@ -46,7 +53,7 @@ def number_of(value: Any, sizes: Sizes) -> Any:
     return value
 
 
-def numbers_of(values: Any, sizes: Sizes) -> tuple[int, ...]:
+def numbers_of(values: Any, sizes: Sizes) -> tuple[Any, ...]:
     """The shape or strides of a tensor as numbers."""
     return tuple(number_of(v, sizes) for v in values)
 

@@ -249,7 +249,7 @@ def _program(
 
 
 def _kernels(part: CompiledPart, profile: Profile, limits: Peaks) -> Iterator[KernelTime]:
-    for i, launch in enumerate(part.program.plan.launches):
+    for i, launch in enumerate(part.plan.launches):
         made = part.program.kernels  # launches behind them are the plan's own copies
         lowered = made[i] if i < len(made) else None
         loc = line_of(lowered, launch.kernel.loc)

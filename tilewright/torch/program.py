@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from tilewright.compiler.bind import bind
 from tilewright.compiler.pipeline import Compiled
+from tilewright.compiler.plan import Plan
 from tilewright.errors import CompilerBug, UserError
 from tilewright.frontend.compiled import find_target
 from tilewright.frontend.reproducer import compiler_bug
+from tilewright.runtime.executable import Executable, SizedExecutable
 from tilewright.runtime.pool import pool
 from tilewright.runtime.program import Program as CompiledProgram
 from tilewright.runtime.support import support
 from tilewright.runtime.threads import team, threads_now
 from tilewright.torch.numerics import graph_for, target_for
 from tilewright.torch.recipe import Alias, Eager, Export, Part, Recipe, Slot
+from tilewright.torch.sizes import Numbers
 
 empty_strided = torch._C._dynamo.guards._empty_strided_cpu
 reinterpret = torch._C._dynamo.guards._reinterpret_tensor
@@ -33,8 +37,12 @@ class Program:
     """Runs a recipe: a list of tensors in, which is emptied, a list of results out."""
 
     def __init__(
-        self, recipe: Recipe, target: str | None = None, numerics: str = "default"
+        self, recipe: Recipe, target: str | None = None, numerics: str = "default",
+        codes: Sequence[CompiledProgram] | None = None, values: Numbers | None = None,
     ) -> None:
+        """Compile the parts of a recipe, unless they are compiled: ``codes``, of which those with
+        named sizes are for ``values``.
+        """
         self._boxed_call = True  # on the object: wrappers copy its attributes
         self.recipe = recipe
         self.record: Any = None
@@ -42,7 +50,8 @@ class Program:
         self.steps: list[Callable[[Tensors], None]] = []
         for step in recipe.steps:
             if isinstance(step, Part):
-                self.parts.append(CompiledPart(step, target, numerics))
+                code = codes[len(self.parts)] if codes else compile_part(step, target, numerics)
+                self.parts.append(CompiledPart(step, code, values or {}))
                 self.steps.append(self.parts[-1].run)
             else:
                 self.steps.append(_eager(step) if isinstance(step, Eager) else _alias(step))
@@ -91,18 +100,40 @@ def _eager(step: Eager) -> Callable[[Tensors], None]:
     return run
 
 
-class CompiledPart:
-    """A part in machine code; it runs on the tensors in the slots of its inputs."""
+def compile_part(
+    part: Part, target_name: str | None, numerics: str, hints: Numbers | None = None
+) -> CompiledProgram:
+    """The machine code of a part, for all numbers of its named sizes; ``hints`` are likely ones.
 
-    def __init__(self, part: Part, target_name: str | None, numerics: str) -> None:
-        self.part = part
-        at = {slot: i for i, slot in enumerate(part.inputs)}
-        updates = {i: at[e.into] for i, e in enumerate(part.exports) if e.into is not None}
-        self.made = _compile(part, target_name, numerics, updates)
-        self.native = self.made.native
-        executable = self.executable = self.made.executable
+    Raises ``CompilerBug`` if the compiler fails.
+    """
+    at = {slot: i for i, slot in enumerate(part.inputs)}
+    updates = {i: at[e.into] for i, e in enumerate(part.exports) if e.into is not None}
+    target = None
+    try:
+        target = target_for(find_target(target_name), numerics)
+        graph = graph_for(part.graph, numerics)
+        return CompiledProgram(graph, target, updates=updates, hints=hints)
+    except (UserError, CompilerBug, ImportError):
+        raise
+    except Exception as error:
+        compiler_bug(part.graph, target, (), error, hints)
+
+
+class CompiledPart:
+    """A part in machine code; it runs on the tensors in the slots of its inputs.
+
+    ``values`` are the numbers of its named sizes.
+    """
+
+    def __init__(self, part: Part, made: CompiledProgram, values: Numbers) -> None:
+        self.part, self.made, self.native, self.values = part, made, made.native, values
+        executable: Any = made.executable
+        if isinstance(executable, SizedExecutable):
+            executable = executable.bound(tuple(values[n] for n in executable.plan.sizes))
+        self.executable: Executable = executable
         layout = executable.layout
-        plan = executable.plan
+        self.words = executable.plan.words
         self.inputs = [(slot, i in part.copied) for i, slot in enumerate(part.inputs)]
         self.plain = not part.copied
         self.constants = [c.__array_interface__["data"][0] for c in executable.constants]
@@ -116,7 +147,7 @@ class CompiledPart:
         for i, source in enumerate(layout.sources):
             if source.kind == "fresh":
                 places[i] = layout.fresh[source.index].entry
-        first = len(plan.inputs)
+        first = len(executable.plan.inputs)
         self.outputs = sorted((e, i) for i, e in places.items() if e < layout.constants_at)
         assert [e for e, _ in self.outputs] == list(range(first, layout.constants_at))
         self.extra = sorted((e, i) for i, e in places.items() if e >= layout.constants_at)
@@ -133,6 +164,11 @@ class CompiledPart:
     def program(self) -> Compiled:
         """The stages of the compilation; it is done now if the disk cache had its outcome."""
         return self.made.compiled
+
+    @property
+    def plan(self) -> Plan:
+        """The plan with its launches, for these numbers of its named sizes."""
+        return bind(self.made.compiled.plan, self.values)
 
     def run(self, slots: Tensors) -> None:
         """Fill the slots of the results."""
@@ -161,7 +197,8 @@ class CompiledPart:
         space = memory.take(size) if size else 0
         try:
             table = self.table(
-                *addresses, *results[:self.ready], *self.constants, space, *results[self.ready:])
+                *addresses, *results[:self.ready], *self.constants, space, *self.words,
+                *results[self.ready:])
             status = self.enter(
                 team().address, self.native.address, ctypes.addressof(table), threads,
                 space + self.arena, executable.stride, work.mode == 3,
@@ -192,17 +229,3 @@ def _maker(export: Export) -> Callable[[], torch.Tensor]:
         flat = torch.from_numpy(memory.array((bytes,), plain)).view(dtype)
         return torch.as_strided(flat, shape, strides)
     return make
-
-
-def _compile(
-    part: Part, target_name: str | None, numerics: str, updates: dict[int, int]
-) -> CompiledProgram:
-    """The machine code of a part. Raises ``CompilerBug`` if the compiler fails."""
-    target = None
-    try:
-        target = target_for(find_target(target_name), numerics)
-        return CompiledProgram(graph_for(part.graph, numerics), target, updates=updates)
-    except (UserError, CompilerBug, ImportError):
-        raise
-    except Exception as error:
-        compiler_bug(part.graph, target, (), error)

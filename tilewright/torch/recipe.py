@@ -34,10 +34,10 @@ class Export:
     """
 
     slot: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    shape: tuple[Any, ...]
+    strides: tuple[Any, ...]
     dtype: torch.dtype
-    copied: tuple[int, ...] | None = None
+    copied: tuple[Any, ...] | None = None
     into: int | None = None
 
 

@@ -79,12 +79,16 @@ class Region:
 
 @dataclass(eq=False)
 class Record:
-    """One traced program and its specialisations. ``kind``: forward, backward or inference."""
+    """One traced program and its specialisations. ``kind``: forward, backward or inference.
+
+    ``specialised`` says why named sizes are compiled as numbers, if they are.
+    """
 
     kind: str
     region: Region
     made: list[weakref.ref[Program]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    specialised: str | None = None
 
     def add(self, program: Program) -> None:
         """A specialisation was compiled."""

@@ -20,10 +20,10 @@ from tilewright.compiler.plan import CheckInfo, Launch, Plan, Slot
 from tilewright.compiler.target import Target
 from tilewright.ir import loops
 from tilewright.ir.graph import Graph, Node
+from tilewright.ir.hints import hinted
 from tilewright.ir.interp import run_node
 from tilewright.ir.loops import Buffer, Const, For, Kernel, Store, Var
-from tilewright.ir.sizes import Dim, ceil_div, largest, names_of
-from tilewright.ir.symbolic import is_symbolic
+from tilewright.ir.sizes import Dim, ceil_div, largest
 from tilewright.ir.types import DType, TensorType, as_number
 
 COPY_BLOCK = 4096
@@ -265,7 +265,7 @@ class _Program:
                 while root in self.merged:
                     root = self.merged[root]
                 members.setdefault(root, []).append(home)
-        if is_symbolic(self.graph):
+        if hinted():
             # Offsets are for those who know the sizes, and may not ask for more meetings.
             for number, group in enumerate(members.values()):
                 self.slots.update((home, Slot("block", number)) for home in group)
@@ -277,7 +277,7 @@ class _Program:
             last = max(self.when[u][1] for u in numbers)
             nbytes = reduce(largest, [_nbytes(home) for home in group])
             intervals.append(Interval(nbytes, first, last))
-        if is_symbolic(self.graph):
+        if hinted():
             self.blocks = tuple(intervals)
             return
         offsets, self.arena = place(intervals)
@@ -313,7 +313,7 @@ class _Program:
             arena=self.arena, donated=tuple(self.donated),
             checks={code: info for info, code in finish.codes.items()},
             values={slot: home for home, slot in self.slots.items() if isinstance(home, Node)},
-            sizes=names_of(d for n in self.graph.inputs for d in n.shape), blocks=self.blocks,
+            blocks=self.blocks,
         )
 
 
