@@ -10,11 +10,11 @@ import torch
 from tilewright.ir import build
 from tilewright.ir.attrs import IotaAttrs
 from tilewright.ir.graph import Node, full, make
+from tilewright.ir.sizes import Dim, product
 from tilewright.ir.types import (
     DType,
     Shape,
     TensorType,
-    as_number,
     bf16,
     bool_,
     f16,
@@ -138,12 +138,9 @@ def reduce(op: str, x: Node, axes: tuple[int, ...], keepdim: bool = False) -> No
     return build.reshape(result, tuple(1 if i in axes else d for i, d in enumerate(x.shape)))
 
 
-def count(shape: Shape, axes: Sequence[int]) -> int:
+def count(shape: Shape, axes: Sequence[int]) -> Dim:
     """How many elements a reduction over these axes puts together."""
-    n = 1
-    for a in axes:
-        n *= as_number(shape[a])
-    return n
+    return product(shape[a] for a in axes)
 
 
 def iota(shape: Shape, axis: int, dtype: DType = i64) -> Node:

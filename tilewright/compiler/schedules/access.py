@@ -229,7 +229,9 @@ class Writer:
         raw = self.value(indices, at, mask)
         wide = raw if indices.dtype is i64 else k.Call("cast", (raw,), i64)
         depth = self.depth(wide if mask is None else k.Call("and", (wide, mask), bool_))
-        depth = max(1, depth)  # a check stands inside of a loop
+        # A check stands inside of a loop. One index of everything: inside of all, of which some
+        # may not run.
+        depth = max(1, depth) if depth or not hinted() else max(1, len(self.scopes) - 1)
         wide = self.let_at(depth, "i", wide)
         known = range_of(indices, self.is_leaf)
         if known.low < 0:

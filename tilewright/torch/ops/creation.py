@@ -9,6 +9,7 @@ import torch
 
 from tilewright.ir import build
 from tilewright.ir.graph import Node, captured, make
+from tilewright.ir.sizes import Size
 from tilewright.ir.types import DType, Shape, TensorType, f64
 from tilewright.torch.nodes import cast, iota, number, operands
 from tilewright.torch.table import Call, NotCompiled, row
@@ -57,7 +58,8 @@ def progression(type: TensorType, start: Any, step: Any) -> Node:
     dtype = type.dtype
     position = iota(type.shape, 0)
     if dtype.is_int:
-        return cast(position * int(step) + int(start), dtype)
+        first = start if isinstance(start, Size) else int(start)
+        return cast(position * int(step) + first, dtype)
     return cast(position, dtype) * step + start
 
 

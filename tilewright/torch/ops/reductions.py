@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from tilewright.ir import build
-from tilewright.ir.graph import Node, make
+from tilewright.ir.graph import Node, apply, make
+from tilewright.ir.sizes import Dim, Size
 from tilewright.ir.types import bool_, i64
 from tilewright.torch.nodes import (
     axes_of,
@@ -41,7 +42,13 @@ def mean(call: Call, x: Node, dim: Any = None, keepdim: bool = False, *, dtype: 
     axes = axes_of(dim, x.type.rank)
     # Summed and divided in the wide type, rounded once.
     total = reduce("sum", cast(x, wide(call.type.dtype)), axes, keepdim)
-    n = count(x.shape, axes)
+    return share(total, count(x.shape, axes))
+
+
+def share(total: Node, n: Dim) -> Node:
+    """A sum over so many elements, divided by their number."""
+    if isinstance(n, Size):
+        return total / number(n, total.dtype, total.shape)
     return total * (1.0 / n) if n else total * float("nan")
 
 
@@ -49,10 +56,14 @@ def variance(x: Node, axes: tuple[int, ...], keepdim: bool, correction: Any) -> 
     """The variance and the mean over some axes, in the wide type, by two passes over a row."""
     v = cast(x, wide(x.dtype))
     n = count(x.shape, axes)
-    center = reduce("sum", v, axes, True) * (1.0 / n if n else float("nan"))
+    center = share(reduce("sum", v, axes, True), n)
     apart = v - expand(center, v.shape) if axes else v - v
     squares = reduce("sum", apart * apart, axes, keepdim)
-    divisor = max(0.0, n - (1 if correction is None else float(correction)))
+    less = 1 if correction is None else float(correction)
+    if isinstance(n, Size):
+        left = apply("max", number(n, squares.dtype, squares.shape) - less, 0)
+        return squares / left, build.reshape(center, squares.shape)
+    divisor = max(0.0, n - less)
     scale = 1.0 / divisor if divisor else float("inf")
     spread = squares * scale if divisor else make(
         "div", (squares, number(0, squares.dtype, squares.shape)))
@@ -89,7 +100,7 @@ def position(x: Node, axis: int, extreme: Node, keepdim: bool) -> Node:
     if x.dtype.is_float:
         hit = hit | build.nan_test(x)
     places = iota(x.shape, axis)
-    far = number(int(x.shape[axis]), i64, x.shape)
+    far = number(x.shape[axis], i64, x.shape)
     return reduce("reduce_min", build.where(hit, places, far), (axis,), keepdim)
 
 

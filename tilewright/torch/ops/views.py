@@ -10,6 +10,7 @@ import torch
 from tilewright.ir import build
 from tilewright.ir.attrs import FlipAttrs
 from tilewright.ir.graph import Node, make
+from tilewright.ir.sizes import Dim
 from tilewright.torch.nodes import axis_of, cast, expand, operand
 from tilewright.torch.table import Call, row
 
@@ -50,15 +51,16 @@ def expand_(call: Call, x: Node, size: Any, axes: Any = None, *, implicit: bool 
     return expand(x, call.type.shape)
 
 
-def slice_axis(x: Node, axis: int, start: int, stop: int, step: int = 1) -> Node:
+def slice_axis(x: Node, axis: int, start: Dim, stop: Dim, step: int = 1) -> Node:
     """Elements ``start`` to ``stop`` along one axis."""
     rank = x.type.rank
-    starts, stops, steps = [0] * rank, list(x.shape), [1] * rank
+    starts: list[Dim] = [0] * rank
+    stops, steps = list(x.shape), [1] * rank
     starts[axis], stops[axis], steps[axis] = start, stop, step
     return build.part(x, starts, stops, steps)
 
 
-def bounds(start: int | None, stop: int | None, size: int) -> tuple[int, int]:
+def bounds(start: Any, stop: Any, size: Any) -> tuple[Any, Any]:
     """Python's reading of slice bounds, within the axis."""
     low = 0 if start is None else start
     high = size if stop is None else stop
@@ -73,7 +75,7 @@ def slice_(
     step: int = 1,
 ) -> Node:
     axis = axis_of(dim, x.type.rank)
-    low, high = bounds(start, end, int(x.shape[axis]))
+    low, high = bounds(start, end, x.shape[axis])
     return slice_axis(x, axis, low, high, step)
 
 
@@ -87,7 +89,7 @@ def narrow_copy(call: Call, x: Node, dim: int, start: int, length: int) -> Node:
 @row(aten.select, aten.select_copy)
 def select(call: Call, x: Node, dim: int, index: int) -> Node:
     axis = axis_of(dim, x.type.rank)
-    at = index % int(x.shape[axis])
+    at = index + x.shape[axis] if index < 0 else index
     return build.reshape(slice_axis(x, axis, at, at + 1), call.type.shape)
 
 
@@ -97,21 +99,21 @@ def slice_scatter(
     end: int | None = None, step: int = 1,
 ) -> Node:
     axis = axis_of(dim, x.type.rank)
-    size = int(x.shape[axis])
+    size = x.shape[axis]
     low, high = bounds(start, end, size)
     return placed(x, operand(source, x.dtype, source.shape), axis, low, high, step)
 
 
-def placed(x: Node, source: Node, axis: int, low: int, high: int, step: int) -> Node:
+def placed(x: Node, source: Node, axis: int, low: Any, high: Any, step: int) -> Node:
     """``x`` with ``source`` at the elements low, low + step ... below ``high`` of an axis."""
-    size, rank = int(x.shape[axis]), x.type.rank
-    count = int(source.shape[axis])
+    size, rank = x.shape[axis], x.type.rank
+    count = source.shape[axis]
     if count == 0:
         return x
     if step == 1:
         parts = [slice_axis(x, axis, 0, low), source, slice_axis(x, axis, high, size)]
         return build.concat([p for p in parts if p.shape[axis]], axis)
-    widths = [0] * rank
+    widths: list[Any] = [0] * rank
     before, between, after = list(widths), list(widths), list(widths)
     before[axis], between[axis] = low, step - 1
     after[axis] = size - low - (count - 1) * step - 1
@@ -123,7 +125,7 @@ def placed(x: Node, source: Node, axis: int, low: int, high: int, step: int) -> 
 @row(aten.select_scatter)
 def select_scatter(call: Call, x: Node, source: Node, dim: int, index: int) -> Node:
     axis = axis_of(dim, x.type.rank)
-    at = index % int(x.shape[axis])
+    at = index + x.shape[axis] if index < 0 else index
     shape = (*x.shape[:axis], 1, *x.shape[axis + 1:])
     return placed(x, build.reshape(cast(source, x.dtype), shape), axis, at, at + 1, 1)
 
@@ -147,11 +149,12 @@ def stack(call: Call, tensors: Sequence[Node], dim: int = 0) -> Node:
 @row(aten.split, aten.split_with_sizes, aten.unsafe_split, aten.split_copy,
      aten.split_with_sizes_copy)
 def split(call: Call, x: Node, sizes: Any, dim: int = 0) -> list[Node]:
-    axis, start, parts = axis_of(dim, x.type.rank), 0, []
+    axis, parts = axis_of(dim, x.type.rank), []
+    start: Dim = 0
     for out in call.out:
-        size = int(out.shape[axis])
-        parts.append(slice_axis(x, axis, start, start + size))
-        start += size
+        stop = start + out.shape[axis]
+        parts.append(slice_axis(x, axis, start, stop))
+        start = stop
     return parts
 
 
@@ -186,7 +189,7 @@ def constant_pad(call: Call, x: Node, pad: Sequence[int], value: Any = 0) -> Nod
     for i in range(len(pad) // 2):
         low[rank - 1 - i], high[rank - 1 - i] = pad[2 * i], pad[2 * i + 1]
     starts = [max(0, -n) for n in low]
-    stops = [int(d) - max(0, -n) for d, n in zip(x.shape, high, strict=True)]
+    stops = [d - max(0, -n) for d, n in zip(x.shape, high, strict=True)]
     x = build.part(x, starts, stops, [1] * rank)
     widths = ([max(0, n) for n in low], [max(0, n) for n in high])
     return build.pad(x, *widths, [0] * rank, value)
