@@ -31,7 +31,7 @@ from tilewright.ir.build import (
 from tilewright.ir.graph import Node, apply, captured, full, make
 from tilewright.ir.meaning import lowest
 from tilewright.ir.sizes import Dim, product
-from tilewright.ir.types import TensorType, accumulator, bool_, concrete, i64
+from tilewright.ir.types import TensorType, accumulator, bool_, concrete, i32, i64
 from tilewright.ir.windows import adjoint, cut
 
 
@@ -136,46 +136,30 @@ def max_pool_indices(x: Node, p: Pooling) -> tuple[Node, Node]:
     lead = len(shape) - p.dims
     seen = _windows(x, p, lowest(x.dtype.numpy))
     taps = _taps(seen, p)
-    place, inside = _places(seen.type, space_of(shape, lead), lead, p)
-    return _largest(seen, place, inside, taps, math.prod(space_of(shape, lead)))
+    space = space_of(shape, lead)
+    # Padding stands behind all places.
+    near = _windows(_plane(space), p, math.prod(space))
+    axes = range(lead, seen.type.rank)
+    return _largest(seen, broadcast(near, seen.shape, axes), taps, math.prod(space))
 
 
-def _largest(
-    seen: Node, place: Node, inside: Node, taps: range, count: int
-) -> tuple[Node, Node]:
-    """The largest of the taps, and its place, below ``count``."""
-    masked = where(inside, seen, lowest(seen.dtype.numpy))
-    largest = reduce("reduce_max", masked, taps)
-    hits = apply("eq", masked, unreduce(largest, seen.shape, taps))
-    first = reduce("reduce_min", where(hits & inside, place, count), taps)
+def _plane(space: Sequence[int]) -> Node:
+    """The place of each element in its flattened space."""
+    count = math.prod(space)
+    dtype = i32 if count < 1 << 31 else i64
+    counts = make("iota", (), IotaAttrs(0), type=TensorType(dtype, (count,)))
+    return reshape(counts, tuple(space))
+
+
+def _largest(seen: Node, place: Node, taps: range, count: int) -> tuple[Node, Node]:
+    """The largest of the taps, and its place, below ``count``; what is not part has that place."""
+    largest = reduce("reduce_max", seen, taps)
+    hits = apply("eq", seen, unreduce(largest, seen.shape, taps))
+    first = reduce("reduce_min", where(hits, place, count), taps)
     if not seen.dtype.is_float:
-        return largest, first
-    nan = reduce("reduce_max", where(nan_test(masked), place, -1), taps)
-    return largest, where(nan >= 0, nan, first)
-
-
-def _places(
-    seen: TensorType, space: Sequence[Dim], lead: int, p: Pooling
-) -> tuple[Node, Node]:
-    """Where each tap stands in the flattened space, and whether it is inside."""
-    shape = concrete(seen.shape)
-
-    def counted(axis: int) -> Node:
-        return make("iota", (), IotaAttrs(axis), type=TensorType(i64, shape))
-
-    place: Node | None = None
-    inside = full(seen.with_dtype(bool_), True)
-    for axis, size in enumerate(space):
-        tap = counted(len(shape) - p.dims + axis) * p.dilations[axis]
-        low, high = p.padding[axis][0], p.spans(space)[axis][1]
-        at = counted(lead + axis) * p.strides[axis] + tap - low
-        if low:
-            inside = inside & (at >= 0)
-        if high > 0:
-            inside = inside & (at < size)
-        place = at if place is None else place * size + at
-    assert place is not None
-    return place, inside
+        return largest, cast(first, i64)
+    nan = reduce("reduce_max", where(nan_test(seen), place, -1), taps)
+    return largest, cast(where(nan >= 0, nan, first), i64)
 
 
 def max_pool_grad(grad: Node, indices: Node, shape: Sequence[Dim], p: Pooling) -> Node:
@@ -344,7 +328,9 @@ def adaptive_max_pool(x: Node, out: Sequence[int]) -> tuple[Node, Node]:
         return max_pool_indices(x, even)
     spans = [adaptive_windows(d, o) for d, o in zip(space, out, strict=True)]
     seen, inside = _gathered(x, lead, spans)
-    counts = make("iota", (), IotaAttrs(0), type=TensorType(i64, (math.prod(space),)))
-    plane = broadcast(reshape(counts, space), shape, range(lead, len(shape)))
+    plane = broadcast(_plane(space), shape, range(lead, len(shape)))
     place, _ = _gathered(plane, lead, spans)
-    return _largest(seen, place, inside, range(len(shape), seen.type.rank), math.prod(space))
+    count = math.prod(space)
+    return _largest(
+        where(inside, seen, lowest(x.dtype.numpy)), where(inside, place, count),
+        range(len(shape), seen.type.rank), count)
