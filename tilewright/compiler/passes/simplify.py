@@ -13,11 +13,12 @@ from tilewright.compiler.rules.ordered import ORDERED
 from tilewright.compiler.rules.reductions import CONTRACT, ONLY_USER, REDUCE
 from tilewright.compiler.rules.reshapes import RESHAPED
 from tilewright.compiler.rules.views import VIEWS
+from tilewright.compiler.rules.windows import WINDOWS
 from tilewright.compiler.target import Target
 from tilewright.ir.graph import Graph, Node, rebuild_node, users
 from tilewright.ir.rewrite import Rules, rewrite
 
-SIMPLIFY: Rules = VIEWS + ELEMENTWISE + RESHAPED + REDUCE + CONTRACT + ORDERED
+SIMPLIFY: Rules = VIEWS + WINDOWS + ELEMENTWISE + RESHAPED + REDUCE + CONTRACT + ORDERED
 
 
 def simplify(graph: Graph, target: Target | None = None) -> Graph:

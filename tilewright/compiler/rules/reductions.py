@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tilewright.compiler.rules.law import fits, law, number, sample
 from tilewright.ir.attrs import ContractAttrs, ReduceAttrs
-from tilewright.ir.build import broadcast, cast, contract, reduce, reshape, transpose
+from tilewright.ir.build import broadcast, cast, contract, part, reduce, reshape, transpose
 from tilewright.ir.graph import Node, full, full_value, make
 from tilewright.ir.meaning import highest, lowest
 from tilewright.ir.rewrite import Match, Rules, any_op, hole, op
@@ -273,6 +273,17 @@ def turned_result(m: Match) -> Node:
     return make("contract", m["c"].inputs, ContractAttrs(attrs.lhs, attrs.rhs, out))
 
 
+def sliced_result(m: Match) -> Node:
+    """A slice of a contraction, as a contraction of slices."""
+    inner, a = m["c"], m.root.attrs
+    spans = dict(zip(inner.attrs.out, zip(a.starts, a.stops, a.steps, strict=True), strict=True))
+    operands = []
+    for x, labels in zip(inner.inputs, (inner.attrs.lhs, inner.attrs.rhs), strict=True):
+        each = [spans.get(label, (0, d, 1)) for label, d in zip(labels, x.shape, strict=True)]
+        operands.append(part(x, *zip(*each, strict=True)) if each else x)
+    return make("contract", operands, inner.attrs)
+
+
 def merged_axes(m: Match) -> Node:
     """A reduction of a reduction of the same kind, as one."""
     inner = m["r"]
@@ -285,6 +296,11 @@ ONLY_USER = Rules(
     law("transpose-contract", op("transpose", op("contract", ..., bind="c")), turned_result,
         examples=lambda: [transpose(contract(sample(2, 3), sample(3, 4, name="y"),
                                              (0, 1), (1, 2), (0, 2)), (1, 0))]),
+    law("slice-contract", op("slice", op("contract", ..., bind="c")), sliced_result,
+        examples=lambda: [part(contract(sample(6, 3), sample(3, 9, name="y"),
+                                        (0, 1), (1, 2), (2, 0)), (2, 1), (9, 4), (3, 1)),
+                          part(contract(sample(4, 6, 3), sample(3, 4, name="y"),
+                                        (0, 1, 2), (2, 0), (0, 1)), (1, 0), (4, 5), (2, 1))]),
     *(law(f"{name}-{name}", op(name, op(name, ..., bind="r")), merged_axes,
           examples=lambda: [r for i in reductions(sample(2, 3, 4), 1) for r in reductions(i, 1)])
       for name in REDUCTIONS),

@@ -28,6 +28,7 @@ from tilewright.ir.build import (
     reduce,
     reshape,
     transpose,
+    window,
 )
 from tilewright.ir.graph import Node, full, make
 from tilewright.ir.rewrite import Match, Rules, any_op, hole, op, rule
@@ -303,8 +304,10 @@ SOURCES = Rules(
     *(law(f"{name}-full", op(name, ...), refilled, when=lambda m: all_full(m.root.inputs),
           examples=lambda: [*views_of(number(2.5, 2, 3)),
                             concat([number(1.0, 2), number(1.0, 3)], 0),
-                            pad(number(1.0, 3), (1,), (2,), (0,), number(1.0))])
-      for name in ("reshape", "transpose", "broadcast", "slice", "flip", "concat", "pad")),
+                            pad(number(1.0, 3), (1,), (2,), (0,), number(1.0)),
+                            window(number(2.5, 3, 4), (1,), (2,), (1,), (1,))])
+      for name in ("reshape", "transpose", "broadcast", "slice", "flip", "concat", "pad",
+                   "window")),
     *(law(f"{name}-iota", op(name, op("iota", bind="x")), recounted,
           examples=lambda: [*views_of(iota(2, 3)), *views_of(iota(2, 3, axis=1)),
                             reshape(iota(2, 3), (2, 1, 3)), broadcast(iota(1, 3), (2, 3), (0, 1))])
