@@ -338,14 +338,17 @@ def _pad(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
     for i, low, high, gap, d in zip(
         index, attrs.low, attrs.high, attrs.interior, source.shape, strict=True
     ):
+        # Axis by axis: what one of them allows does not change with the others.
+        here: k.Expr | None = None
         position = k.sub(i, low)
         if low:
-            inside = k.both(inside, k.compare("ge", position, 0))
+            here = k.both(here, k.compare("ge", position, 0))
         if gap:
-            inside = k.both(inside, k.compare("eq", k.mod(position, gap + 1), 0))
+            here = k.both(here, k.compare("eq", k.mod(position, gap + 1), 0))
             position = k.floordiv(position, gap + 1)
         if high or gap:
-            inside = k.both(inside, k.compare("lt", position, d))
+            here = k.both(here, k.compare("lt", position, d))
+        inside = k.both(inside, here)
         at.append(position)
     if inside is None:
         return w.value(source, tuple(at), mask)

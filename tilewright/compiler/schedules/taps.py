@@ -19,7 +19,7 @@ from tilewright.ir import loops as k
 from tilewright.ir.hints import estimate
 from tilewright.ir.sizes import Dim, product
 
-UNROLLED = 27
+UNROLLED = 49
 """Taps up to which a window is written out."""
 
 
@@ -31,7 +31,7 @@ def lower_taps(group: Group, target: Target) -> LoweredKernel:
     outer = [i for i in kept if i != inner]
     sizes = [group.shape[i] for i in outer]
     width = target.lanes(max(max(n.inputs[0].dtype.itemsize, 4) for n in group.anchors))
-    flying = 2 if len(group.anchors) == 1 else 1
+    flying = 4 if len(group.anchors) == 1 else 1
     with w.loop("p", 0, product(sizes), "parallel") as p:
         place = dict(zip(outer, (w.let("o", e) for e in unflatten(p, sizes)), strict=True))
         with w.loop(
