@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from tilewright.ir import build
 from tilewright.ir.attrs import IotaAttrs
-from tilewright.ir.graph import Node, full, make
+from tilewright.ir.autodiff import pullback, zero_of
+from tilewright.ir.graph import Node, full, input_node, make, substitute
 from tilewright.ir.sizes import Dim, product
 from tilewright.ir.types import (
     DType,
@@ -136,6 +137,17 @@ def reduce(op: str, x: Node, axes: tuple[int, ...], keepdim: bool = False) -> No
     if not keepdim:
         return result
     return build.reshape(result, tuple(1 if i in axes else d for i, d in enumerate(x.shape)))
+
+
+def gradients(
+    function: Callable[..., Node], inputs: Sequence[Node], cotangent: Node
+) -> list[Node]:
+    """The cotangents of the inputs of a function of nodes, from that of its result."""
+    # On places of its own: two inputs may be the same node, or one be made of another.
+    fresh = [input_node(f"gradients {i}", n.type) for i, n in enumerate(inputs)]
+    found = pullback([function(*fresh)], [cotangent], fresh)
+    whole = [zero_of(n, ct) for n, ct in zip(fresh, found, strict=True)]
+    return list(substitute(whole, dict(zip(fresh, inputs, strict=True))))
 
 
 def count(shape: Shape, axes: Sequence[int]) -> Dim:

@@ -23,7 +23,7 @@ def full(call: Call, *args: Any, **kwargs: Any) -> Node:
 
 
 @row(aten.zeros, aten.zeros_like, aten.new_zeros, aten.empty, aten.empty_like, aten.new_empty,
-     aten.empty_strided, aten.new_empty_strided, aten.empty_permuted)
+     aten.empty_strided, aten.new_empty_strided, aten.empty_permuted, aten._efficientzerotensor)
 def zeros(call: Call, *args: Any, **kwargs: Any) -> Node:
     return number(0, call.type.dtype, call.type.shape)
 

@@ -8,7 +8,8 @@ import torch
 
 from tilewright.ir import build
 from tilewright.ir.graph import Node
-from tilewright.torch.nodes import cast, expand, number, wide
+from tilewright.ir.types import broadcast_shapes
+from tilewright.torch.nodes import axis_of, cast, expand, number, wide
 from tilewright.torch.table import Call, row
 
 aten = torch.ops.aten
@@ -90,3 +91,23 @@ def trace(call: Call, x: Node) -> Node:
     flat = build.reshape(square, (n * n,))
     return build.reduce("sum", cast(build.part(flat, [0], [n * n], [n + 1]),
                                     call.type.dtype), (0,))
+
+
+@row(aten._trilinear)
+def trilinear(
+    call: Call, a: Node, b: Node, c: Node, expand_a: Any, expand_b: Any, expand_c: Any,
+    summed: Any, unroll: int = 1,
+) -> Node:
+    """The product of three tensors with axes put in, summed over some axes."""
+    rank = a.type.rank + len(expand_a)
+    seen = [_with_axes(n, axes, rank) for n, axes in ((a, expand_a), (b, expand_b), (c, expand_c))]
+    shape = broadcast_shapes(*(n.shape for n in seen))
+    x, y, z = (expand(cast(n, wide(call.type.dtype)), shape) for n in seen)
+    return build.reduce("sum", x * y * z, [axis_of(i, rank) for i in summed])
+
+
+def _with_axes(x: Node, axes: Any, rank: int) -> Node:
+    shape = list(x.shape)
+    for axis in sorted(axis_of(i, rank) for i in axes):
+        shape.insert(axis, 1)
+    return build.reshape(x, tuple(shape))

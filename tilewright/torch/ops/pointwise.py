@@ -230,6 +230,13 @@ def sign(call: Call, x: Node) -> Node:
     return above - below if x.dtype.kind != "u" else above
 
 
+@row(aten.angle)
+def angle(call: Call, x: Node) -> Node:
+    v = cast(x, call.type.dtype)
+    side = build.where(v < 0.0, operand(math.pi, v.dtype, v.shape), operand(0, v.dtype, v.shape))
+    return build.where(build.nan_test(v), v, side)
+
+
 @row(aten.bitwise_not)
 def bitwise_not(call: Call, x: Node) -> Node:
     return make("not", (x,))
