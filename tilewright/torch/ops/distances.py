@@ -9,7 +9,7 @@ import torch
 
 from tilewright.ir import build
 from tilewright.ir.graph import Node, captured, make
-from tilewright.ir.types import TensorType, i64
+from tilewright.ir.types import Shape, TensorType, i64
 from tilewright.torch.nodes import cast, number, reduce, wide
 from tilewright.torch.table import Call, NotCompiled, row
 
@@ -68,7 +68,7 @@ def _differences(x: Node, y: Node) -> Node:
     return a - build.broadcast(y, shape, [*lead, rank - 1, rank])
 
 
-def _same_lead(x: Node, shape: tuple[int, ...]) -> Node:
+def _same_lead(x: Node, shape: Shape) -> Node:
     target = (*shape, *x.shape[-2:])
     return build.broadcast(x, target, range(len(target) - x.type.rank, len(target)))
 
