@@ -23,6 +23,7 @@ from tilewright.ir.types import TensorType
 from tilewright.torch import nodes
 from tilewright.torch.dtypes import OURS, Sizes, number_of, numbers_of, why_not
 from tilewright.torch.lines import location_of, module_of
+from tilewright.torch.random import draws, draws_again
 from tilewright.torch.recipe import (
     Alias,
     Eager,
@@ -90,6 +91,7 @@ class Converter:
             if node.op == "get_attr":
                 self._constant(node)
             elif node.op == "call_function":
+                draws_again(node)
                 self._call(node)
             elif node.op == "output":
                 results = [self._result(n) for n in node.args[0]]
@@ -193,7 +195,7 @@ class Converter:
         for n in node.all_input_nodes:
             if n in self.eager or n in self.depth:
                 depth = max(depth, self.depth[n])
-        random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        random = draws(node)
         if random:  # they take their turns at the generator
             depth = self.random = max(depth, self.random)
         for n in node.all_input_nodes:

@@ -6,11 +6,14 @@ masking) is compiled. So a compiled model sees the same masks as an eager one.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import fx
 from torch._functorch.compile_utils import rand_ops
+from torch._guards import detect_fake_mode
 
 _library = torch.library.Library("tilewright", "DEF")
 _library.define(
@@ -38,6 +41,31 @@ def native_dropout(x: torch.Tensor, p: float, train: bool | None) -> Any:
     stride = torch.empty_like(x).stride()
     mask = torch.ops.tilewright.bernoulli(x.shape, stride, 1 - p, device=x.device)
     return x * mask * (1.0 / (1.0 - p)), mask
+
+
+SAVED, AGAIN = (
+    torch.ops.higher_order.run_and_save_rng_state, torch.ops.higher_order.run_with_rng_state)
+"""What checkpointing makes of draws: one that tells the generator's state, one that repeats it."""
+
+
+def draws(node: fx.Node) -> bool:
+    """Whether a node takes numbers from PyTorch's generator, or sets it as it was once."""
+    target: Any = node.target
+    return target in (SAVED, AGAIN) or (
+        torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()))
+
+
+def draws_again(node: fx.Node) -> None:
+    """Note the results of checkpointing's operators, which tracing leaves out."""
+    if node.target not in (SAVED, AGAIN) or node.meta.get("val") is not None:
+        return
+    given = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+    (*before, operator), args = given[0][:1 + (node.target is AGAIN)], given[0]
+    mode = detect_fake_mode([n.meta.get("val") for n in node.graph.nodes])
+    with mode or contextlib.nullcontext():
+        made = operator(*args[1 + len(before):], **given[1])
+        state = torch.empty(torch.get_rng_state().shape, dtype=torch.uint8)
+    node.meta["val"] = made if node.target is AGAIN else (state, made)
 
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {

@@ -114,7 +114,10 @@ def region_of(module: fx.GraphModule, inputs: Sequence[Any]) -> Region:
         translator: Any = InstructionTranslator.current_tx()
         code = translator.f_code
         name = _resumed(code.co_name)[0]
-        owner = weakref.ref(innermost_backend(translator.output.compiler_fn))
+        found = innermost_backend(translator.output.compiler_fn)
+        splitter = getattr(found, "__self__", None)  # DistributedDataParallel cuts graphs up
+        inner = getattr(splitter, "backend_compile_fn", None)
+        owner = weakref.ref(found if inner is None else innermost_backend(inner))
     except (AttributeError, TypeError):  # the backend was called by hand
         pass
     reason = getattr(module, "compile_subgraph_reason", None)
