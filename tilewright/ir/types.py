@@ -24,6 +24,10 @@ class DType:
     kind: str
     bits: int
 
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        """Copies are the type itself, which is compared by identity."""
+        return dtype_of, (self.name,)
+
     @property
     def numpy(self) -> np.dtype:
         """The NumPy dtype (``ml_dtypes`` supplies bfloat16)."""

@@ -13,7 +13,7 @@ import torch
 
 from tilewright.errors import Location
 from tilewright.ir.graph import Graph
-from tilewright.ir.text import parse, show
+from tilewright.ir.portable import Packed, pack, unpack
 from tilewright.torch.dtypes import Sizes
 
 
@@ -51,14 +51,12 @@ class Part:
     exports: tuple[Export, ...]
 
     def __reduce__(self) -> Any:
-        """A graph is kept as its text."""
-        return _part, (show(self.graph), self.inputs, self.copied, self.exports)
+        """A graph is kept as tuples."""
+        return _part, (pack(self.graph), self.inputs, self.copied, self.exports)
 
 
-def _part(text: str, *rest: Any) -> Part:
-    graph = parse(text)
-    assert isinstance(graph, Graph)
-    return Part(graph, *rest)
+def _part(packed: Packed, *rest: Any) -> Part:
+    return Part(unpack(packed), *rest)
 
 
 @dataclass(frozen=True)
