@@ -35,6 +35,9 @@ THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TILEWRIGHT_NUM_THREADS",
 )
 
+NO_DISK_CACHES = {"TILEWRIGHT_CACHE": "off", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+"""A first call is that of a user whose machine has never seen the program."""
+
 
 def cores() -> list[int]:
     """The cores that this process may use."""
@@ -47,6 +50,7 @@ def confine(threads: int) -> None:
     """Keep this process to that many cores and tell the libraries so, before they are loaded."""
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
+    os.environ.update(NO_DISK_CACHES)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores()[:threads])
 

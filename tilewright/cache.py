@@ -57,10 +57,12 @@ class Damaged(ValueError):  # noqa: N818 - a finding about a file
 def version() -> str:
     """A digest of what compiles: every source file of this package as it is, Python, llvmlite.
 
-    A file is known by its name, size and time, which is quicker than by its contents.
+    A file is known by its name, size and time, which is quicker than by its contents. Empty where
+    there are no source files, as in an archive: a change would go unnoticed.
     """
     digest = hashlib.blake2b(digest_size=16)
     root = Path(__file__).parent
+    seen = False
     for folder, folders, names in os.walk(root):
         folders.sort()
         for name in sorted(names):
@@ -68,6 +70,9 @@ def version() -> str:
                 state = os.stat(os.path.join(folder, name))
                 told = (os.path.relpath(folder, root), name, state.st_size, state.st_mtime_ns)
                 digest.update(repr(told).encode())
+                seen = True
+    if not seen:
+        return ""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         digest.update(importlib.metadata.version("llvmlite").encode())
     digest.update(sys.version.encode())
@@ -269,4 +274,6 @@ def _open(folder: Path, limit: int) -> Cache:
 def cache() -> Cache | None:
     """The cache that the switches ask for, if any."""
     folder = config.cache_folder()
-    return None if folder is None else _open(folder, config.get("cache_size") << 20)
+    if folder is None or not version():
+        return None
+    return _open(folder, config.get("cache_size") << 20)

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -275,6 +276,36 @@ def test_the_version_follows_the_sources(tmp_path: Path, monkeypatch: pytest.Mon
     assert read() == before
     (package / "ir" / "ops.py").write_text("x = 12\n")
     assert read() != before
+
+
+def test_without_sources_there_is_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "__file__", str(tmp_path / "archive.zip" / "cache.py"))
+    assert cache_module.version.__wrapped__() == ""
+    assert cache_module.cache() is not None
+    monkeypatch.setattr(cache_module, "version", lambda: "")
+    assert cache_module.cache() is None
+
+
+def test_threads_compile_the_same_program_at_once(fresh) -> None:
+    x = np.linspace(-1, 1, 12 * 7, dtype=np.float32).reshape(12, 7)
+    results: list[np.ndarray] = []
+    start = threading.Barrier(4)
+
+    def compile_one(scale: float) -> None:
+        start.wait()
+        made = tw.jit(lambda x: function(x) * scale).lower(x).compile()
+        results.append(made([x])[0] / scale)
+
+    workers = [threading.Thread(target=compile_one, args=(s,)) for s in (2.0, 2.0, 4.0, 4.0)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(results) == 4
+    for found in results:
+        np.testing.assert_allclose(found, function(x), rtol=1e-5)
 
 
 def test_keys_change_with_the_machine(fresh) -> None:

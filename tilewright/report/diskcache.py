@@ -25,8 +25,11 @@ def state() -> list[str]:
     except UserError as error:
         return [f"{'disk cache':<12}{line}" for line in str(error).splitlines()[:1]]
     if store is None:
-        off = bool(config.get("cache"))
-        reason = f"switched off by {config.source('cache')}" if off else "there is no home folder"
+        reason = f"switched off by {config.source('cache')}"
+        if config.cache_folder() is not None:
+            reason = "tilewright has no source files to tell its versions by"
+        elif not config.get("cache"):
+            reason = "there is no home folder"
         return [f"{'disk cache':<12}none: {reason}"]
     files = store.files()
     total = sum(file.bytes for file in files)
