@@ -10,6 +10,9 @@ read, or, if that would repeat costly work, stored by a pointwise group.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
+
+from tilewright.compiler.launches import launch_order
 from tilewright.compiler.schedules.cluster import Anchors, Cluster, clusters_of, is_anchor
 from tilewright.compiler.schedules.group import Group
 from tilewright.compiler.target import Target
@@ -23,6 +26,12 @@ CHEAP_FLOPS = 4
 
 SEARCH_FLOPS = 4
 """A step of a binary search."""
+
+MOST_MERGED = 1 << 15
+"""Elements up to which strangers share a pointwise kernel, to save launches."""
+
+MOST_STORES = 16
+"""Results of one pointwise kernel."""
 
 MOST_NODES = 200
 """The largest expression that is computed in place of a load."""
@@ -230,7 +239,8 @@ class _Fusion:
                 made[key] = Group("pointwise", tuple(node.shape), (), [], [], homes, self.uses)
             made[key].stores.append((node, self.alias.get(node, node)))
         groups = _merged([g for g in made.values() if g.stores])
-        return [g for g in groups if any(target.type.size for _, target in g.stores)]
+        groups = [g for g in groups if any(target.type.size for _, target in g.stores)]
+        return _in_turn(groups, self.outputs)
 
 
 def _larger(a: Node, times: int, b: Node) -> bool:
@@ -239,28 +249,48 @@ def _larger(a: Node, times: int, b: Node) -> bool:
 
 
 def _merged(groups: list[Group]) -> list[Group]:
-    """The groups in the order of how much they rest on, pointwise ones of a kind as one."""
+    """Small pointwise groups of a kind as one, and those that read the same."""
     maker = {target: g for g in groups for _, target in g.stores}
-    writers = {g: g.writer() for g in groups}
     level: dict[Group, int] = {}
-    before: dict[Group, set[Group]] = {}
-    for g in groups:
-        members = set(g.members(writers[g]))
-        reads = {g.homes.get(n, n) for m in members for n in m.inputs if n not in members}
-        before[g] = {maker[n] for n in reads if n in maker and maker[n] is not g}
-    for g in ordered(before):
-        level[g] = 1 + max((level[b] for b in before[g]), default=0)
+    reads = {g: _reads(g) for g in groups}
+    for g in ordered({g: _makers(reads[g], maker, g) for g in groups}):
+        level[g] = 1 + max((level[b] for b in _makers(reads[g], maker, g)), default=0)
     result: list[Group] = []
-    pointwise: dict[object, Group] = {}
+    pointwise: dict[object, list[Group]] = {}
     for g in sorted(groups, key=lambda g: level[g]):
-        key = (level[g], g.shape)
-        other = pointwise.get(key) if g.family == "pointwise" else None
-        if other is not None and len(other.stores) < 16:
-            other.stores += g.stores
+        if g.family != "pointwise":
+            result.append(g)
             continue
-        if g.family == "pointwise":
-            pointwise[key] = g
-        result.append(g)
+        others = pointwise.setdefault((level[g], g.shape), [])
+        small = estimate(size_of(g.shape)) <= MOST_MERGED
+        other = next((
+            o for o in others
+            if len(o.stores) < MOST_STORES and (small or not reads[o].isdisjoint(reads[g]))), None)
+        if other is not None:
+            other.stores += g.stores
+            reads[other] |= reads[g]
+        else:
+            others.append(g)
+            result.append(g)
     return result
 
 
+def _reads(group: Group) -> set[Node]:
+    """The buffers that a group reads."""
+    members = set(group.members(group.writer()))
+    return {group.homes.get(n, n) for m in members for n in m.inputs if n not in members}
+
+
+def _makers(reads: Iterable[Node], maker: Mapping[Node, Group], group: Group) -> set[Group]:
+    return {maker[n] for n in reads if n in maker and maker[n] is not group}
+
+
+def _in_turn(groups: list[Group], results: Collection[Node]) -> list[Group]:
+    """The groups in an order that keeps little in memory between them."""
+    maker = {target: g for g in groups for _, target in g.stores}
+    reads = {g: _reads(g) for g in groups}
+    before = {g: _makers(reads[g], maker, g) for g in groups}
+    makes = {g: [target for _, target in g.stores] for g in groups}
+    size = {
+        n: estimate(size_of(n.shape)) * n.dtype.itemsize for n in maker if n not in results}
+    return launch_order(before, reads, makes, size)
