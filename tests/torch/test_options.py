@@ -15,6 +15,7 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch_harness import compiled
 
 import tilewright as tw
+from tilewright import config
 from tilewright.runtime.threads import threads_in_force
 from tilewright.torch import backend, program
 
@@ -66,7 +67,7 @@ def refused(options: Any = None, mode: Any = None) -> str:
 def test_unknown_option() -> None:
     assert refused({"thread": 2}) == (
         "the backend tilewright has no option 'thread'\n"
-        "  expected: threads, target, fallback, numerics\n"
+        "  expected: threads, target, fallback, numerics, cache\n"
         "  got:      'thread'")
 
 
@@ -76,6 +77,8 @@ def test_unknown_option() -> None:
     ("threads", "2", "a whole number from 1 on, or None"),
     ("target", "avx1024", "one of sse2, avx2, avx512, or None"),
     ("fallback", "no", "True or False"),
+    ("cache", "", "True, False or the path of a folder"),
+    ("cache", 1.5, "True, False or the path of a folder"),
     ("numerics", "exact", "one of default, strict, fast"),
     ("numerics", ["strict"], "one of default, strict, fast"),
 ])
@@ -114,6 +117,19 @@ def test_target() -> None:
     torch.testing.assert_close(f(x, y), x @ y + 1)
     (graph,) = tw.torch.report(f).graphs
     assert graph.programs[0].kernels >= 1
+
+
+def test_cache(tmp_path: Path) -> None:
+    folder, other = tmp_path / "programs", tmp_path / "default"
+    x = torch.randn(7)
+    with config.override(cache=str(other)):
+        compiled(lambda x: (x * 3.25).sin() - 1, cache=str(folder))(x)
+        assert list(folder.iterdir()) and not other.exists()
+        before = set(folder.iterdir())
+        compiled(lambda x: (x * 4.25).cos() - 1, cache=False)(x)
+        assert set(folder.iterdir()) == before and not other.exists()
+        compiled(lambda x: (x * 5.25).tan() - 1)(x)
+        assert list(other.iterdir())
 
 
 def test_no_fallback_is_an_error_with_the_line() -> None:

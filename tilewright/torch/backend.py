@@ -51,7 +51,7 @@ def backend(
     }
     token = _region.set(region)
     try:
-        with caching(chosen):
+        with caching(chosen), chosen.keeping():
             return aot_autograd(  # type: ignore[no-any-return]
                 fw_compiler=compilers["forward"],
                 bw_compiler=compilers["backward"],
@@ -201,7 +201,8 @@ class _Sized:
         if program is None:
             while len(self.made) >= SizedExecutable.most:
                 self.made.pop(next(iter(self.made)))
-            program = self.made[key] = self._program(key)
+            with self.options.keeping():
+                program = self.made[key] = self._program(key)
         result: list[Any] = program(args)
         return result
 
@@ -215,9 +216,11 @@ class _Sized:
                     found = _Named(self.module, self.names, values, self.options, self.record)
                     self.named.append(found)
                 return found.at(values)
-            except (CompilerBug, ImportError):
+            except ImportError:
                 raise
             except Exception as error:
+                if isinstance(error, CompilerBug) and not self.options.fallback:
+                    raise
                 # Another row than those that take names: its graph is compiled for numbers.
                 self.by_name = False
                 self.record.specialised = first_line(error)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
+
+from tilewright import config
 from tilewright.codegen.cpu.tiers import TIERS
 from tilewright.errors import Unsupported, UserError
 from tilewright.frontend.signature import did_you_mean
@@ -31,12 +35,26 @@ class Options:
                ``strict``: every elementwise product is rounded before it is added, so chains of
                ``+ - * /`` have eager's bits.
                ``fast``: 16-bit values that do not leave a kernel stay in float32
+    cache      whether compiled programs are kept on disk for other processes, or the folder for
+               their machine code
     """
 
     threads: int | None = None
     target: str | None = None
     fallback: bool = True
     numerics: str = "default"
+    cache: bool | str = True
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """The disk caches in force while a program is compiled: ours and PyTorch's."""
+        with contextlib.ExitStack() as stack:
+            if self.cache is not True:
+                folder = "off" if self.cache is False else self.cache
+                stack.enter_context(config.override(cache=folder))
+            if self.cache is False:
+                stack.enter_context(torch._functorch.config.patch(enable_autograd_cache=False))
+            yield
 
     def check(self, recipe: Recipe) -> None:
         """Raise ``Unsupported`` if operators run in PyTorch though that is not wanted."""
@@ -57,6 +75,8 @@ VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "threads": (lambda v: v is None or _whole(v), "a whole number from 1 on, or None"),
     "target": (lambda v: v is None or v in TIERS, f"one of {', '.join(TIERS)}, or None"),
     "fallback": (lambda v: isinstance(v, bool), "True or False"),
+    "cache": (lambda v: isinstance(v, bool) or (isinstance(v, str) and v != ""),
+              "True, False or the path of a folder"),
     "numerics": (lambda v: v in NUMERICS, f"one of {', '.join(NUMERICS)}"),
 }
 """Per option: which values it may have, and that in words."""
