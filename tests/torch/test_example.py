@@ -1,0 +1,24 @@
+"""The example trains: the same losses eagerly and compiled."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_torch_train() -> None:
+    script = ROOT / "examples" / "torch_train.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--quick"], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    eager, ours = re.findall(r"loss ([\d.]+) .*\.\.\. ([\d.]+);", done.stdout)
+    assert eager[0] == ours[0] and float(ours[1]) < float(ours[0]) - 0.3
+    apart = re.search(r"losses differ by (\S+) at most", done.stdout)
+    assert apart is not None and float(apart[1]) < 1e-4, done.stdout
+    assert script.read_text().count('torch.compile(model, backend="tilewright")') == 1
