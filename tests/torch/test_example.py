@@ -8,6 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
+import tilewright
+import tilewright.torch
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -22,3 +27,14 @@ def test_torch_train() -> None:
     apart = re.search(r"losses differ by (\S+) at most", done.stdout)
     assert apart is not None and float(apart[1]) < 1e-4, done.stdout
     assert script.read_text().count('torch.compile(model, backend="tilewright")') == 1
+
+
+def test_what_the_readme_says() -> None:
+    blocks = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    torch._dynamo.list_backends()  # registers what is installed
+    scope = {
+        "torch": torch, "tilewright": tilewright, "model": torch.nn.Linear(3, 2),
+        "x": torch.randn(4, 3)}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), scope)
