@@ -30,7 +30,13 @@ def only_units(result: Shape, source: Shape) -> bool:
 
 
 # --- elementwise ----------------------------------------------------------------------------
-def moved(node: Node, source: Shape, result: Shape, blocks: Sequence[Block]) -> Node | None:
+DEEPEST = 4
+"""Levels of arithmetic on inputs that take another shape together with what they meet."""
+
+
+def moved(
+    node: Node, source: Shape, result: Shape, blocks: Sequence[Block], depth: int = DEEPEST
+) -> Node | None:
     """``node``, of the shape ``result``, as one of the shape ``source``; None if that costs."""
     if node.op.name == "reshape" and node.inputs[0].shape == source:
         return node.inputs[0]
@@ -38,6 +44,11 @@ def moved(node: Node, source: Shape, result: Shape, blocks: Sequence[Block]) -> 
         return make("full", (), node.attrs, node.loc, node.type.with_shape(source))
     if node.op.name in ("input", "const"):
         return reshape(node, source)
+    if node.op.kind == "elementwise" and depth:
+        inputs = [moved(n, source, result, blocks, depth - 1) for n in node.inputs]
+        if any(n is None for n in inputs):
+            return None
+        return make(node.op, inputs, node.attrs)  # type: ignore[arg-type]
     if node.op.name != "broadcast":
         return None
     small, at = node.inputs[0], node.attrs.axes
@@ -159,7 +170,7 @@ def _examples() -> list[Node]:
     flat, turned = reshape(wide, (6, 4)), reshape(wide, (2, 12))
     return [
         flat + broadcast(sample(4, name="b"), (6, 4), (1,)),
-        flat * 2.0, flat - sample(6, 4, name="b"),
+        flat * 2.0, flat - sample(6, 4, name="b"), flat * 0.1 + sample(6, 4, name="b") * 0.9,
         turned + broadcast(sample(2, name="b"), (2, 12), (0,)),
         contract(flat, sample(4, 5, name="w"), (0, 1), (1, 2), (0, 2)),
         contract(sample(5, 4, name="w"), flat, (0, 1), (2, 1), (0, 2)),
