@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import hypothesis
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from random_graphs import assert_same
 from random_sizes import NUMBERS, USUAL, SizedCase, sized_cases
@@ -53,8 +53,9 @@ def check(case: SizedCase, run: Any, sizes: dict[str, int]) -> None:
     arrays = case.arrays(sizes)
     hypothesis.note(f"{sizes}\n{show(case.graph)}")
     if want is None:
-        with pytest.raises((ShapeError, OutOfBounds, IndexError)):
-            run(arrays)
+        # An index outside its axis is no error where nothing is made of it.
+        with contextlib.suppress(ShapeError, OutOfBounds, IndexError):
+            assert any(not a.size for a in run(arrays))
     else:
         compare(case, run(arrays), want)
 

@@ -109,9 +109,9 @@ axis 0 of input 2 does not go with the other arguments
 
 def test_what_the_graph_takes_for_granted_is_checked() -> None:
     _, run = made("""\
-graph f(%x: f32[n, 4]) -> (f32[n // 2, 8]) {
-  %0 = reshape(%x) [shape=(n // 2, 8)] : f32[n // 2, 8]
-  %1 = add(%0, 1.0) : f32[n // 2, 8]
+graph f(%x: f32[n, 4]) -> (f32[floordiv(n, 2), 8]) {
+  %0 = reshape(%x) [shape=(floordiv(n, 2), 8)] : f32[floordiv(n, 2), 8]
+  %1 = add(%0, 1.0) : f32[floordiv(n, 2), 8]
   return %1
 }
 """)

@@ -180,6 +180,11 @@ MORE: dict[str, Callable[[torch.Tensor], Any]] = {
     "splits": lambda x: torch.split(torch.cat([x, x]), x.shape[0]),
     "means": lambda x: (x.mean(), x.mean(0), x.var(0), x.std(), functional.layer_norm(x, (6,))),
     "extremes": lambda x: (x.max(0), x.argmin(0), x.amax(), x.softmax(0), x.logsumexp(0)),
+    "floats": lambda x: (x * x.shape[0] ** 0.5, x / (x.shape[0] - 1), x * (1.5 / x.shape[0])),
+    "batch norm": lambda x: functional.batch_norm(
+        x, torch.zeros(6), torch.ones(6), training=True),
+    "convolution": lambda x: functional.conv1d(
+        x[:, None], torch.linspace(-1, 1, 12).view(4, 1, 3), padding=1).relu(),
     "counts": lambda x: (torch.arange(x.shape[0]) * 2, torch.ones(x.shape[0], 2), x * x.shape[0]),
     "triangle": lambda x: torch.tril(x @ x.t()),
     "views": lambda x: (x.view(-1), x.view(x.shape[0], 2, 3).permute(1, 0, 2), x.repeat(2, 1),

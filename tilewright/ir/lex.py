@@ -31,7 +31,7 @@ TOKEN = re.compile(rf"""
 """, re.VERBOSE)
 LOCATION = re.compile(r"#\s*(.+):(\d+) in (.+?)\s*$")
 
-RESERVED = frozenset((*DTYPES, *WORDS)) - {"min", "max"}
+RESERVED = frozenset((*DTYPES, *WORDS)) - {"min", "max", "floordiv"}
 """Words that are quoted where they serve as names."""
 
 
@@ -129,7 +129,7 @@ class Reader:
         return sign * int(token.text)
 
     def dim(self) -> Dim:
-        """A size: a number, or sums and products of named sizes, such as ``2*n + (m // 3)``."""
+        """A size: a number, or sums and products of named sizes: ``2*n + floordiv(m, 3)``."""
         total = self.dim_product()
         while self.next.text in ("+", "-"):
             sign = self.take("symbol").text
@@ -140,14 +140,12 @@ class Reader:
     def dim_product(self) -> Dim:
         """Factors of a size."""
         result = self.dim_factor()
-        while self.next.text in ("*", "//"):
-            op = self.take("symbol").text
-            factor = self.dim_factor()
-            result = result * factor if op == "*" else result // factor
+        while self.accept("*"):
+            result = result * self.dim_factor()
         return result
 
     def dim_factor(self) -> Dim:
-        """A number, a name, a size in parentheses, or the minimum or maximum of two."""
+        """A number, a name, a size in parentheses, or a quotient or extreme of two."""
         if self.accept("-"):
             return -self.dim_factor()
         if self.accept("("):
@@ -157,11 +155,13 @@ class Reader:
         if self.next.kind == "number":
             return self.integer()
         token = self.take("name")
-        if token.text in ("min", "max"):
+        if token.text in ("min", "max", "floordiv"):
             self.expect("(")
             sizes = self.listed(")", self.dim)
             if len(sizes) != 2:
                 raise self.error(f"{token.text} takes two sizes", token)
+            if token.text == "floordiv":
+                return sizes[0] // sizes[1]
             return (smallest if token.text == "min" else largest)(*sizes)
         try:
             return named(token.text)

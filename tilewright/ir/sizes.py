@@ -30,7 +30,7 @@ Bounds: TypeAlias = "tuple[int | None, int | None]"
 
 WORDS = frozenset((
     "inf", "nan", "true", "false", "if", "else", "for", "in", "let", "alloc", "check", "barrier",
-    "stream", "min", "max",
+    "stream", "min", "max", "floordiv",
 ))
 """Words of the two languages that name no size."""
 
@@ -44,13 +44,7 @@ class Apply:
     b: Dim
 
     def __str__(self) -> str:
-        if self.op != "floordiv":
-            return f"{self.op}({self.a}, {self.b})"
-        left, right = (
-            str(x) if isinstance(x, int) or str(x).isidentifier() else f"({x})"
-            for x in (self.a, self.b)
-        )
-        return f"({left} // {right})"
+        return f"{self.op}({self.a}, {self.b})"
 
 
 Atom: TypeAlias = "str | Apply"

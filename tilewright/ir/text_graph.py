@@ -306,7 +306,7 @@ class GraphReader:
             return r.dim()
         start = r.at
         value = r.number()
-        if r.next.text in ("+", "-", "*", "//"):
+        if r.next.text in ("+", "-", "*"):
             r.at = start
             return r.dim()
         return value.scalar(DTYPES["f64"]).item() if isinstance(value, Bits) else value

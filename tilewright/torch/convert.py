@@ -8,6 +8,7 @@ depend on nothing compiled (random numbers) come first.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import operator
 from collections.abc import Sequence
@@ -17,8 +18,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from tilewright.errors import UnsupportedSize
 from tilewright.ir.build import place
 from tilewright.ir.graph import Graph, Node, input_node
+from tilewright.ir.sizes import Size
 from tilewright.ir.types import TensorType
 from tilewright.torch import nodes
 from tilewright.torch.dtypes import OURS, Sizes, number_of, numbers_of, why_not
@@ -35,6 +38,7 @@ from tilewright.torch.recipe import (
     Update,
 )
 from tilewright.torch.strides import Layout, layout_of, read, write
+from tilewright.torch.symbols import value_of
 from tilewright.torch.table import Call, NotCompiled, find
 
 aten = torch.ops.aten
@@ -70,6 +74,7 @@ class Converter:
 
     def __init__(self, module: fx.GraphModule, sizes: Sizes) -> None:
         self.module, self.sizes = module, sizes
+        self.named = any(isinstance(size, Size) for size in sizes.values())
         self.slots: dict[fx.Node, int] = {}
         self.made = 0
         self.constants: dict[int, torch.Tensor] = {}
@@ -131,7 +136,8 @@ class Converter:
             self.slots[node] = self.slots[node.args[0]]
             return
         if isinstance(meta, torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool):
-            self.values[node] = number_of(meta, self.sizes)
+            with contextlib.suppress(UnsupportedSize):  # whoever needs it asks again
+                self.values[node] = number_of(meta, self.sizes)
             return
         if node.target is operator.getitem:
             self._item(node)
@@ -257,6 +263,8 @@ class Converter:
 
     def _value(self, node: fx.Node, depth: int) -> Any:
         meta = self._meta(node)
+        if isinstance(meta, torch.SymFloat) and self.named:
+            return value_of(meta.node.expr, self.sizes)
         if isinstance(meta, torch.SymInt | torch.SymFloat | torch.SymBool):
             return number_of(meta, self.sizes)
         if not isinstance(meta, torch.Tensor):

@@ -43,7 +43,7 @@ def number_of(value: Any, sizes: Sizes) -> Any:
     """A size, stride or scalar that tracing left symbolic, as the number that it is here."""
     if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
         if any(isinstance(size, Size) for size in sizes.values()):
-            if not isinstance(value, torch.SymInt):
+            if isinstance(value, torch.SymBool):
                 raise UnsupportedSize(f"the number {value}, which follows from named sizes")
             return size_of(value.node.expr, sizes)
         found = value.node.expr.xreplace(sizes)

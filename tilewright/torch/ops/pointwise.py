@@ -141,7 +141,7 @@ def rsub(call: Call, x: Any, y: Any, alpha: Any = 1) -> Node:
     return sub(call, y, x, alpha=alpha)
 
 
-@row(aten.div)
+@row(aten.div, aten.true_divide)
 def div(call: Call, x: Any, y: Any, *, rounding_mode: str | None = None) -> Node:
     dtype = call.type.dtype
     if rounding_mode is None:
