@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from tilewright.errors import UnsupportedSize
+from tilewright.ir.sizes import Size
 from tilewright.torch.records import regions
 
 backend = importlib.import_module("tilewright.torch.backend")
@@ -159,18 +161,24 @@ def test_results_that_are_views_and_sizes(compiles: Compiles) -> None:
     assert compiles.specialised == 0
 
 
-def test_what_takes_numbers_only_is_compiled_for_them(compiles: Compiles) -> None:
-    """Pooling along an axis of a named size is compiled for its numbers; the record says so."""
-    def f(x: torch.Tensor) -> torch.Tensor:
-        return functional.max_pool1d(x.t()[None], 2)
+def test_what_takes_numbers_only_is_compiled_for_them(
+    compiles: Compiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that cannot do with a named size: one program per number; the record says why."""
+    convert = backend.convert
 
-    compiled = compiled_of(f, dynamic=True)
+    def numbers_only(module: Any, sizes: Any) -> Any:
+        if any(isinstance(size, Size) for size in sizes.values()):
+            raise UnsupportedSize("no sort along a named size")
+        return convert(module, sizes)
+
+    monkeypatch.setattr(backend, "convert", numbers_only)
+    compiled = compiled_of(lambda x: torch.tanh(x) * 2, dynamic=True)
     for batch in (5, 12, 5):
         x = torch.randn(batch, 3)
-        torch.testing.assert_close(compiled(x), f(x))
+        torch.testing.assert_close(compiled(x), torch.tanh(x) * 2)
     assert (compiles.named, compiles.specialised) == (0, 2)
-    record = regions()[-1].records[-1]
-    assert record.specialised is not None and "UnsupportedSize" in record.specialised
+    assert regions()[-1].records[-1].specialised == "UnsupportedSize: no sort along a named size"
 
 
 MORE: dict[str, Callable[[torch.Tensor], Any]] = {
