@@ -11,10 +11,11 @@ from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.schedules.access import Index, flat, unflatten
 from tilewright.compiler.schedules.contraction_pack import Operands
 from tilewright.compiler.schedules.contraction_shape import Spot
-from tilewright.compiler.schedules.group import Group, finish
+from tilewright.compiler.schedules.group import Group, finish, flops
 from tilewright.compiler.schedules.reduction import converted, hold, number
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
+from tilewright.ir.hints import estimate
 from tilewright.ir.sizes import product
 
 
@@ -186,7 +187,10 @@ class _Contraction(Operands):
         """Store the group's results for the tile's valid rows and columns."""
         b, w, r = self.blocks, self.w, self.roles
         labels = self.node.attrs.out
-        with w.loop("i", 0, rows) as i, w.loop("c", 0, columns, "vector", width=b.lanes) as c:
+        flying = b.vectors if self.target.registers >= 32 and self._heavy() else 1
+        with w.loop("i", 0, rows) as i, w.loop(
+            "c", 0, columns, "vector", width=b.lanes, interleave=flying
+        ) as c:
             column = self._column(stretch, k.add(first_column, c))
             places = {**r.place("batch", batch), **r.spread("m", k.add(first_row, i), "out"),
                       **self._spot("n", column, "out")}
@@ -201,3 +205,9 @@ class _Contraction(Operands):
                 self.offset = flat(index, value.shape)
                 w.write(k.Store(buffer, self.offset, v))
         w.bound.pop(self.node)
+
+    def _heavy(self) -> bool:
+        """Whether results follow by expressions so long that vectors in flight hide latency."""
+        own = [n for n in self.group.members(self.w) if n.op.kind == "elementwise"]
+        size = estimate(self.node.type.size)
+        return estimate(flops(own)) > 12 * size

@@ -41,6 +41,7 @@ class Operands:
         self.dtype: DType = accumulator(self.node.dtype) if self.node.dtype.kind != "b" else i32
         values = [value for value, _ in group.stores]
         self.roles: Roles = roles_of(self.node, values, self.w.is_leaf)
+        self.target = target
         self.blocks: Blocks = choose_blocks(self.roles, target, self.dtype)
         self.workspaces: list[tuple[k.Buffer, Dim]] = []
         self.packed: k.Buffer | None = None
