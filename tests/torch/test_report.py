@@ -106,6 +106,16 @@ def test_graph_breaks() -> None:
     assert f"graph break at {found}" in str(report)
 
 
+def test_modules_of_pytorch_alone() -> None:
+    """There is no line of the user's in the graph: modules say where they are."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.GELU(), nn.Linear(4, 2)))
+    found = tw.torch.explain(torch.compile(model, backend=backend), torch.randn(5, 3))
+    assert {"0", "1.1"} <= {m for k in found.kernels for m in k.modules}
+    assert found.programs[0].name == "the model"
+    loc = found.programs[0].loc
+    assert loc is not None and loc.file == __file__
+
+
 def test_a_break_before_any_operator() -> None:
     def f(x: torch.Tensor) -> torch.Tensor:
         torch._dynamo.graph_break()

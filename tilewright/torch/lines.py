@@ -8,6 +8,7 @@ import re
 import sys
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import fx
@@ -34,13 +35,25 @@ class ModuleLocation(Location):
 
 
 def location_of(node: fx.Node) -> Location | None:
-    """The innermost line outside of PyTorch on the stack where an operator was called."""
+    """The innermost line outside of PyTorch on the stack where an operator was called.
+
+    Where PyTorch's own modules call each other alone, the ``forward`` of the module that called it.
+    """
     trace = node.meta.get("stack_trace")
-    found = _innermost(trace) if trace else None
     module = module_of(node)
+    found = _innermost(trace) if trace else _forward_of(node)
     if found is None or not module:
         return found
     return ModuleLocation(found.file, found.line, found.function, module)
+
+
+def _forward_of(node: fx.Node) -> Location | None:
+    stack = _modules_of(node)
+    kind: Any = list(stack.values())[-1][1] if stack else None
+    code = getattr(getattr(kind, "forward", None), "__code__", None)
+    if code is None:
+        return None
+    return Location(code.co_filename, code.co_firstlineno, f"{kind.__name__}.forward")
 
 
 def module_path(loc: Location | None) -> str:
@@ -50,10 +63,16 @@ def module_path(loc: Location | None) -> str:
 
 def module_of(node: fx.Node) -> str:
     """The path of the ``nn.Module`` that called an operator: ``blocks.3.attn.qkv``."""
-    stack = node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack")
+    stack = _modules_of(node)
     if not stack:
         return ""
     return _path(list(stack.values())[-1][0])
+
+
+def _modules_of(node: fx.Node) -> dict[str, Any]:
+    found: dict[str, Any] = node.meta.get("nn_module_stack") or node.meta.get(
+        "fwd_nn_module_stack") or {}
+    return found
 
 
 @functools.lru_cache(maxsize=4096)
@@ -62,6 +81,11 @@ def _path(source: str) -> str:
     path = re.sub(r"^[LG]\['(\w+)'\]\.?", "", source)
     path = re.sub(r"\._modules\['([^']+)'\]", r".\1", path)
     return re.sub(r"\[(\d+)\]", r".\1", path).strip(".")
+
+
+def in_pytorch(file: str) -> bool:
+    """Whether a file is one of PyTorch's."""
+    return file.startswith(_TORCH)
 
 
 def user_line() -> Location | None:

@@ -21,6 +21,7 @@ from torch._dynamo.eval_frame import OptimizedModule, innermost_backend
 from torch._dynamo.symbolic_convert import InstructionTranslator
 
 from tilewright.errors import Location
+from tilewright.torch.lines import in_pytorch, user_line
 from tilewright.torch.program import Program
 
 
@@ -124,6 +125,8 @@ def region_of(module: fx.GraphModule, inputs: Sequence[Any]) -> Region:
     ends = break_of(reason) if reason is not None and reason.graph_break else None
     tensors = [weakref.ref(t) for t in inputs if isinstance(t, torch.Tensor)]
     loc = Location(code.co_filename, code.co_firstlineno, name) if code is not None else None
+    if loc is not None and in_pytorch(loc.file):  # a module of PyTorch's that was compiled itself
+        name, loc = "the model", user_line()
     return Region(next(_numbers), name, loc, ends, _begins(code), owner, tensors)
 
 
