@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from runtime_programs import adder
 
+from tilewright.runtime import pool as pool_module
 from tilewright.runtime.native_pool import POOL
 from tilewright.runtime.pool import Pool, address_of, physical_memory, pool
 
@@ -133,3 +134,12 @@ def test_memory_of_a_control_group(tmp_path) -> None:
     assert physical_memory(tmp_path) == 1234567
     limit.write_text("max\n")
     assert physical_memory(tmp_path) == physical_memory(tmp_path / "nowhere")
+
+
+def test_freed_memory_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    trimmed = []
+    monkeypatch.setattr(pool_module, "_trim", lambda: trimmed.append(1) or 0)
+    monkeypatch.setattr(pool_module, "_trimmed", -10.0)
+    pool_module.give_back()
+    pool_module.give_back()  # a moment later
+    assert len(trimmed) == 1

@@ -6,9 +6,13 @@ class. Large blocks ask for huge pages.
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import gc
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +138,33 @@ def physical_memory(root: Path = Path("/")) -> int:
         if text.isdigit():
             total = min(total, int(text))
     return total
+
+
+TRIM_AFTER = 10.0
+"""Seconds between two times that the C library's heap is gone through."""
+
+_trimmed = float("-inf")
+
+
+def give_back() -> None:
+    """Return freed memory that the C library keeps, and garbage, to the operating system.
+
+    A compiler frees a great many small blocks, which would count as this process' memory for ever.
+    Nothing happens where the C library cannot, or did so a moment ago.
+    """
+    global _trimmed
+    now = time.monotonic()
+    if now - _trimmed < TRIM_AFTER:
+        return
+    _trimmed = now
+    gc.collect()  # a compiler's objects point at each other
+    if _trim():
+        ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_size_t)(_trim())(0)
+
+
+@functools.cache
+def _trim() -> int:
+    return symbol(("malloc_trim",), LIBRARIES) if sys.platform == "linux" else 0
 
 
 def address_of(array: np.ndarray) -> int:

@@ -16,7 +16,7 @@ from tilewright.errors import CompilerBug, UserError
 from tilewright.frontend.compiled import find_target
 from tilewright.frontend.reproducer import compiler_bug
 from tilewright.runtime.executable import Executable, SizedExecutable
-from tilewright.runtime.pool import pool
+from tilewright.runtime.pool import give_back, pool
 from tilewright.runtime.program import Program as CompiledProgram
 from tilewright.runtime.support import support
 from tilewright.runtime.threads import team, threads_now
@@ -58,6 +58,17 @@ class Program:
         self.constants = list(recipe.constants.items())
         self.updates = [(u.slot, u.value, u.placed) for u in recipe.updates]
         self.more = recipe.slots - recipe.inputs
+        if codes is None and self.steps:
+            self.steps.insert(0, self._begin)
+
+    def _begin(self, slots: Tensors) -> None:
+        """Ahead of the first run, which tracing waits for."""
+        self.steps = [self._second, *self.steps[1:]]
+
+    def _second(self, slots: Tensors) -> None:
+        """Ahead of the second run: tracing and compiling are over, and left memory behind."""
+        self.steps = self.steps[1:]
+        give_back()
 
     def __call__(self, args: Tensors) -> Tensors:
         slots = [*args, *([None] * self.more)]
