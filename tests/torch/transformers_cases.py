@@ -85,7 +85,7 @@ def _convnext(s: Size) -> nn.Module:
 
 def _swin(s: Size) -> nn.Module:
     return hf.SwinForImageClassification(hf.SwinConfig(**_picture(
-        s, patch_size=2, embed_dim=s.width, depths=[2, 2], num_heads=[s.heads, s.heads],
+        s, patch_size=2, embed_dim=s.width, depths=[2, s.layers], num_heads=[s.heads, s.heads],
         window_size=4, drop_path_rate=0.0)))
 
 
