@@ -14,6 +14,7 @@ from torch.nn import functional
 from tilewright.errors import UnsupportedSize
 from tilewright.ir.sizes import Size
 from tilewright.torch.records import regions
+from tilewright.torch.report import report
 
 backend = importlib.import_module("tilewright.torch.backend")
 
@@ -106,6 +107,7 @@ def test_a_network_is_compiled_once_for_all_batches(compiles: Compiles) -> None:
     for batch in (8, 33, 2, 100, 500, 8):
         compare(model, compiled, torch.randn(batch, 20), torch.randint(0, 5, (batch,)))
     assert (compiles.named, compiles.specialised) == (2, 0)
+    assert [p.versions for g in report(compiled).graphs for p in g.programs] == [1, 1]
 
 
 def test_a_transformer_is_compiled_once_for_all_batches_and_lengths(compiles: Compiles) -> None:
@@ -179,6 +181,8 @@ def test_what_takes_numbers_only_is_compiled_for_them(
         torch.testing.assert_close(compiled(x), torch.tanh(x) * 2)
     assert (compiles.named, compiles.specialised) == (0, 2)
     assert regions()[-1].records[-1].specialised == "UnsupportedSize: no sort along a named size"
+    told = "the inference is compiled for each number of its sizes: UnsupportedSize: no sort"
+    assert told in str(report(compiled))
 
 
 MORE: dict[str, Callable[[torch.Tensor], Any]] = {

@@ -94,6 +94,7 @@ class Record:
     def add(self, program: Program) -> None:
         """A specialisation was compiled."""
         program.record = self
+        self.made = [r for r in self.made if r() is not None]
         self.made.append(weakref.ref(program))
 
     @property

@@ -14,11 +14,12 @@ from tilewright.torch.records import Fault, GraphBreak, Record, regions_of
 class ProgramReport:
     """One traced program.
 
-    kind       ``forward``, ``backward`` or ``inference``
-    versions   how many specialisations were compiled
-    kernels    launches of the latest specialisation
-    fallbacks  operators that run in PyTorch, each with the user's line, module path and reason
-    faults     failures of tilewright, after which the whole program runs in PyTorch
+    kind         ``forward``, ``backward`` or ``inference``
+    versions     how many specialisations were compiled
+    kernels      launches of the latest specialisation
+    fallbacks    operators that run in PyTorch, each with the user's line, module path and reason
+    faults       failures of tilewright, after which the whole program runs in PyTorch
+    specialised  why each number of its named sizes is another compile, if it is
     """
 
     kind: str
@@ -26,6 +27,7 @@ class ProgramReport:
     kernels: int
     fallbacks: tuple[Fallback, ...]
     faults: tuple[Fault, ...]
+    specialised: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,10 @@ def _program(record: Record) -> ProgramReport:
     programs = record.programs
     fallbacks = tuple(dict.fromkeys(f for p in programs for f in p.recipe.fallbacks))
     kernels = sum(len(part.program.plan.launches) for p in programs[-1:] for part in p.parts)
-    return ProgramReport(record.kind, len(programs), kernels, fallbacks, tuple(record.faults))
+    # One compile serves many numbers of named sizes.
+    versions = len({tuple(id(part.made) for part in p.parts) or id(p) for p in programs})
+    return ProgramReport(
+        record.kind, versions, kernels, fallbacks, tuple(record.faults), record.specialised)
 
 
 def _graph_lines(index: int, graph: GraphReport) -> list[str]:
@@ -106,6 +111,9 @@ def _graph_lines(index: int, graph: GraphReport) -> list[str]:
         for p in graph.programs)
     lines = [f"graph {index}: {graph.name}, {graph.loc or 'an unknown line'}: {programs}"]
     for program in graph.programs:
+        if program.specialised is not None:
+            lines.append(f"  the {program.kind} is compiled for each number of its sizes: "
+                         f"{program.specialised}")
         for fault in program.faults:
             lines.append(f"  the {program.kind} runs in PyTorch: tilewright failed: "
                          f"{fault.message}")
