@@ -85,7 +85,7 @@ def test_without_fallback_it_is_an_error(broken: Path) -> None:
 def test_a_failure_of_the_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("no such schedule")
-    monkeypatch.setattr(program, "compile_graph", fail)
+    monkeypatch.setattr(program, "CompiledProgram", fail)
     x = torch.randn(5, 3)
     with config.override(reproducers=str(tmp_path)):
         f = torch.compile(lambda x: x.exp(), backend=backend)
