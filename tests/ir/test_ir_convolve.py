@@ -93,6 +93,20 @@ def test_transposed_convolution_is_the_adjoint(name: str, extra: int) -> None:
         np.testing.assert_allclose(found, exact, atol=1e-12)
 
 
+def test_output_padding_beyond_the_stride() -> None:
+    """The result has room for more windows than there are elements."""
+    _, w, x, c = sample("stride 4, dilation 6")
+    size = c.transposed_space(x.shape[2:], w.shape[2:], [5])
+    grad = np.random.default_rng(1).normal(size=(1, 1, *size))
+    y, dx, dw = values(lambda x, w, g: (
+        transposed_convolution(x, w, c, [5]), transposed_input_grad(g, w, x.shape, c),
+        transposed_weight_grad(g, x, w.shape, c)), x, w, grad)
+    np.testing.assert_allclose(np.sum(dx * x), np.sum(grad * y), rtol=1e-9)
+    np.testing.assert_allclose(np.sum(dw * w), np.sum(grad * y), rtol=1e-9)
+    found = derivatives(lambda x, w: transposed_convolution(x, w, c, [5]), grad, x, w)
+    np.testing.assert_allclose(found[1], dw, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["same", "strided", "groups", "strided and dilated", "3d"])
 def test_gradients_are_contractions_of_windows(name: str) -> None:
     x, w, grad, c = sample(name)

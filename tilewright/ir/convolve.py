@@ -134,8 +134,14 @@ def convolution_weight_grad(
     """The gradient of the weights, of this shape, from that of the result."""
     labels = _Labels(c, shape)
     _, _, *taps = shape
+    seen = _windows(x, labels, taps, c)
+    # A transposed convolution's result may have room for more windows: output_padding >= stride.
+    spare = {
+        axis: (0, grad.shape[2 + i]) for i in range(c.dims)
+        if seen.shape[axis := labels.windows.index(SPACE + i)] != grad.shape[2 + i]
+    }
     result = contract(
-        _windows(x, labels, taps, c), labels.of_result(grad), labels.windows, labels.result,
+        cut(seen, spare) if spare else seen, labels.of_result(grad), labels.windows, labels.result,
         labels.weights)
     return reshape(result, tuple(shape))
 
