@@ -30,6 +30,7 @@ from tilewright.torch.ops import (  # noqa: F401 - they enter rows
     reductions,
     sampling,
     searching,
+    solves,
     special,
     strided,
     views,
