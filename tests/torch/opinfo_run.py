@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 KINDS = ("compiled", "fallback", "break", "wrong", "crash", "skipped")
+MISSING = "the operator is not in the table"
 MEMORY = 6 << 30
 """Bytes after which a worker gives way to a fresh one: what was compiled stays in a process."""
 
@@ -168,8 +169,10 @@ def summary(results: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def table(results: dict[str, list[dict[str, Any]]], dtype: str) -> str:
+def table(results: dict[str, list[dict[str, Any]]], dtype: str, most: int | None) -> str:
     """The page of the docs."""
+    which = "every sample" if most is None else f"up to {most} samples, evenly spread, of those"
+    limit = "" if most is None else f" --most {most}"
     every = [r for found in results.values() for r in found if r["kind"] != "skipped"]
     counts = collections.Counter(r["kind"] for r in every)
     share = {k: f"{counts[k]} ({100 * counts[k] / max(1, len(every)):.1f} %)" for k in KINDS}
@@ -177,11 +180,11 @@ def table(results: dict[str, list[dict[str, Any]]], dtype: str) -> str:
         r["kind"] in ("compiled", "skipped") for r in found))
     lines = [
         "# PyTorch's operators, compiled", "",
-        f"Made by `python tests/torch/opinfo_run.py --dtype {dtype} --table "
-        "docs/torch-operators.md`: every sample that",
-        "PyTorch has of its operators (`torch.testing._internal.common_methods_invocations.op_db`) "
-        f"for `{dtype}`,",
-        "forward and gradient, eager against the backend of `torch.compile`.", "",
+        f"Made by `python tests/torch/opinfo_run.py --dtype {dtype}{limit} --table "
+        f"docs/torch-operators.md`: {which}",
+        "that PyTorch has of each of its operators "
+        "(`torch.testing._internal.common_methods_invocations.op_db`) for",
+        f"`{dtype}`, forward and gradient, eager against the backend of `torch.compile`.", "",
         "- **compiled**: all of it is compiled and agrees with eager PyTorch",
         "- **partly**: operators that are not compiled are called in PyTorch between compiled "
         "parts; agrees",
@@ -202,11 +205,20 @@ def table(results: dict[str, list[dict[str, Any]]], dtype: str) -> str:
         ran = len(found) - own["skipped"]
         if not ran:
             continue
-        targets = sorted({t for r in found for t, _ in r["fallbacks"]})
         cells = [str(own[k]) if own[k] else "" for k in KINDS[:5]]
-        lines.append(f"| `{name}` | {ran} | " + " | ".join(cells) + " | " + ", ".join(
-            f"`{t.removeprefix('aten.')}`" for t in targets) + " |")
+        lines.append(f"| `{name}` | {ran} | " + " | ".join(cells) + f" | {called(found)} |")
     return "\n".join(lines) + "\n"
+
+
+def called(found: list[dict[str, Any]]) -> str:
+    """What ran in PyTorch, and why if there is a row for it."""
+    reasons: dict[str, set[str]] = {}
+    for outcome in found:
+        for target, reason in outcome["fallbacks"]:
+            reasons.setdefault(target.removeprefix("aten."), set()).add(reason)
+    return ", ".join(
+        f"`{target}`" + ("" if MISSING in why else f" ({', '.join(sorted(why))})")
+        for target, why in sorted(reasons.items()))
 
 
 def main() -> None:
@@ -234,7 +246,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
     if options.table:
-        options.table.write_text(table(results, options.dtype))
+        options.table.write_text(table(results, options.dtype, options.most))
 
 
 if __name__ == "__main__":
