@@ -35,7 +35,7 @@ BINARY = {
     "mul": "mul", "maximum": "max", "minimum": "min", "atan2": "atan2",
     "fmax": "fmax", "fmin": "fmin", "copysign": "copysign", "hypot": "hypot",
     "logaddexp": "logaddexp", "logaddexp2": "logaddexp2", "nextafter": "nextafter",
-    "heaviside": "heaviside", "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor",
+    "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor",
 }
 
 COMPARISONS = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
@@ -339,6 +339,17 @@ def fill(call: Call, x: Node, value: Any, **kwargs: Any) -> Node:
 @row(aten.copy)
 def copy(call: Call, x: Node, source: Node, non_blocking: bool = False) -> Node:
     return operand(source, call.type.dtype, call.type.shape)
+
+
+@row(aten.heaviside)
+def heaviside(call: Call, x: Any, half: Any) -> Node:
+    dtype = call.type.dtype
+    if dtype.is_float:
+        return _apply("heaviside", dtype, call, x, half)
+    v, middle = operands(dtype, call.type.shape, x, half)
+    zero = operand(0, dtype, v.shape)
+    above = cast(make("gt", (v, zero)), dtype)
+    return build.where(make("eq", (v, zero)), middle, above)
 
 
 @row(aten.addcmul)

@@ -8,7 +8,7 @@ import torch
 
 from tilewright.ir import pool
 from tilewright.ir.graph import Node
-from tilewright.torch.table import Call, row
+from tilewright.torch.table import Call, NotCompiled, row
 
 aten = torch.ops.aten
 
@@ -51,6 +51,8 @@ def _enter(dims: int) -> None:
         padding: Sequence[int] = (0,), ceil_mode: bool = False, count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> Node:
+        if not x.dtype.is_float:
+            raise NotCompiled("means of integers")
         p = _settings(dims, size, stride, padding, (1,), ceil_mode)
         return pool.avg_pool(x, p, count_include_pad, divisor_override)
 
