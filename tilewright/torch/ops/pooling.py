@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from tilewright.ir import pool
+from tilewright.ir import build, pool
 from tilewright.ir.graph import Node
+from tilewright.ir.types import size_of
+from tilewright.torch.nodes import number
 from tilewright.torch.table import Call, NotCompiled, row
 
 aten = torch.ops.aten
@@ -84,3 +86,17 @@ def _enter(dims: int) -> None:
 
 _enter(2)
 _enter(3)
+
+
+@row(aten.max_unpool2d, aten.max_unpool3d)
+def max_unpool(call: Call, x: Node, indices: Node, *sizes: Sequence[int]) -> Node:
+    """Values at the places that max pooling took them from, zeros elsewhere."""
+    type = call.type
+    if not x.type.size or not type.size:
+        return number(0, type.dtype, type.shape)
+    lead = x.shape[:x.type.rank - (2 if call.target is aten.max_unpool2d.default else 3)]
+    rank = len(lead)
+    flat, places = (
+        build.reshape(n, (*lead, size_of(n.shape[rank:]))) for n in (x, indices))
+    zeros = number(0, type.dtype, (*lead, size_of(type.shape[rank:])))
+    return build.reshape(build.put_along(zeros, places, flat, rank, "set"), type.shape)
