@@ -204,6 +204,10 @@ class CompiledPart:
         if work.mode >= 2:
             threads = max(1, min(threads_now(), work.most_threads))
         size = self.arena + threads * executable.stride
+        if size >= POOLED_FROM:
+            # Forward and backward, and other models, take turns at one block; pages of it that
+            # nobody touches take no memory.
+            size = 1 << (size - 1).bit_length()
         memory = pool()
         space = memory.take(size) if size else 0
         try:
