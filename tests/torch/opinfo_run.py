@@ -190,7 +190,7 @@ def table(results: dict[str, list[dict[str, Any]]], dtype: str, most: int | None
         "parts; agrees",
         "- **broken**: PyTorch cannot trace it as one graph (sizes of results or branches depend "
         "on data,",
-        "  sparse tensors): what is before and behind the break is compiled; agrees",
+        "  sparse tensors): it runs in PyTorch, or in parts around the break; agrees",
         "- **wrong**, **crash**: what they say", "",
         "| operators | all samples compiled | samples | compiled | partly | broken | wrong "
         "| crash |",

@@ -89,3 +89,15 @@ def test_every_dropout_draws() -> None:
     x = torch.randn(3, 40, requires_grad=True)
     check(lambda x: functional.dropout(functional.dropout(x + 1, 0.4) * 2, 0.4), x)
     check(lambda x: functional.dropout(x, 0.4) + functional.dropout(x, 0.4), x)
+
+
+def test_results_of_pytorch_get_the_strides_that_tracing_foretold() -> None:
+    from tilewright.torch.program import _eager
+    from tilewright.torch.recipe import Eager, Slot
+
+    x = torch.arange(6.0).reshape(2, 3)
+    call = Eager(torch.ops.aten.t.default, ((Slot(0),), {}), (1,), False, ((2, 1),))
+    slots = [x, None]
+    _eager(call)(slots)
+    assert slots[1].stride() == (2, 1)  # type: ignore[attr-defined]
+    torch.testing.assert_close(slots[1], x.t())

@@ -212,7 +212,8 @@ class Converter:
         outs: list[int | None] = [
             None if m is None else self._slot() for m in (meta if several else [meta])
         ]
-        call = Eager(node.target, self._numbers(args), tuple(outs), several)
+        strides = tuple(self._foretold(m) for m in (meta if several else [meta]))
+        call = Eager(node.target, self._numbers(args), tuple(outs), several, strides)
         self.depths.setdefault(depth, _Depth()).after.append(call)
         self.eager.add(node)
         self.depth[node] = depth
@@ -222,6 +223,15 @@ class Converter:
         if not random:
             self.fallbacks.append(
                 Fallback(str(node.target), reason, location_of(node), module_of(node)))
+
+    def _foretold(self, meta: Any) -> tuple[Any, ...] | None:
+        """The strides of a result; None where tracing does not know them."""
+        if not isinstance(meta, torch.Tensor) or meta.layout is not torch.strided:
+            return None
+        try:
+            return self._geometry(meta)[1]
+        except KeyError:  # a size that depends on data
+            return None
 
     def _argument(self, node: fx.Node) -> Any:
         if node in self.slots:

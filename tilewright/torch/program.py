@@ -105,9 +105,14 @@ def _eager(step: Eager) -> Callable[[Tensors], None]:
     def run(slots: Tensors) -> None:
         args, kwargs = fill(step.args, slots)
         result = step.target(*args, **kwargs)
-        for slot, value in zip(step.outs, result if step.several else (result,), strict=True):
-            if slot is not None:
-                slots[slot] = value
+        results = result if step.several else (result,)
+        for slot, value, strides in zip(step.outs, results, step.strides, strict=True):
+            if slot is None:
+                continue
+            if strides is not None and value.stride() != strides:
+                made = torch.empty_strided(value.shape, strides, dtype=value.dtype)
+                value = made.copy_(value)
+            slots[slot] = value
     return run
 
 

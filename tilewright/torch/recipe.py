@@ -61,16 +61,21 @@ def _part(packed: Packed, *rest: Any) -> Part:
 
 @dataclass(frozen=True)
 class Eager:
-    """A call of PyTorch; ``args`` is (arguments, keywords) with :class:`Slot` for tensors."""
+    """A call of PyTorch; ``args`` is (arguments, keywords) with :class:`Slot` for tensors.
+
+    ``strides`` are those that tracing foretold of each result, on which compiled parts rely.
+    """
 
     target: Any
     args: Any
     outs: tuple[int | None, ...]
     several: bool
+    strides: tuple[tuple[Any, ...] | None, ...]
 
     def __reduce__(self) -> Any:
         """Operators are kept by name. Raises ``PicklingError`` for any other function."""
-        return _eager, (_named(self.target), _named(self.args), self.outs, self.several)
+        named = (_named(self.target), _named(self.args))
+        return _eager, (*named, self.outs, self.several, self.strides)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +111,8 @@ def _found(value: Any) -> Any:
     return {k: _found(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def _eager(target: Any, args: Any, outs: tuple[int | None, ...], several: bool) -> Eager:
-    return Eager(_found(target), _found(args), outs, several)
+def _eager(target: Any, args: Any, *rest: Any) -> Eager:
+    return Eager(_found(target), _found(args), *rest)
 
 
 @dataclass(frozen=True, slots=True)

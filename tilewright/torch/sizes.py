@@ -29,7 +29,7 @@ def at(recipe: Recipe, values: Numbers) -> Recipe:
                 step, shape=number(step.shape), strides=number(step.strides),
                 offset=number(step.offset)))
         else:
-            steps.append(replace(step, args=number(step.args)))
+            steps.append(replace(step, args=number(step.args), strides=number(step.strides)))
     constants = {slot: number(value) for slot, value in recipe.constants.items()}
     return replace(recipe, steps=tuple(steps), constants=constants)
 
