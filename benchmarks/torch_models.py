@@ -3,7 +3,7 @@
     python benchmarks/torch_models.py [--only NAME ...] [--rounds 5] [--seconds 1] [--threads 2]
         [--without PEER ...] [--output FILE.json] [--markdown FILE.md]
 
-The networks are those of ``tests/torch``, at moderate sizes. Each gets a process of its own, in
+The networks are those of ``tests/pytorch``, at moderate sizes. Each gets a process of its own, in
 which all peers train a copy in interleaved rounds; of a peer's rounds the shortest counts. Cold is
 the first step, with empty disk caches and everything imported. A step is forward, backward and the
 update by PyTorch's own optimiser.
@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / "torch"), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / "pytorch"), str(Path(__file__).parents[1])]
 
 PEERS = ("eager", "inductor", "tilewright")
 RESULTS = Path(__file__).parent / "results" / "torch_models.json"

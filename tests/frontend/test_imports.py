@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -65,7 +66,26 @@ def test_without_the_assembler_the_call_fails_not_the_decorator() -> None:
     assert "ModuleNotFoundError" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", [n for n in tw.__all__ if n != "__version__"])
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+NAMES = [n for n in tw.__all__ if n != "__version__" and (HAS_TORCH or n != "torch")]
+
+
+def test_without_pytorch_its_room_says_what_to_install() -> None:
+    code = (
+        "import importlib.util as u\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'torch' else find(name, *rest)\n"
+        "import tilewright as tw\n"
+        "try: tw.torch\n"
+        "except ImportError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == (
+        "tilewright.torch needs PyTorch, which is not installed; "
+        "to install it: pip install 'tilewright[torch]'\n"), done.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_public_names_exist(name: str) -> None:
     value = getattr(tw, name)
     assert value.__doc__

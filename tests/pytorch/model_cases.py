@@ -1,6 +1,6 @@
 """The networks that must train: builders of any size, batches, and one way to train them all.
 
-``tests/torch/test_models.py`` trains each of them at a tiny size, ``benchmarks/torch_models.py``
+``tests/pytorch/test_models.py`` trains each of them at a tiny size, ``benchmarks/torch_models.py``
 times a step of larger ones.
 """
 

@@ -100,4 +100,4 @@ def test_the_table_of_the_docs_is_of_these_rows() -> None:
             packet, _, overload = target.rpartition(".")
             op = getattr(getattr(torch.ops.aten, packet, None), overload, None)
             assert op is None or (find(op) is None and op not in decompositions()), (
-                f"{name}: {target} is compiled by now: run tests/torch/opinfo_run.py")
+                f"{name}: {target} is compiled by now: run tests/pytorch/opinfo_run.py")

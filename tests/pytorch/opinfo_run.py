@@ -1,7 +1,7 @@
 """Runs PyTorch's operator samples, eager against compiled, and writes the table of the docs.
 
-    python tests/torch/opinfo_run.py --jobs 2 --table docs/torch-operators.md
-    python tests/torch/opinfo_run.py --only 'interpolate|pad' --most 10
+    python tests/pytorch/opinfo_run.py --jobs 2 --table docs/torch-operators.md
+    python tests/pytorch/opinfo_run.py --only 'interpolate|pad' --most 10
 
 Samples run in worker processes: one that ends, or hangs, is a crash of its sample and no more.
 """
@@ -180,7 +180,7 @@ def table(results: dict[str, list[dict[str, Any]]], dtype: str, most: int | None
         r["kind"] in ("compiled", "skipped") for r in found))
     lines = [
         "# PyTorch's operators, compiled", "",
-        f"Made by `python tests/torch/opinfo_run.py --dtype {dtype}{limit} --table "
+        f"Made by `python tests/pytorch/opinfo_run.py --dtype {dtype}{limit} --table "
         f"docs/torch-operators.md`: {which}",
         "that PyTorch has of each of its operators "
         "(`torch.testing._internal.common_methods_invocations.op_db`) for",
