@@ -24,7 +24,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / "pytorch"), str(Path(__file__).parents[1])]
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "tests" / "pytorch"), str(ROOT)]
 
 PEERS = ("eager", "inductor", "tilewright")
 RESULTS = Path(__file__).parent / "results" / "torch_models.json"
