@@ -21,6 +21,7 @@ from tilewright.runtime.program import Program as CompiledProgram
 from tilewright.runtime.support import support
 from tilewright.runtime.threads import team, threads_now
 from tilewright.torch.numerics import graph_for, target_for
+from tilewright.torch.openmp import release_threads
 from tilewright.torch.recipe import Alias, Eager, Export, Part, Recipe, Slot
 from tilewright.torch.sizes import Numbers
 
@@ -208,6 +209,8 @@ class CompiledPart:
         threads = 1
         if work.mode >= 2:
             threads = max(1, min(threads_now(), work.most_threads))
+        if threads > 1 and work.mode == 3:
+            release_threads()
         size = self.arena + threads * executable.stride
         if size >= POOLED_FROM:
             # Forward and backward, and other models, take turns at one block; pages of it that
