@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tilewright"
 ROOMS = (
-    "errors", "config", "cache", "ir", "compiler", "codegen", "runtime", "frontend", "torch",
-    "report",
+    "errors", "config", "cache", "ir", "compiler", "codegen", "ptxsim", "runtime", "frontend",
+    "torch", "report",
 )
 FILES = sorted(PACKAGE.rglob("*.py"))
 
