@@ -1,4 +1,4 @@
-"""Where the elements of a matrix lie in the registers of a warp or warpgroup.
+"""Where the elements of a matrix lie in the registers of a warp.
 
 A `Layout` says of each thread and each element that it holds which row and column that is. With
 g = lane / 4 and t = lane % 4, all warp-wide mma shapes but Volta's follow one rule: a register
@@ -131,21 +131,15 @@ def eight_by_eight() -> Layout:
 
 
 @cache
-def warpgroup_accumulator(n: int) -> Layout:
-    """D of wgmma m64nNk*: [128 threads, n / 2 elements]; a warp has 16 rows."""
-    thread, index = np.arange(128)[:, None], np.arange(n // 2)
-    rows = 16 * (thread // 32) + (thread % 32) // 4 + 8 * ((index // 2) % 2)
-    cols = 2 * (thread % 4) + index % 2 + 8 * (index // 4)
-    return _layout(rows, cols, (64, n))
+def wgmma_accumulator(n: int) -> Layout:
+    """The 16 rows of D of wgmma m64nNk* that one warp of the four holds, warp w rows 16w...
 
-
-@cache
-def warpgroup_multiplicand(k: int, format: Format) -> Layout:
-    """A of wgmma in registers: warp w holds rows 16w..16w+15 as mma of the same depth does."""
-    one = multiplicand("a", Shape(16, 8, k), format)
-    warps = np.arange(4)[:, None, None]
-    rows = (one.rows[None] + 16 * warps).reshape(128, -1)
-    return _layout(rows, np.tile(one.cols, (4, 1)), (64, k))
+    A in registers is held as `multiplicand` says of 16 rows.
+    """
+    index = np.arange(n // 2)
+    return _layout(
+        GROUP + 8 * (index // 2 % 2), 2 * IN_GROUP + index % 2 + 8 * (index // 4), (16, n)
+    )
 
 
 # What wmma loads is opaque: only wmma.mma, wmma.store and elementwise work on equal fragments may
