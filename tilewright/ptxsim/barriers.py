@@ -1,0 +1,86 @@
+"""The 16 barriers of a block: who has arrived, who waits, and when they open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tilewright.ptxsim.faults import Fault
+from tilewright.ptxsim.gang import BARRIER, DONE, RUN, WARP, Gang, Lanes
+
+MOST = 16
+
+
+@dataclass
+class Waiting:
+    """One barrier of one block: threads that arrived, those of them that wait, how many it takes.
+
+    `votes` are the predicates of bar.red, by lane.
+    """
+
+    needed: int | None
+    arrived: list[int] = field(default_factory=list)
+    waiting: list[int] = field(default_factory=list)
+    votes: dict[int, bool] = field(default_factory=dict)
+
+
+def arrive(
+    gang: Gang, lanes: Lanes, number: int, needed: int | None, wait: bool, aligned: bool
+) -> None:
+    """Threads come to a barrier; with `wait` they stay until it opens.
+
+    Fault: a warp in parts at an aligned barrier, or a count that other threads do not agree on.
+    """
+    if not 0 <= number < MOST:
+        raise Fault(f"there is no barrier {number}")
+    if needed is not None and (needed % WARP or needed <= 0):
+        raise Fault(f"a barrier for {needed} threads: the count must be a multiple of {WARP}")
+    if aligned:
+        _check_whole_warps(gang, lanes)
+    for block in np.unique(gang.block_of[lanes]):
+        own = lanes[gang.block_of[lanes] == block].tolist()
+        key = (int(block), number)
+        barrier = gang.barriers.setdefault(key, Waiting(needed))
+        if barrier.needed != needed:
+            raise Fault(f"barrier {number} is used for {needed} threads and for {barrier.needed}")
+        barrier.arrived += own
+        if wait:
+            barrier.waiting += own
+        if needed is not None and len(barrier.arrived) > needed:
+            raise Fault(f"{len(barrier.arrived)} threads came to barrier {number}, which is for "
+                        f"{needed}")
+    if wait:
+        gang.set_state(lanes, BARRIER)
+    release_barriers(gang)
+
+
+def _check_whole_warps(gang: Gang, lanes: Lanes) -> None:
+    warps = np.unique(lanes // WARP)
+    members = (warps[:, None] * WARP + np.arange(WARP)).reshape(-1)
+    if (gang.state[members] != DONE).sum() != len(lanes):
+        raise Fault("an aligned barrier in divergent code: only a part of a warp is here")
+
+
+def release_barriers(gang: Gang) -> bool:
+    """Open every barrier that all have come to; whether there was one."""
+    opened = False
+    for key, barrier in list(gang.barriers.items()):
+        block, _ = key
+        if barrier.needed is None:
+            first = block * gang.width
+            needed = int((gang.state[first : first + gang.width] != DONE).sum())
+        else:
+            needed = barrier.needed
+        if len(barrier.arrived) < needed or not barrier.arrived:
+            continue
+        del gang.barriers[key]
+        opened = True
+        waiting = np.array(barrier.waiting, np.int64)
+        gang.set_state(waiting, RUN)
+        gang.advance()
+        if gang.unfenced is not None:
+            gang.unfenced.synchronised(np.array(barrier.arrived))
+        if barrier.votes:
+            gang.extras["votes"][tuple(barrier.waiting)] = barrier.votes
+    return opened

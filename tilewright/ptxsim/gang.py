@@ -1,0 +1,229 @@
+"""The state of blocks that run together: a lane per thread, registers as arrays over lanes.
+
+Blocks lie one after another, each padded to whole warps or warpgroups; lanes of the padding are
+done from the start. Shared memory of all blocks is one array; addresses are relative to a block's
+part of it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilewright.ptxsim.bulk import BulkCopies
+from tilewright.ptxsim.faults import Fault
+from tilewright.ptxsim.memory import LOCAL_WINDOW, SHARED_WINDOW, WINDOW_SIZE, Memory, check
+from tilewright.ptxsim.proxies import Unfenced
+from tilewright.ptxsim.scalars import CODES, POISON
+from tilewright.ptxsim.syntax import Instruction, Kernel
+from tilewright.ptxsim.table import Meaning
+
+Lanes = NDArray[np.int64]
+Addresses = NDArray[Any]
+Dim = tuple[int, int, int]
+
+WARP, WARPGROUP = 32, 128
+RUN, BARRIER, COLLECT, DONE = range(4)
+SHARED_POISON = 0xFF
+"""What shared memory holds at first: NaN in every float format."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """All that the blocks of one launch share."""
+
+    kernel: Kernel
+    code: list[tuple[Instruction, Meaning]]
+    lines: list[str]
+    memory: Memory
+    symbols: dict[str, int]
+    grid: Dim
+    block: Dim
+    shared_size: int
+    dynamic_size: int
+    local_size: int
+    lazy: bool
+    asynchronous: bool  # whether the kernel has instructions of the asynchronous proxy
+
+    @property
+    def threads(self) -> int:
+        """Threads per block."""
+        return self.block[0] * self.block[1] * self.block[2]
+
+
+class Gang:
+    """Some blocks of a launch and everything that belongs to them alone."""
+
+    def __init__(self, launch: Launch, blocks: list[Dim]) -> None:
+        self.launch, self.blocks = launch, blocks
+        unit = WARPGROUP if launch.asynchronous else WARP
+        self.width = -(-launch.threads // unit) * unit
+        self.size = self.width * len(blocks)
+        lane = np.arange(self.size)
+        self.thread, self.block_of = lane % self.width, lane // self.width
+        self.pc = np.zeros(self.size, np.int64)
+        self.state = np.where(self.thread < launch.threads, RUN, DONE).astype(np.int8)
+        self.changed = True  # whether states or counters moved since the scheduler looked
+        self.polled = np.zeros(self.size, np.bool_)
+        self.progress = 0
+        self.registers: dict[str, NDArray[Any]] = {}
+        self.pending: dict[str, NDArray[np.bool_]] = {}  # accumulators under way, by lane
+        self.specials: dict[str, NDArray[Any]] = {}
+        self.shared_stride = -(-max(launch.shared_size, 1) // 1024) * 1024
+        self.shared = np.full(self.shared_stride * len(blocks), SHARED_POISON, np.uint8)
+        self.local = np.full(self.size * launch.local_size, 0xA5, np.uint8)
+        self.barriers: dict[tuple[int, int], Any] = {}
+        self.bulk = BulkCopies(launch.lazy)
+        self.extras: dict[str, Any] = defaultdict(dict)
+        self.unfenced = Unfenced(self.shared.size) if launch.asynchronous else None
+
+    # Registers.
+
+    def register(self, name: str) -> NDArray[Any]:
+        """The array of a register: booleans of a predicate, else codes of its width."""
+        found = self.registers.get(name)
+        if found is None:
+            kind = self.launch.kernel.type_of(name)
+            if kind == "pred":
+                found = np.zeros(self.size, np.bool_)
+            else:
+                size = max(2, int(kind.lstrip("busf")) // 8) if "x2" not in kind else 4
+                found = np.full(self.size, POISON[size], CODES[size])
+            self.registers[name] = found
+        return found
+
+    def special(self, name: str) -> NDArray[Any]:
+        """The array of a register that the machine sets. Fault if it is not simulated."""
+        if name not in self.specials:
+            self.specials[name] = self._special(name)
+        return self.specials[name]
+
+    def _special(self, name: str) -> NDArray[Any]:
+        base, _, axis = name[1:].partition(".")
+        i = "xyz".find(axis) if axis else 0
+        bx, by, _ = self.launch.block
+        tid = (self.thread % bx, self.thread // bx % by, self.thread // (bx * by))
+        ones = np.ones(self.size, np.int64)
+        ctaid = np.array(self.blocks, np.int64)[self.block_of]
+        mask = np.int64(1) << (self.thread % WARP)
+        values = {
+            "tid": tid[i], "ntid": ones * self.launch.block[i], "ctaid": ctaid[:, i],
+            "nctaid": ones * self.launch.grid[i], "laneid": self.thread % WARP,
+            "warpid": self.thread // WARP, "nwarpid": ones * (self.width // WARP),
+            "smid": ones * 0, "nsmid": ones, "gridid": ones * 0,
+            "clusterid": ctaid[:, i], "nclusterid": ones * self.launch.grid[i],
+            "cluster_ctaid": ones * 0, "cluster_nctaid": ones, "cluster_ctarank": ones * 0,
+            "cluster_nctarank": ones, "is_explicit_cluster": ones,
+            "lanemask_eq": mask, "lanemask_lt": mask - 1, "lanemask_le": 2 * mask - 1,
+            "lanemask_gt": 0xFFFFFFFF ^ (2 * mask - 1), "lanemask_ge": 0xFFFFFFFF ^ (mask - 1),
+            "clock": ones * 0, "clock_hi": ones * 0, "clock64": ones * 0, "globaltimer": ones * 0,
+            "dynamic_smem_size": ones * self.launch.dynamic_size,
+            "total_smem_size": ones * self.launch.shared_size,
+        }
+        if base not in values:
+            raise Fault(f"the register {name} is not simulated")
+        return values[base]
+
+    # Memory.
+
+    def located(
+        self, space: str, addresses: Addresses, lanes: Lanes, size: int
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """The codes of `size` bytes of a space as one array, and where in it addresses lie."""
+        if space == "shared":
+            return self.shared.view(CODES[size]), self.shared_places(addresses, lanes, size)
+        if space == "local":
+            return self.local.view(CODES[size]), self._local_places(addresses, lanes, size)
+        memory = self.launch.memory
+        return memory.bytes.view(CODES[size]), memory.places(addresses, size)
+
+    def load(self, space: str, addresses: Addresses, lanes: Lanes, size: int) -> NDArray[Any]:
+        """Codes of `size` bytes, one address per lane; "" is the generic space."""
+        if space == "":
+            return self._generic(addresses, lanes, size, None)
+        array, places = self.located(space, addresses, lanes, size)
+        return np.asarray(array[places])
+
+    def store(self, space: str, addresses: Addresses, lanes: Lanes, codes: NDArray[Any]) -> None:
+        """Store codes of their own size, one address per lane."""
+        size = codes.dtype.itemsize
+        if space == "":
+            self._generic(addresses, lanes, size, codes)
+            return
+        array, places = self.located(space, addresses, lanes, size)
+        array[places] = codes
+        if space == "shared":
+            self.stored_to_shared(places * size, size, lanes)
+
+    def stored_to_shared(self, at: NDArray[np.int64], size: int, lanes: Lanes) -> None:
+        """Threads stored to shared memory: the asynchronous proxy does not see it yet."""
+        if self.unfenced is not None:
+            self.unfenced.stored(at, size, lanes)
+
+    def shared_places(self, addresses: Addresses, lanes: Lanes, size: int) -> NDArray[np.int64]:
+        """Indices of elements of `size` bytes in the shared memory of all blocks."""
+        at = addresses.astype(np.int64)
+        inside = (at >= 0) & (at + size <= self.launch.shared_size)
+        check(inside, at, f"is outside of the {self.launch.shared_size} bytes of shared memory",
+              size)
+        check(at % size == 0, at, "of shared memory is not aligned", size)
+        return np.asarray((at + self.block_of[lanes] * self.shared_stride) // size)
+
+    def shared_base(self, lane: int) -> int:
+        """Where the shared memory of a lane's block starts in that of all blocks."""
+        return int(self.block_of[lane]) * self.shared_stride
+
+    def _local_places(self, addresses: Addresses, lanes: Lanes, size: int) -> NDArray[np.int64]:
+        at = addresses.astype(np.int64)
+        inside = (at >= 0) & (at + size <= self.launch.local_size)
+        check(inside, at, "is outside of local memory", size)
+        check(at % size == 0, at, "of local memory is not aligned", size)
+        return np.asarray((at + lanes * self.launch.local_size) // size)
+
+    def space_of(self, addresses: Addresses) -> NDArray[Any]:
+        """Of generic addresses: 0 global, 1 shared, 2 local."""
+        at = addresses.astype(np.uint64)
+        shared = at - np.uint64(SHARED_WINDOW) < np.uint64(WINDOW_SIZE)
+        local = at - np.uint64(LOCAL_WINDOW) < np.uint64(WINDOW_SIZE)
+        return np.asarray(shared + 2 * local)
+
+    def _generic(
+        self, addresses: Addresses, lanes: Lanes, size: int, codes: NDArray[Any] | None
+    ) -> NDArray[Any]:
+        spaces = self.space_of(addresses)
+        result = np.zeros(len(lanes), CODES[size])
+        offsets = addresses.astype(np.uint64) & np.uint64(WINDOW_SIZE - 1)
+        for number, space in enumerate(("global", "shared", "local")):
+            chosen = spaces == number
+            if not chosen.any():
+                continue
+            at = (addresses if number == 0 else offsets)[chosen]
+            if codes is None:
+                result[chosen] = self.load(space, at, lanes[chosen], size)
+            else:
+                self.store(space, at, lanes[chosen], codes[chosen])
+        return result
+
+    # Threads.
+
+    def live(self, lanes: Lanes) -> NDArray[np.bool_]:
+        """Which lanes have not ended."""
+        return np.asarray(self.state[lanes] != DONE)
+
+    def set_state(self, lanes: Lanes, state: int) -> None:
+        """Block, wake or end lanes."""
+        self.state[lanes] = state
+        self.changed = True
+
+    def poll(self, lanes: Lanes) -> None:
+        """These lanes looked for something that has not come: others go first."""
+        self.polled[lanes] = True
+        self.changed = True
+
+    def advance(self) -> None:
+        """Something happened that polling lanes may wait for."""
+        self.progress += 1

@@ -1,0 +1,227 @@
+"""One instruction as its meaning sees it: the lanes that execute it, and their operands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilewright.ptxsim.faults import Fault
+from tilewright.ptxsim.gang import COLLECT, DONE, RUN, WARP, Addresses, Gang, Lanes
+from tilewright.ptxsim.memory import LOCAL_WINDOW, SHARED_WINDOW
+from tilewright.ptxsim.scalars import CODES, KINDS, literal
+from tilewright.ptxsim.syntax import (
+    Address,
+    Instruction,
+    Number,
+    Operand,
+    Pair,
+    Register,
+    Special,
+    Symbol,
+    Vector,
+)
+
+SPACE_NAMES = {
+    "shared": "shared", "shared::cta": "shared", "shared::cluster": "shared", "global": "global",
+    "const": "global", "param": "global", "local": "local",
+}
+
+
+class Step:
+    """An instruction, the lanes that are at it, and access to what its operands name."""
+
+    def __init__(self, gang: Gang) -> None:
+        self.gang = gang
+        self.instruction: Instruction = None  # type: ignore[assignment]
+        self.lanes: Lanes = np.arange(0)
+        self.whole = False  # whether the lanes are all lanes
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The dotted parts of the instruction's name."""
+        return self.instruction.parts
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """The operands, results first."""
+        return self.instruction.operands
+
+    @property
+    def count(self) -> int:
+        """How many lanes execute."""
+        return len(self.lanes)
+
+    # Values.
+
+    def read(self, operand: Operand, kind: str) -> Any:
+        """The value of an operand per lane, or one for all lanes, as the NumPy type of `kind`."""
+        dtype = KINDS[kind]
+        if isinstance(operand, Register):
+            array = self._register(operand.name)
+            value = array if self.whole else array[self.lanes]
+            if kind == "pred":
+                return ~value if operand.negated else value
+            if value.itemsize != dtype.itemsize:
+                value = value.astype(CODES[dtype.itemsize])
+            return value.view(dtype)
+        if isinstance(operand, Number):
+            return literal(operand, dtype)
+        if isinstance(operand, Special):
+            return self.gang.special(operand.name)[self.lanes].astype(dtype)
+        if isinstance(operand, Symbol):
+            return np.uint64(self.symbol(operand)).astype(dtype)
+        if isinstance(operand, Vector):
+            return self._packed(operand, dtype)
+        raise Fault(f"{self.instruction.name}: an operand has no value here")
+
+    def _register(self, name: str) -> NDArray[Any]:
+        pending = self.gang.pending
+        if pending and name in pending and pending[name][self.lanes].any():
+            raise Fault(f"{self.instruction.name} touches {name}, an accumulator of a wgmma that "
+                        "no wait_group has covered")
+        return self.gang.register(name)
+
+    def values(self, operand: Operand, kind: str) -> NDArray[Any]:
+        """The value of an operand as an array with one element per lane."""
+        return np.broadcast_to(self.read(operand, kind), (self.count,))
+
+    def _packed(self, vector: Vector, dtype: np.dtype[Any]) -> NDArray[Any]:
+        size = dtype.itemsize // len(vector.items)
+        columns = [self.values(item, f"b{8 * size}") for item in vector.items]
+        return np.ascontiguousarray(np.stack(columns, 1)).view(dtype)[:, 0]
+
+    def write(self, operand: Operand, value: Any, kind: str) -> None:
+        """Store a result; narrower ones are extended by the sign that their type has."""
+        if isinstance(operand, Vector):
+            size = KINDS[kind].itemsize // len(operand.items)
+            whole = np.ascontiguousarray(np.broadcast_to(value, (self.count,)))
+            columns = whole.view(CODES[size]).reshape(self.count, -1)
+            for i, item in enumerate(operand.items):
+                self.write(item, columns[:, i], f"b{8 * size}")
+            return
+        if not isinstance(operand, Register):
+            raise Fault(f"{self.instruction.name}: a result that is no register")
+        if operand.name == "_":
+            return
+        array = self._register(operand.name)
+        if kind != "pred":
+            value = np.asarray(value, KINDS[kind])
+            if value.itemsize != array.itemsize:
+                if value.dtype.kind == "i":
+                    value = value.astype(f"i{array.itemsize}")
+                else:
+                    value = value.view(CODES[value.itemsize]).astype(array.dtype)
+            value = value.view(array.dtype)
+        if self.whole:
+            array[:] = value
+        else:
+            array[self.lanes] = value
+
+    def items(self, operand: Operand) -> tuple[Operand, ...]:
+        """The operands of a vector, or the operand alone."""
+        return operand.items if isinstance(operand, Vector) else (operand,)
+
+    def columns(self, operand: Operand, kind: str) -> NDArray[Any]:
+        """A vector's values as [lanes, items]."""
+        return np.stack([self.values(item, kind) for item in self.items(operand)], 1)
+
+    def write_columns(self, operand: Operand, values: NDArray[Any], kind: str) -> None:
+        """[lanes, items] into a vector's registers."""
+        for i, item in enumerate(self.items(operand)):
+            self.write(item, values[:, i], kind)
+
+    def uniform(self, operand: Operand, kind: str) -> int:
+        """An operand that must be the same in every lane."""
+        values = np.unique(self.read(operand, kind))
+        if len(values) != 1:
+            raise Fault(f"{self.instruction.name}: an operand differs between threads")
+        return int(values[0])
+
+    # Addresses.
+
+    def symbol(self, symbol: Symbol) -> int:
+        """The address of a variable or a parameter."""
+        try:
+            return self.gang.launch.symbols[symbol.name] + symbol.offset
+        except KeyError:
+            raise Fault(f"{symbol.name} is not declared") from None
+
+    def space(self) -> str:
+        """The state space that the instruction names; "" is generic."""
+        for part in self.parts:
+            if part in SPACE_NAMES:
+                return SPACE_NAMES[part]
+        return ""
+
+    def addresses(self, operand: Operand) -> Addresses:
+        """The addresses in brackets, per lane."""
+        if not isinstance(operand, Address):
+            raise Fault(f"{self.instruction.name}: an operand is no address")
+        base = operand.base
+        if isinstance(base, Register):
+            wide = self.gang.register(base.name).itemsize == 8
+            value = self.values(base, "b64" if wide else "b32").astype(np.uint64)
+        else:
+            value = self.values(base, "b64")
+        return value + np.uint64(operand.offset & (1 << 64) - 1)
+
+    def shared_addresses(self, operand: Operand) -> Addresses:
+        """Addresses in shared memory, also where they are written as generic ones."""
+        at = self.addresses(operand)
+        if self.space() == "shared" or int(at.max(initial=0)) < SHARED_WINDOW:
+            return at.astype(np.int64)
+        if not (self.gang.space_of(at) == 1).all():
+            raise Fault(f"{self.instruction.name}: an address outside of shared memory")
+        return (at - np.uint64(SHARED_WINDOW)).astype(np.int64)
+
+    def window(self, space: str) -> int:
+        """Where a space starts among generic addresses."""
+        return {"shared": SHARED_WINDOW, "local": LOCAL_WINDOW}.get(space, 0)
+
+    # Threads that must come together.
+
+    def collect(self, group: int = WARP, whole: bool = True) -> bool:
+        """Wait until all threads of each group of lanes are here; whether any group is.
+
+        Groups that are complete execute, `self.lanes` becomes theirs; threads of the others wait
+        at this instruction. `whole`: a group with threads that ended, or that never were, cannot
+        execute at all.
+        """
+        gang, lanes = self.gang, self.lanes
+        here = int(gang.pc[lanes[0]]) - 1
+        groups = np.unique(lanes // group)
+        members = (groups[:, None] * group + np.arange(group)).reshape(-1)
+        members = members[members < gang.size]
+        waiting = (gang.state[members] == COLLECT) & (gang.pc[members] == here)
+        present = waiting | np.isin(members, lanes)
+        missing = ~present & (gang.state[members] != DONE)
+        ended = gang.state[members] == DONE
+        if whole and ended.any():
+            raise Fault(f"{self.instruction.name} needs all {group} threads, some have ended or "
+                        "never were")
+        lacking = np.unique(members[missing] // group)
+        ready = members[present & ~np.isin(members // group, lacking)]
+        late = lanes[np.isin(lanes // group, lacking)]
+        if len(late):
+            gang.pc[late] = here
+            gang.set_state(late, COLLECT)
+        woken = ready[gang.state[ready] == COLLECT]
+        if len(woken):
+            gang.pc[woken] = here + 1
+            gang.set_state(woken, RUN)
+        if len(late) or len(woken):
+            self.lanes, self.whole = ready, False
+        return len(ready) > 0
+
+    def warps(self) -> NDArray[np.int64]:
+        """The lanes as [warps, 32]; only after `collect`."""
+        return self.lanes.reshape(-1, WARP)
+
+
+def as_pair(operand: Operand) -> tuple[Operand, Operand]:
+    """The two results of a|b; one result alone has a sink beside it."""
+    if isinstance(operand, Pair):
+        return operand.first, operand.second
+    return operand, Register("_")
