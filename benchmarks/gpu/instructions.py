@@ -13,7 +13,7 @@ import numpy as np
 from tilewright.ptxsim.descriptor import Descriptor
 from tilewright.ptxsim.formats import FORMATS, encode, pack
 from tilewright.ptxsim.fragments import MMA_TYPES
-from tilewright.ptxsim.recording import Case, MapOf
+from tilewright.ptxsim.recording import Case, MapOf, blank
 from tilewright.ptxsim.tensormap import DataType, Swizzle
 from tilewright.ptxsim.warp_matrix import mma
 from tilewright.ptxsim.warpgroup_matrix import wgmma
@@ -90,11 +90,6 @@ def numbers(rng: np.random.Generator, shape: tuple[int, ...], name: str) -> np.n
     return encode(rng.standard_normal(shape) * 2.0 ** rng.integers(-3, 3, shape), format)
 
 
-def poison(shape: tuple[int, ...], dtype: str = "uint32") -> np.ndarray:
-    """What an output holds before the run."""
-    return np.full(shape, 0x5A5A5A5A5A5A5A5A & (1 << 8 * np.dtype(dtype).itemsize) - 1, dtype)
-
-
 # Every shape and type of mma that hardware of sm_90 has.
 MMA_RESULTS = {"f16": ("f32", "f16"), "f64": ("f64",), "e4m3": (), "e5m2": ()}
 
@@ -130,7 +125,7 @@ def mma_cases(rng: np.random.Generator) -> Iterator[Case]:
         body += stored("%out0", result, bits)
         yield Case(
             name, kernel("\n".join(body), 3, 1, target="sm_80" if bits == 32 else "sm_90a"), 32,
-            tuple(operands), (poison((32, len(result)), f"uint{bits}"),),
+            tuple(operands), (blank((32, len(result)), f"uint{bits}"),),
             tolerance={"f32": FLOAT_SUM, "f16": 2e-3, "f64": 1e-15}.get(form.d_format.name, 0.0),
             floats={"f16": "float16", "f64": "float64"}.get(form.d_format.name, "float32"),
         )
@@ -187,16 +182,17 @@ def matrix_cases(rng: np.random.Generator) -> Iterator[Case]:
             body = [copied(COPY_IN, 32, 1024), *address,
                     f"ldmatrix.{form} {vector(held)}, [%n0];", *stored("%out0", held)]
             yield Case(f"ldmatrix.{form}", kernel("\n".join(body), 2, 1), 32, (image, rows),
-                       (poison((32, count)),))
+                       (blank((32, count), "uint32"),))
             words = rng.integers(0, 1 << 32, (32, count), np.uint32)
             body = [copied(COPY_IN, 32, 1024), *address, *loaded("%in2", held),
                     f"stmatrix.{form} [%n0], {vector(held)};", copied(COPY_OUT, 32, 1024)]
             yield Case(f"stmatrix.{form}", kernel("\n".join(body), 3, 1), 32,
-                       (image, rows, words), (poison((1024,), "uint8"),))
+                       (image, rows, words), (blank((1024,), "uint8"),))
     words = rng.integers(0, 1 << 32, (32, 1), np.uint32)
     body = [*loaded("%in0", ["%r10"]), "movmatrix.sync.aligned.m8n8.trans.b16 %r11, %r10;",
             *stored("%out0", ["%r11"])]
-    yield Case("movmatrix.trans", kernel("\n".join(body), 1, 1), 32, (words,), (poison((32, 1)),))
+    yield Case("movmatrix.trans", kernel("\n".join(body), 1, 1), 32, (words,),
+               (blank((32, 1), "uint32"),))
 
 
 WGMMA_TYPES = (
@@ -251,7 +247,7 @@ def wgmma_cases(rng: np.random.Generator) -> Iterator[Case]:
             ]
             yield Case(
                 f"{name}.{label}", kernel("\n".join(body), 2, 1), 128,
-                (np.concatenate(images), start), (poison((128, count)),),
+                (np.concatenate(images), start), (blank((128, count), "uint32"),),
                 tolerance={"f32": 4e-6, "f16": 4e-3}.get(form.d_format.name, 0.0),
                 floats="float16" if form.d_format.name == "f16" else "float32",
             )
@@ -304,7 +300,7 @@ def tma_cases(rng: np.random.Generator) -> Iterator[Case]:
             @!%p1 bra POLL;
             """ + copied(COPY_OUT, 32, 4096)
             yield Case(f"tma.load.{label}.{place}", kernel(body, 2, 1, maps=1), 32,
-                       (source, image), (poison((4096,), "uint8"),), (view,))
+                       (source, image), (blank((4096,), "uint8"),), (view,))
     yield from tma_stores(rng)
 
 
@@ -332,7 +328,7 @@ def tma_stores(rng: np.random.Generator) -> Iterator[Case]:
                 END:
                 """
                 yield Case(f"tma.{label}.{swizzle.name}.{place}", kernel(body, 1, 1, maps=1), 32,
-                           (image,), (poison((2048,), "uint8"),), (view,))
+                           (image,), (blank((2048,), "uint8"),), (view,))
 
 
 def all_cases() -> list[Case]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 VERSION = 1
+BLANK = 0x5A
 KERNEL = "case"
 """The name of the kernel in the PTX of a case."""
 
@@ -44,7 +45,7 @@ class MapOf:
 class Case:
     """One kernel with its data. Its parameters are the tensor maps, the inputs, the outputs.
 
-    outputs    before a run: what the arrays hold at first; of a recording: what hardware left
+    outputs    what a run left, of arrays that were `blank` before; not recorded: blank
     tolerance  greatest difference over the greatest magnitude of an output; 0 means equal bits
     floats     the type that outputs are compared as when there is a tolerance
     """
@@ -57,6 +58,10 @@ class Case:
     maps: tuple[MapOf, ...] = ()
     tolerance: float = 0.0
     floats: str = "float32"
+
+    def blank(self) -> tuple[NDArray[Any], ...]:
+        """What the outputs hold before a run."""
+        return tuple(blank(a.shape, a.dtype) for a in self.outputs)
 
     def with_outputs(self, outputs: tuple[NDArray[Any], ...]) -> Case:
         """The same case with what a run left in its outputs."""
@@ -79,6 +84,12 @@ class Case:
             scale = np.abs(a[finite]).max(initial=1e-30)
             worst = max(worst, np.abs(a[finite] - b[finite]).max(initial=0.0) / scale)
         return worst
+
+
+def blank(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """An array of bytes that no result is likely to be full of."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.full(size, BLANK, np.uint8).view(dtype).reshape(shape)
 
 
 def dumps(device: str, date: str, cases: list[Case]) -> str:
