@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilewright.ptxsim.faults import Fault
 from tilewright.ptxsim.gang import BARRIER, DONE, RUN, WARP, Gang, Lanes
@@ -25,12 +26,21 @@ class Waiting:
     votes: dict[int, bool] = field(default_factory=dict)
 
 
+class Results:
+    """The votes of bar.red that opened, by the lanes that have not taken them yet."""
+
+    def __init__(self, gang: Gang) -> None:
+        self.votes: dict[int, NDArray[np.bool_]] = {}
+
+
 def arrive(
-    gang: Gang, lanes: Lanes, number: int, needed: int | None, wait: bool, aligned: bool
+    gang: Gang, lanes: Lanes, number: int, needed: int | None, wait: bool, aligned: bool,
+    votes: NDArray[np.bool_] | None = None,
 ) -> None:
     """Threads come to a barrier; with `wait` they stay until it opens.
 
-    Fault: a warp in parts at an aligned barrier, or a count that other threads do not agree on.
+    `votes` are the predicates of bar.red. Fault: a warp in parts at an aligned barrier, or a count
+    that other threads do not agree on.
     """
     if not 0 <= number < MOST:
         raise Fault(f"there is no barrier {number}")
@@ -47,6 +57,9 @@ def arrive(
         barrier.arrived += own
         if wait:
             barrier.waiting += own
+        if votes is not None:
+            own_votes = votes[gang.block_of[lanes] == block].tolist()
+            barrier.votes.update(zip(own, own_votes, strict=True))
         if needed is not None and len(barrier.arrived) > needed:
             raise Fault(f"{len(barrier.arrived)} threads came to barrier {number}, which is for "
                         f"{needed}")
@@ -82,5 +95,6 @@ def release_barriers(gang: Gang) -> bool:
         if gang.unfenced is not None:
             gang.unfenced.synchronised(np.array(barrier.arrived))
         if barrier.votes:
-            gang.extras["votes"][tuple(barrier.waiting)] = barrier.votes
+            votes = np.array(list(barrier.votes.values()))
+            gang.own(Results).votes.update(dict.fromkeys(barrier.waiting, votes))
     return opened

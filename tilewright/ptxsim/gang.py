@@ -7,9 +7,9 @@ part of it.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from tilewright.ptxsim.table import Meaning
 
 Lanes = NDArray[np.int64]
 Addresses = NDArray[Any]
+State = TypeVar("State")
 Dim = tuple[int, int, int]
 
 WARP, WARPGROUP = 32, 128
@@ -78,8 +79,15 @@ class Gang:
         self.local = np.full(self.size * launch.local_size, 0xA5, np.uint8)
         self.barriers: dict[tuple[int, int], Any] = {}
         self.bulk = BulkCopies(launch.lazy)
-        self.extras: dict[str, Any] = defaultdict(dict)
+        self._owned: dict[Any, Any] = {}
         self.unfenced = Unfenced(self.shared.size) if launch.asynchronous else None
+
+    def own(self, kind: Callable[[Gang], State]) -> State:
+        """What a family of instructions keeps per gang: made by `kind(gang)` at its first use."""
+        if kind not in self._owned:
+            self._owned[kind] = kind(self)
+        found: State = self._owned[kind]
+        return found
 
     # Registers.
 

@@ -144,7 +144,7 @@ def divide(a: Any, b: Any) -> Any:
     safe = np.where(b == 0, np.ones_like(b), b)
     quotient = a // safe
     remainder = a - quotient * safe
-    quotient = quotient + ((remainder != 0) & ((remainder < 0) != (safe < 0)) & (quotient < 0))
+    quotient = quotient + ((remainder != 0) & ((a < 0) != (safe < 0)))
     return np.where(b == 0, np.array(-1).astype(dtype), quotient).astype(dtype)
 
 

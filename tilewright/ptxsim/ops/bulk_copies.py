@@ -203,14 +203,12 @@ def load_range(step: Step, i: int) -> None:
     barrier = places(step, step.operands[3])[i]
     near = BlockShared(gang, lane, step.instruction.name)
     target = int(targets[i]) + np.arange(size, dtype=np.int64)
-    start = int(sources[i])
+    start, from_shared = int(sources[i]), step.parts[4] == "shared::cta"
 
     def read() -> NDArray[Any]:
-        if step_is_local:
+        if from_shared:
             return near.read(start % WINDOW_SIZE + np.arange(size, dtype=np.int64), 1)
         return gang.launch.memory.get(start, size)
-
-    step_is_local = step.parts[4] == "shared::cta"
 
     def write(codes: NDArray[Any]) -> None:
         near.write(target, codes)

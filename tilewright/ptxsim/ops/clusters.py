@@ -36,9 +36,17 @@ class ClusterBarrier:
     arrived: set[int] = field(default_factory=set)
 
 
+class ClusterBarriers:
+    """Those of a gang's blocks, and the phase in which each lane arrived."""
+
+    def __init__(self, gang: Gang) -> None:
+        self.of_block = [ClusterBarrier() for _ in gang.blocks]
+        self.came: dict[int, int] = {}
+
+
 def barrier_of(gang: Gang, block: int) -> ClusterBarrier:
     """The cluster barrier of a block; it opens when all threads that live have arrived."""
-    barrier: ClusterBarrier = gang.extras["clusters"].setdefault(block, ClusterBarrier())
+    barrier = gang.own(ClusterBarriers).of_block[block]
     lanes = np.arange(block * gang.width, (block + 1) * gang.width)
     if barrier.arrived and len(barrier.arrived) >= gang.live(lanes).sum():
         if gang.unfenced is not None:
@@ -53,7 +61,7 @@ def barrier_of(gang: Gang, block: int) -> ClusterBarrier:
 def arrive(step: Step) -> None:
     """Arrive without waiting."""
     gang = step.gang
-    came = gang.extras["cluster.phases"]
+    came = gang.own(ClusterBarriers).came
     for lane in step.lanes.tolist():
         block = int(gang.block_of[lane])
         barrier = barrier_of(gang, block)
@@ -69,7 +77,7 @@ def arrive(step: Step) -> None:
 def wait(step: Step) -> None:
     """Wait until all threads have arrived."""
     gang = step.gang
-    came = gang.extras["cluster.phases"]
+    came = gang.own(ClusterBarriers).came
     early = []
     for lane in step.lanes.tolist():
         if lane not in came:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from tilewright.ptxsim.barriers import arrive
+from tilewright.ptxsim.barriers import Results, arrive
 from tilewright.ptxsim.faults import Fault, UnknownInstruction
 from tilewright.ptxsim.gang import DONE
 from tilewright.ptxsim.step import Step
@@ -71,38 +69,26 @@ def bar_arrive(step: Step) -> None:
 
 @op("bar.red", "barrier.red", "barrier.cta.red", "bar.cta.red")
 def bar_red(step: Step) -> None:
-    """A barrier that also counts or joins a predicate of its threads: read after it opens.
+    """A barrier that also joins a predicate of its threads.
 
-    The instruction runs twice: first the threads arrive with their votes, then they take the
-    result.
+    The instruction runs twice: first the threads arrive with their votes, then, when the barrier
+    has opened, they take the result.
     """
-    gang, key = step.gang, "red"
-    votes: dict[int, Any] = gang.extras[key]
-    fresh = np.array([int(lane) not in votes for lane in step.lanes])
-    if fresh.all():
-        holds = step.values(step.operands[-1], "pred")
-        for lane, vote in zip(step.lanes.tolist(), holds.tolist(), strict=True):
-            votes[lane] = bool(vote)
+    gang, opened = step.gang, step.gang.own(Results).votes
+    if int(step.lanes[0]) not in opened:
         number = step.uniform(step.operands[1], "b32")
         needed = _count(step, 2) if len(step.operands) > 3 else None
+        votes = np.array(step.values(step.operands[-1], "pred"))
+        aligned = step.parts[0] == "bar" or "aligned" in step.parts
         gang.pc[step.lanes] -= 1
-        arrive(gang, step.lanes, number, needed, wait=True, aligned="aligned" in step.parts
-               or step.parts[0] == "bar")
+        arrive(gang, step.lanes, number, needed, wait=True, aligned=aligned, votes=votes)
         return
-    if fresh.any():
-        raise Fault("a warp came to bar.red in parts")
-    blocks = gang.block_of[step.lanes]
-    results = []
-    for block in blocks:
-        cast = np.array([v for lane, v in votes.items() if gang.block_of[lane] == block])
-        results.append({"and": cast.all(), "or": cast.any(), "popc": cast.sum()}[
-            next(p for p in step.parts if p in ("and", "or", "popc"))])
-    kind = "b32" if "popc" in step.parts else "pred"
-    step.write(step.operands[0], np.array(results), kind)
-    gang.extras["red.read"].update(dict.fromkeys(step.lanes.tolist()))
-    if len(gang.extras["red.read"]) >= len(votes):
-        votes.clear()
-        gang.extras["red.read"].clear()
+    votes_of = [opened.pop(lane) for lane in step.lanes.tolist()]
+    if "popc" in step.parts:
+        step.write(step.operands[0], np.array([v.sum() for v in votes_of], np.uint32), "b32")
+    else:
+        join = np.all if "and" in step.parts else np.any
+        step.write(step.operands[0], np.array([join(v) for v in votes_of]), "pred")
 
 
 @op("bar.warp.sync")

@@ -61,13 +61,9 @@ class ThreadCopies:
             self.committed - most)
         self._complete(lambda i: waits[i.lanes] & (i.groups < done[i.lanes]))
 
-    def mark(self, lane: int) -> int:
-        """The present, to be given to `complete_before`."""
-        return self.issued
-
-    def complete_before(self, lane: int, mark: int) -> None:
-        """Complete the copies that a lane issued before a mark."""
-        self._complete(lambda i: (i.lanes == lane) & (i.order <= mark))
+    def complete_upto(self, lane: int, issued: int) -> None:
+        """Complete those of a lane's copies that are among the first `issued` of all."""
+        self._complete(lambda i: (i.lanes == lane) & (i.order <= issued))
 
     def _complete(self, chosen: Any) -> None:
         left = []
@@ -97,15 +93,6 @@ class ThreadCopies:
         gang.stored_to_shared(near, issue.size, issue.lanes[now])
 
 
-def copies_of(gang: Gang) -> ThreadCopies:
-    """The copies of a gang."""
-    extras = gang.extras["copies"]
-    if "all" not in extras:
-        extras["all"] = ThreadCopies(gang)
-    found: ThreadCopies = extras["all"]
-    return found
-
-
 @op("cp.async.ca", "cp.async.cg")
 def cp_async(step: Step) -> None:
     """Copy 4, 8 or 16 bytes; with a source size, the rest are zeros."""
@@ -122,22 +109,22 @@ def cp_async(step: Step) -> None:
     if (near % size).any() or (far % np.uint64(size)).any():
         raise Fault(f"{step.instruction.name}: an address is not aligned to {size} bytes")
     ends = step.gang.shared_places(near + size - 1, step.lanes, 1)
-    copies_of(step.gang).issue(step.lanes, ends - (size - 1), far, size, valid)
+    step.gang.own(ThreadCopies).issue(step.lanes, ends - (size - 1), far, size, valid)
 
 
 @op("cp.async.commit_group")
 def commit_group(step: Step) -> None:
     """End a group, empty or not."""
-    copies_of(step.gang).commit(step.lanes)
+    step.gang.own(ThreadCopies).commit(step.lanes)
 
 
 @op("cp.async.wait_group")
 def wait_group(step: Step) -> None:
     """Wait until only so many of the youngest groups are under way."""
-    copies_of(step.gang).wait(step.lanes, step.uniform(step.operands[0], "b32"))
+    step.gang.own(ThreadCopies).wait(step.lanes, step.uniform(step.operands[0], "b32"))
 
 
 @op("cp.async.wait_all")
 def wait_all(step: Step) -> None:
     """Wait for all copies, committed or not."""
-    copies_of(step.gang).wait(step.lanes, None)
+    step.gang.own(ThreadCopies).wait(step.lanes, None)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilewright.ptxsim import mbarrier
 from tilewright.ptxsim.bulk import Transfer
 from tilewright.ptxsim.faults import Fault
 from tilewright.ptxsim.gang import Gang
 from tilewright.ptxsim.mbarrier import Barrier, Misuse
-from tilewright.ptxsim.ops.copies import copies_of
+from tilewright.ptxsim.ops.copies import ThreadCopies
 from tilewright.ptxsim.step import Step
-from tilewright.ptxsim.syntax import Operand
+from tilewright.ptxsim.syntax import Address, Operand
 from tilewright.ptxsim.table import op
 
 SIZE = 8
@@ -83,20 +85,16 @@ def complete_tx(step: Step) -> None:
 
 def arrival(step: Step, function: Callable[[Barrier, int], Barrier]) -> None:
     """An arrival: the state before it goes to the first operand, if there is one."""
-    has_state = len(step.operands) > 1 and not _is_address(step.operands[0])
+    has_state = not isinstance(step.operands[0], Address)
     target = step.operands[1 if has_state else 0]
     tokens = each(step, target, function)
     if has_state:
         step.write(step.operands[0], np.array(tokens, np.uint64), "b64")
 
 
-def _is_address(operand: Operand) -> bool:
-    return type(operand).__name__ == "Address"
-
-
-def last_count(step: Step, default: int) -> np.ndarray:
+def last_count(step: Step, default: int) -> NDArray[Any]:
     """The count that follows the address, per lane."""
-    if _is_address(step.operands[-1]):
+    if isinstance(step.operands[-1], Address):
         return np.full(step.count, default)
     return np.asarray(step.values(step.operands[-1], "b32"))
 
@@ -172,14 +170,14 @@ def copies_arrive(step: Step) -> None:
 
     Without .noinc the phase expects one more arrival for it.
     """
-    gang, copies = step.gang, copies_of(step.gang)
+    gang, copies = step.gang, step.gang.own(ThreadCopies)
     for lane, place in zip(step.lanes.tolist(), places(step, step.operands[0]), strict=True):
         if "noinc" not in step.parts:
             change(gang, place, Barrier.add_pending)
-        upto = copies.mark(lane)
+        upto = copies.issued
 
         def finish(_: object, lane: int = lane, place: int = place, upto: int = upto) -> None:
-            copies.complete_before(lane, upto)
+            copies.complete_upto(lane, upto)
             change(gang, place, Barrier.arrive)
 
         gang.bulk.count_at_barrier(place, Transfer(lambda: np.zeros(0), finish, "cp.async"))

@@ -116,9 +116,16 @@ class Queue:
                 del self.gang.pending[name]
 
 
+class Queues:
+    """The queue of every warpgroup of a gang, by its first lane."""
+
+    def __init__(self, gang: Gang) -> None:
+        self.by_lane: dict[int, Queue] = {}
+
+
 def queues(step: Step) -> list[Queue]:
     """The queues of the warpgroups that execute."""
-    table = step.gang.extras["warpgroups"]
+    table = step.gang.own(Queues).by_lane
     found = []
     for lanes in step.lanes.reshape(-1, WARPGROUP):
         first = int(lanes[0])
