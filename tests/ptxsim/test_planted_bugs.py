@@ -103,7 +103,7 @@ BUGS = {
         ("  cp.async.bulk.wait_group.read 0;\n", "", 1, LAZY, "no wait_group followed"),
     "a barrier in divergent code":
         ("  bar.sync 0;\n", "  @%p0 bra LATE;\n  bar.sync 0;\nLATE:\n", 1, ANY,
-         "divergent or no mbarrier"),
+         "deadlock or no mbarrier"),
     "a misaligned tile":
         (f"add.u32 %r13, %tile, {A_BYTES};", f"add.u32 %r13, %tile, {A_BYTES - 64};", 1, ANY,
          "not aligned"),

@@ -34,20 +34,17 @@ class Results:
 
 
 def arrive(
-    gang: Gang, lanes: Lanes, number: int, needed: int | None, wait: bool, aligned: bool,
+    gang: Gang, lanes: Lanes, number: int, needed: int | None, wait: bool,
     votes: NDArray[np.bool_] | None = None,
 ) -> None:
     """Threads come to a barrier; with `wait` they stay until it opens.
 
-    `votes` are the predicates of bar.red. Fault: a warp in parts at an aligned barrier, or a count
-    that other threads do not agree on.
+    `votes` are the predicates of bar.red. Fault: a count that other threads do not agree on.
     """
     if not 0 <= number < MOST:
         raise Fault(f"there is no barrier {number}")
     if needed is not None and (needed % WARP or needed <= 0):
         raise Fault(f"a barrier for {needed} threads: the count must be a multiple of {WARP}")
-    if aligned:
-        _check_whole_warps(gang, lanes)
     for block in np.unique(gang.block_of[lanes]):
         own = lanes[gang.block_of[lanes] == block].tolist()
         key = (int(block), number)
@@ -66,13 +63,6 @@ def arrive(
     if wait:
         gang.set_state(lanes, BARRIER)
     release_barriers(gang)
-
-
-def _check_whole_warps(gang: Gang, lanes: Lanes) -> None:
-    warps = np.unique(lanes // WARP)
-    members = (warps[:, None] * WARP + np.arange(WARP)).reshape(-1)
-    if (gang.state[members] != DONE).sum() != len(lanes):
-        raise Fault("an aligned barrier in divergent code: only a part of a warp is here")
 
 
 def release_barriers(gang: Gang) -> bool:

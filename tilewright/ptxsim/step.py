@@ -182,12 +182,12 @@ class Step:
 
     # Threads that must come together.
 
-    def collect(self, group: int = WARP, whole: bool = True) -> bool:
+    def collect(self, group: int = WARP, whole: bool = True, mask: Operand | None = None) -> bool:
         """Wait until all threads of each group of lanes are here; whether any group is.
 
         Groups that are complete execute, `self.lanes` becomes theirs; threads of the others wait
-        at this instruction. `whole`: a group with threads that ended, or that never were, cannot
-        execute at all.
+        at this instruction. A `mask` names the lanes of a warp that it takes. `whole`: a group
+        with threads that ended, or that never were, cannot execute at all.
         """
         gang, lanes = self.gang, self.lanes
         here = int(gang.pc[lanes[0]]) - 1
@@ -196,12 +196,13 @@ class Step:
         members = members[members < gang.size]
         waiting = (gang.state[members] == COLLECT) & (gang.pc[members] == here)
         present = waiting | np.isin(members, lanes)
-        missing = ~present & (gang.state[members] != DONE)
-        ended = gang.state[members] == DONE
-        if whole and ended.any():
+        needed = gang.state[members] != DONE
+        if whole and not needed.all():
             raise Fault(f"{self.instruction.name} needs all {group} threads, some have ended or "
                         "never were")
-        lacking = np.unique(members[missing] // group)
+        if mask is not None:
+            needed = needed & self._named(mask, members)
+        lacking = np.unique(members[needed & ~present] // group)
         ready = members[present & ~np.isin(members // group, lacking)]
         late = lanes[np.isin(lanes // group, lacking)]
         if len(late):
@@ -214,6 +215,14 @@ class Step:
         if len(late) or len(woken):
             self.lanes, self.whole = ready, False
         return len(ready) > 0
+
+    def _named(self, mask: Operand, members: Lanes) -> NDArray[np.bool_]:
+        """Which members of the warps that execute their masks name."""
+        names = self.values(mask, "b32")
+        by_warp = np.zeros(self.gang.size // WARP + 1, np.uint32)
+        np.bitwise_or.at(by_warp, self.lanes // WARP, names)
+        bits = by_warp[members // WARP] >> (members % WARP).astype(np.uint32)
+        return np.asarray(bits & 1 == 1)
 
     def warps(self) -> NDArray[np.int64]:
         """The lanes as [warps, 32]; only after `collect`."""

@@ -51,20 +51,29 @@ def _count(step: Step, index: int) -> int | None:
     return step.uniform(step.operands[index], "b32")
 
 
+def together(step: Step) -> bool:
+    """Of an aligned barrier: wait for the whole warp; whether any warp is here.
+
+    In divergent code the other threads never come, and the deadlock tells where each waits.
+    """
+    aligned = step.parts[0] == "bar" or "aligned" in step.parts
+    return step.collect(whole=False) if aligned else True
+
+
 @op("bar.sync", "barrier.sync", "barrier.cta.sync", "bar.cta.sync")
 def bar_sync(step: Step) -> None:
     """Wait at a barrier until its threads have come."""
-    aligned = step.parts[0] == "bar" or "aligned" in step.parts
-    number = step.uniform(step.operands[0], "b32") if step.operands else 0
-    arrive(step.gang, step.lanes, number, _count(step, 1), wait=True, aligned=aligned)
+    if together(step):
+        number = step.uniform(step.operands[0], "b32") if step.operands else 0
+        arrive(step.gang, step.lanes, number, _count(step, 1), wait=True)
 
 
 @op("bar.arrive", "barrier.arrive", "barrier.cta.arrive", "bar.cta.arrive")
 def bar_arrive(step: Step) -> None:
     """Come to a barrier without waiting."""
-    aligned = step.parts[0] == "bar" or "aligned" in step.parts
-    number = step.uniform(step.operands[0], "b32")
-    arrive(step.gang, step.lanes, number, _count(step, 1), wait=False, aligned=aligned)
+    if together(step):
+        number = step.uniform(step.operands[0], "b32")
+        arrive(step.gang, step.lanes, number, _count(step, 1), wait=False)
 
 
 @op("bar.red", "barrier.red", "barrier.cta.red", "bar.cta.red")
@@ -75,13 +84,14 @@ def bar_red(step: Step) -> None:
     has opened, they take the result.
     """
     gang, opened = step.gang, step.gang.own(Results).votes
+    if not together(step):
+        return
     if int(step.lanes[0]) not in opened:
         number = step.uniform(step.operands[1], "b32")
         needed = _count(step, 2) if len(step.operands) > 3 else None
         votes = np.array(step.values(step.operands[-1], "pred"))
-        aligned = step.parts[0] == "bar" or "aligned" in step.parts
         gang.pc[step.lanes] -= 1
-        arrive(gang, step.lanes, number, needed, wait=True, aligned=aligned, votes=votes)
+        arrive(gang, step.lanes, number, needed, wait=True, votes=votes)
         return
     votes_of = [opened.pop(lane) for lane in step.lanes.tolist()]
     if "popc" in step.parts:
@@ -93,5 +103,5 @@ def bar_red(step: Step) -> None:
 
 @op("bar.warp.sync")
 def bar_warp(step: Step) -> None:
-    """Wait for the threads of the warp."""
-    step.collect(whole=False)
+    """Wait for the threads of the warp that the mask names."""
+    step.collect(whole=False, mask=step.operands[0])

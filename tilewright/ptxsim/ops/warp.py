@@ -11,7 +11,7 @@ from tilewright.ptxsim.faults import Fault, UnknownInstruction
 from tilewright.ptxsim.gang import WARP
 from tilewright.ptxsim.scalars import KINDS, kind_of
 from tilewright.ptxsim.step import Step, as_pair
-from tilewright.ptxsim.table import op
+from tilewright.ptxsim.table import Meaning, op
 
 LANE = np.arange(WARP)
 
@@ -26,19 +26,35 @@ def padded(step: Step, values: Any) -> Any:
     return table, here, places
 
 
-def check_mask(step: Step, here: Any, mask: Any) -> None:
-    """Fault if a thread executes that its mask does not name."""
-    own = np.asarray(mask) >> (step.lanes % WARP).astype(np.uint32) & 1
-    if not own.all():
-        raise Fault(f"{step.instruction.name}: a thread executes that the mask does not name")
+def exchange(function: Meaning) -> Meaning:
+    """Run a function once for the threads of each mask, when all that it names have come.
+
+    Of instructions with .sync the last operand is the mask. Fault if a thread executes that its
+    own mask does not name.
+    """
+    def collected(step: Step) -> None:
+        if "sync" not in step.parts:
+            function(step)
+            return
+        if not step.collect(whole=False, mask=step.operands[-1]):
+            return
+        everybody, masks = step.lanes, step.values(step.operands[-1], "b32")
+        named = masks >> (everybody % WARP).astype(np.uint32) & 1
+        if not named.all():
+            raise Fault(f"{step.instruction.name}: a thread executes that its mask does not name")
+        for mask in np.unique(masks):
+            step.lanes = everybody[masks == mask]
+            step.whole = False
+            function(step)
+
+    return collected
 
 
 @op("shfl")
+@exchange
 def shfl(step: Step) -> None:
     """A value of another lane; where that is outside of the segment, the own one."""
     synced = step.parts[1] == "sync"
-    if synced and not step.collect(whole=False):
-        return
     mode = step.parts[2 if synced else 1]
     values, here, (row, lane) = padded(step, step.values(step.operands[1], "b32"))
     by = step.values(step.operands[2], "b32").astype(np.int64) & 31
@@ -59,21 +75,17 @@ def shfl(step: Step) -> None:
         source = low | (by & ~segment)
         valid = source <= high
     source = np.where(valid, source, lane)
-    if synced:
-        mask = step.values(step.operands[4], "b32")
-        check_mask(step, here, mask)
-        if not here[row, source].all():
-            raise Fault(f"{step.instruction.name}: a lane that does not take part is read")
+    if synced and not here[row, source].all():
+        raise Fault(f"{step.instruction.name}: a lane that does not take part is read")
     first, second = as_pair(step.operands[0])
     step.write(first, values[row, source], "b32")
     step.write(second, valid, "pred")
 
 
 @op("vote")
+@exchange
 def vote(step: Step) -> None:
     """Whether a predicate holds in all, in any or in equal measure; or the bits of all."""
-    if not step.collect(whole=False):
-        return
     mode = next(p for p in step.parts if p in ("all", "any", "uni", "ballot"))
     holds, here, (row, _) = padded(step, step.values(step.operands[1], "pred"))
     all_, any_ = (holds | ~here).all(1), holds.any(1)
@@ -100,10 +112,9 @@ REDUCTIONS: dict[str, Callable[..., Any]] = {
 
 
 @op("redux")
+@exchange
 def redux(step: Step) -> None:
     """A reduction over the lanes of a warp."""
-    if not step.collect(whole=False):
-        return
     kind = kind_of(step.parts)
     values, here, (row, _) = padded(step, step.values(step.operands[1], kind))
     reduce = REDUCTIONS[next(p for p in step.parts if p in REDUCTIONS)]
@@ -112,10 +123,9 @@ def redux(step: Step) -> None:
 
 
 @op("match")
+@exchange
 def match(step: Step) -> None:
     """The lanes whose value is the same; .all: all of them or none."""
-    if not step.collect(whole=False):
-        return
     kind = kind_of(step.parts)
     values, here, (row, lane) = padded(step, step.values(step.operands[1], kind))
     same = (values[:, :, None] == values[:, None, :]) & here[:, None, :] & here[:, :, None]
@@ -130,10 +140,9 @@ def match(step: Step) -> None:
 
 
 @op("elect")
+@exchange
 def elect(step: Step) -> None:
     """One lane of the warp is chosen: the lowest."""
-    if not step.collect(whole=False):
-        return
     if "sync" not in step.parts:
         raise UnknownInstruction(f"{step.instruction.name} is not simulated")
     _, here, (row, lane) = padded(step, np.zeros(step.count, np.uint32))
