@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -98,6 +99,18 @@ def cache_folder() -> Path | None:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tilewright"
     except RuntimeError:  # there is no home
         return None
+
+
+def cuda_tool(name: str) -> Path | None:
+    """Where one of NVIDIA's programs is: on PATH, or in the toolkit that CUDA_HOME or CUDA_PATH,
+    NVIDIA's own variables, point to.
+    """
+    toolkits = (os.environ.get(variable) for variable in ("CUDA_HOME", "CUDA_PATH"))
+    for folder in (None, *(str(Path(t) / "bin") for t in toolkits if t)):
+        found = shutil.which(name, path=folder)
+        if found is not None:
+            return Path(found)
+    return None
 
 
 @contextmanager

@@ -6,6 +6,44 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """What schedules must know of a GPU beyond its :class:`Target`.
+
+    architecture     ``sm_80``, ``sm_90a`` ...
+    sm               its number: 80, 90
+    tier             the best way to multiply matrices: ``ffma``, ``wmma``, ``mma``, ``async`` (mma
+                     fed by cp.async) or ``wgmma`` (fed by TMA)
+    ptx              the newest PTX that the driver reads: 80 for version 8.0
+    multiprocessors  how many there are
+    shared           bytes of shared memory that every block may use
+    shared_most      bytes that a block may use if its launch asks for more
+    shared_all       bytes of a multiprocessor, of which each resident block takes 1 KiB more than
+                     it uses from sm_80 on
+    registers        32-bit registers of a multiprocessor
+    threads          resident threads of a multiprocessor, at most
+    blocks           resident blocks of a multiprocessor, at most
+    block_threads    threads of a block, at most
+    thread_registers registers of a thread, at most
+    warp             threads that run together
+    """
+
+    architecture: str
+    sm: int
+    tier: str
+    ptx: int
+    multiprocessors: int
+    shared: int
+    shared_most: int
+    shared_all: int
+    registers: int
+    threads: int
+    blocks: int
+    block_threads: int = 1024
+    thread_registers: int = 255
+    warp: int = 32
+
+
+@dataclass(frozen=True)
 class Target:
     """A machine to compile for.
 
@@ -17,6 +55,9 @@ class Target:
     contract      an elementwise sum may take a product unrounded; accumulated sums always may
     bf16_dot      has a bf16 dot product instruction (vdpbf16ps)
     triple, cpu, features   in LLVM's words
+    fast_math     f32, f16 and bf16 may take a machine's approximate functions and reciprocals
+    gpu           what there is to know if it is a GPU; the vector is then a thread's access to
+                  memory, and the registers are a thread's
     """
 
     name: str
@@ -32,6 +73,8 @@ class Target:
     fma: bool = True
     bf16_dot: bool = False
     contract: bool = True
+    fast_math: bool = False
+    gpu: Gpu | None = None
 
     def lanes(self, itemsize: int) -> int:
         """Elements of this many bytes in a vector register."""
