@@ -1,4 +1,4 @@
-"""The hard instructions of PTX, each in a small kernel with data: what `record.py` records.
+"""The hard instructions of PTX, each in a small kernel with data, to be recorded on hardware.
 
 A kernel's parameters are its tensor maps, its inputs and its outputs. Operands that live in
 registers are rows of words, one row per thread; operands in shared memory are an image of it.

@@ -23,7 +23,7 @@ def agrees(case: Case, copies: str) -> bool:
     return case.difference(replay(case, Simulator(None, copies))) <= case.tolerance
 
 
-@pytest.mark.skipif(not FILES, reason="nothing was recorded: benchmarks/gpu/record.py does it")
+@pytest.mark.skipif(not FILES, reason="nothing was recorded on hardware yet")
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 @pytest.mark.parametrize("copies", ["eager", "lazy"])
 def test_hardware_agrees(file: Path, copies: str) -> None:
