@@ -20,15 +20,22 @@ class Machine:
     half      converts f16 in one instruction
     rounding  has floor, ceil, trunc and rint as instructions
     x86       takes x86 intrinsics
+    bf16      converts to bf16 in one instruction
+    gpu       the number of a GPU's architecture, 80 for sm_80; 0 for a CPU
     """
 
     half: bool
     rounding: bool
     x86: bool
+    bf16: bool = False
+    gpu: int = 0
 
 
 def machine_of(target: Target) -> Machine:
     """The machine that a target describes."""
+    if target.gpu is not None:
+        sm = target.gpu.sm
+        return Machine(True, True, False, bf16=sm >= 80, gpu=sm)
     x86 = target.triple.startswith("x86_64")
     features = target.features.split(",")
     arm = target.triple.startswith(("aarch64", "arm64"))
@@ -85,6 +92,8 @@ def round_half(b: Builder, x: Value, dtype: DType, machine: Machine) -> Value:
     """The f32 nearest to ``x`` that a 16-bit float type can hold, ties to even."""
     if dtype is f16:
         return expand_half(b, shrink_half(b, x, machine), machine)
+    if machine.bf16:
+        return b.convert("fpext", b.convert("fptrunc", x, bf16), f32)
     bits = b.convert("bitcast", x, u32)
     odd = b.binary("and", b.binary("lshr", bits, splat(b, x, 16)), splat(b, x, 1))
     up = b.binary("add", bits, b.binary("add", odd, splat(b, x, 0x7FFF)))

@@ -22,14 +22,20 @@ Cell = str | Callable[..., Value] | None
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """One op: cells for floats, signed and unsigned integers, bools; None: no meaning."""
+    """One op: cells for floats, signed and unsigned integers, bools; None: no meaning.
+
+    gpu   cells that a GPU has instead
+    """
 
     f: Cell = None
     i: Cell = None
     u: Cell = None
     b: Cell = None
+    gpu: Spelling | None = None
 
-    def cell(self, kind: str) -> Cell:
+    def cell(self, kind: str, machine: Machine | None = None) -> Cell:
+        if self.gpu is not None and machine is not None and machine.gpu:
+            return self.gpu.cell(kind) or self.cell(kind)
         return getattr(self, kind)  # type: ignore[no-any-return]
 
 
@@ -91,8 +97,10 @@ SPELLINGS: dict[str, Spelling] = {
     "or": both_ints("or", None, "or"),
     "xor": both_ints("xor", None, "xor"),
     "not": both_ints(invert, None, invert),
-    "shl": both_ints(integers.shift_left),
-    "shr": Spelling(None, integers.shift_right_signed, integers.shift_right_unsigned),
+    "shl": Spelling(None, integers.shift_left, integers.shift_left,
+                    gpu=both_ints(integers.shift_left_clamped)),
+    "shr": Spelling(None, integers.shift_right_signed, integers.shift_right_unsigned,
+                    gpu=Spelling(u=integers.shift_right_clamped)),
     "popcount": Spelling(None, integers.popcount_signed, "@ctpop"),
     "eq": compare("oeq", "eq", "eq"),
     "ne": compare("une", "ne", "ne"),
@@ -133,7 +141,7 @@ def spell(
         return convert.bitcast(b, args[0], types[0], dtype, machine)
     if op == "where":
         return b.select(*args)
-    value = row(b, op, args, functions)
+    value = row(b, op, args, functions, machine)
     if dtype is f16 or dtype is bf16:
         return value if op in EXACT else convert.round_half(b, value, dtype, machine)
     return value
@@ -144,12 +152,13 @@ EXACT = frozenset(("neg", "abs", "max", "min", "floor", "ceil", "trunc", "rint",
 
 
 def row(
-    b: Builder, op: str, args: Sequence[Value], functions: dict[str, Callable[..., Value]]
+    b: Builder, op: str, args: Sequence[Value], functions: dict[str, Callable[..., Value]],
+    machine: Machine | None = None,
 ) -> Value:
     """The spelling of an op of the table, else the vector function of that name."""
     first = args[0]
     spelling = SPELLINGS.get(op)
-    cell = spelling.cell(first.dtype.kind) if spelling else None
+    cell = spelling.cell(first.dtype.kind, machine) if spelling else None
     if cell is None:
         return functions[op](b, *args)
     if not isinstance(cell, str):

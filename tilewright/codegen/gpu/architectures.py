@@ -159,7 +159,6 @@ def gpu_target(
     multiprocessors: int | None = None,
     l2: int | None = None,
     shared_most: int | None = None,
-    fast_math: bool = False,
 ) -> Target:
     """The target of an architecture, with what a device says of itself.
 
@@ -167,7 +166,6 @@ def gpu_target(
     multiprocessors  how many the device has
     l2               its bytes of L2 cache
     shared_most      bytes of shared memory that a block may ask for
-    fast_math        f32, f16 and bf16 may take approximate instructions
 
     Raises ``UserError`` for an architecture that is not known, or that the driver does not know.
     """
@@ -186,5 +184,5 @@ def gpu_target(
     return Target(
         a.name, vector_bytes=16, registers=gpu.thread_registers, l1=a.shared_all * KIB,
         l2=l2 or a.l2 * KIB, l3=0, triple=TRIPLE, cpu=a.name, features="",
-        fast_math=fast_math, gpu=gpu,
+        gpu=gpu,
     )

@@ -3,6 +3,7 @@
 from tilewright.ptxsim.ops import (
     arithmetic,
     bulk_copies,
+    carry,
     clusters,
     control,
     conversion,
@@ -17,6 +18,6 @@ from tilewright.ptxsim.ops import (
 from tilewright.ptxsim.table import OPS, meaning_of
 
 __all__ = [
-    "OPS", "arithmetic", "bulk_copies", "clusters", "control", "conversion", "copies", "logic",
-    "matrix", "mbarriers", "meaning_of", "movement", "warp", "warpgroup",
+    "OPS", "arithmetic", "bulk_copies", "carry", "clusters", "control", "conversion", "copies",
+    "logic", "matrix", "mbarriers", "meaning_of", "movement", "warp", "warpgroup",
 ]

@@ -1,7 +1,7 @@
 """Arithmetic on integers and floats, comparisons and selection.
 
-f16 and bf16 results are rounded once from f32 or f64; fma is exact before its one rounding for all
-types but f64, where the product is rounded first. The approx functions are the exact ones rounded.
+f16 and bf16 results are rounded once from f32 or f64; fma is exact before its one rounding. The
+approx functions are the exact ones rounded.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.ptxsim.faults import UnknownInstruction
+from tilewright.ptxsim.fused import fused_f64
 from tilewright.ptxsim.scalars import KINDS, kind_of
 from tilewright.ptxsim.step import Step, as_pair
 from tilewright.ptxsim.table import op
@@ -117,7 +118,7 @@ def fused(a: Any, b: Any, c: Any) -> Any:
     """a b + c; of f32 rounded once, as products are exact in f64 and the sum is corrected."""
     if np.asarray(a).dtype != np.float32:
         if np.asarray(a).dtype == np.float64:
-            return a * b + c
+            return fused_f64(a, b, c)
         return np.asarray(a, np.float64) * np.asarray(b, np.float64) + np.asarray(c, np.float64)
     exact, other = np.asarray(a, np.float64) * b, np.asarray(c, np.float64)
     total = exact + other
@@ -243,11 +244,25 @@ def comparison(step: Step, first: int) -> tuple[Any, Any]:
     return holds, opposite
 
 
+def halves_compared(step: Step) -> tuple[Any, Any]:
+    """What setp finds of the lower and of the upper half of packed pairs."""
+    kind = kind_of(step.parts)
+    a, b = (halves(step.values(o, kind), kind).astype(np.float32) for o in step.operands[1:3])
+    holds = np.asarray(compared(step.parts[1], a, b))
+    if len(step.operands) > 3:
+        third = step.values(step.operands[3], "pred")
+        holds = BOOLEANS[step.parts[2]](holds, third[:, None])
+    return holds[:, 0], holds[:, 1]
+
+
 @op("setp")
 def setp(step: Step) -> None:
-    """A comparison into one or two predicates."""
+    """A comparison into one or two predicates; of packed pairs, one for each half."""
     first, second = as_pair(step.operands[0])
-    holds, opposite = comparison(step, 1)
+    if kind_of(step.parts) in HALVES:
+        holds, opposite = halves_compared(step)
+    else:
+        holds, opposite = comparison(step, 1)
     step.write(first, holds, "pred")
     step.write(second, opposite, "pred")
 
