@@ -29,7 +29,7 @@ from tilewright.ir.text import show
 from tilewright.runtime.executable import Executable, executable_of
 from tilewright.runtime.program import Program
 
-STAGES = ("graph", "optimised graph", "kernels", "loops", "llvm", "asm")
+STAGES = ("graph", "optimised graph", "kernels", "loops", "llvm", "asm", "ptx")
 """What ``as_text`` can show, in the order in which it comes about."""
 
 ALIASES = {
@@ -162,6 +162,11 @@ class Compiled:
         """What runs the machine code on arrays."""
         return self.made.executable
 
+    @property
+    def is_native(self) -> bool:
+        """Whether it runs in this process, and can be called without a Python frame."""
+        return self.target.gpu is None
+
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """One array per result leaf, in memory of its own, for one array per input."""
         return self.executable(arrays)
@@ -199,6 +204,11 @@ class AtSizes:
         """The steps of the compilation."""
         return self.compiled.stages
 
+    @property
+    def is_native(self) -> bool:
+        """As :class:`Compiled`."""
+        return self.compiled.is_native
+
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """As :class:`Compiled`."""
         return self.executable(arrays)
@@ -210,15 +220,27 @@ TEXTS: dict[str, Callable[[Compiled], str]] = {
     "loops": lambda c: show_loops(c.plan) + "\n",
     "llvm": lambda c: str(c.native.llvm_text),
     "asm": lambda c: str(c.native.asm_text()),
+    "ptx": lambda c: ptx_text(c),
 }
 
 
 def find_target(name: str | None) -> Target:
     """The machine to compile for: of this name, else of the switch, else the host."""
     warm.finish()
-    from tilewright.codegen import cpu
+    from tilewright.codegen import cpu, gpu
 
-    return cpu.host_target(name)
+    return gpu.named(name) if name is not None and gpu.is_gpu(name) else cpu.host_target(name)
+
+
+def ptx_text(compiled: Compiled) -> str:
+    """The PTX of a function for a GPU. Raises ``TraceError`` for one that is for a CPU."""
+    if compiled.target.gpu is None:
+        raise TraceError(
+            "as_text: a function for a CPU has no PTX",
+            expected="'asm', or a function compiled for a GPU", got="'ptx'", loc=here(),
+            hint="compile for a GPU: tw.jit(f, target=\"sim\")",
+        )
+    return str(compiled.native.asm_text())
 
 
 def make_executable(plan: Plan, target: Target) -> tuple[Any, Any]:

@@ -139,7 +139,7 @@ class Jitted:
             compiled, out_tree = self._find_named(key, args, kwargs)
         self._compiled[key] = (compiled, out_tree)
         arguments = argument_trees(self.parameters, *written)
-        if arguments is not None:
+        if arguments is not None and compiled.is_native:
             result = result_tree(out_tree)
             self._chain.add(compiled.executable, arguments, result)
             if self.threads is None:
@@ -310,7 +310,8 @@ def jit(
     static_argnames  parameters whose values are compiled in; they need ``==`` and a hash
     donate_argnames  parameters whose memory may be overwritten with results: the arrays must not be
                      used afterwards
-    target           CPU tier (``sse2``, ``avx2``, ``avx512``); the host's best if left out
+    target           CPU tier (``sse2``, ``avx2``, ``avx512``); the host's best if left out. ``sim``
+                     or, for an architecture, ``sim:sm_90a``: PTX for a GPU, run by a simulator
     threads          number of threads; what ``tw.threads`` says if left out
     dynamic          axes whose sizes are not compiled in, by parameter (or by leaf, as in messages:
                      ``params['w']``): ``{axis: name}``, a list of names and None, or text such as

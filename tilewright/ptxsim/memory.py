@@ -35,7 +35,7 @@ class Memory:
     def allocate(self, size: int) -> int:
         """The address of `size` new bytes, which hold poison; a multiple of 512."""
         start = self.end
-        self.end = -(-(start + size + 1) // GAP) * GAP + GAP
+        self.end = after(start, size)
         need = self.end - FIRST
         if need > self.bytes.size:
             grown = np.zeros(max(need, 2 * self.bytes.size), np.uint8)
@@ -52,6 +52,8 @@ class Memory:
         if self.sizes.pop(address, None) is None:
             raise Fault(f"{address:#x} was not allocated")
         self.starts.remove(address)
+        last = self.starts[-1] if self.starts else None
+        self.end = FIRST if last is None else after(last, self.sizes[last])
         self._table = None
 
     def put(self, address: int, data: NDArray[Any]) -> None:
@@ -94,6 +96,11 @@ class Memory:
         check(inside, addresses, "is outside of every allocation", size)
         check(addresses % np.uint64(size) == 0, addresses, "is not aligned", size)
         return ((addresses - np.uint64(FIRST)) // np.uint64(size)).astype(np.int64)
+
+
+def after(start: int, size: int) -> int:
+    """The first address for an allocation that follows one of `size` bytes."""
+    return -(-(start + size + 1) // GAP) * GAP + GAP
 
 
 def check(holds: NDArray[Any], addresses: NDArray[Any], what: str, size: int) -> None:

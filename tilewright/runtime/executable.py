@@ -125,16 +125,20 @@ class Executable:
 class SizedExecutable:
     """Machine code of a plan with named sizes; call it with arrays of any sizes that fit it.
 
+    ``make`` is what runs a plan for some numbers: :class:`Executable` if left out.
     What a run needs to know is worked out once per distinct sizes and kept for the latest of them.
     """
 
     most = 256
 
-    def __init__(self, plan: Plan, native: Native) -> None:
+    def __init__(
+        self, plan: Plan, native: Any, make: Callable[[Plan, Any], Any] | None = None
+    ) -> None:
         self.plan, self.native = plan, native
         self._binder = Binder(plan)
-        self._made: dict[tuple[int, ...], Executable] = {}
-        self._by_shapes: dict[tuple[tuple[int, ...], ...], Executable] = {}
+        self._make = make or Executable
+        self._made: dict[tuple[int, ...], Any] = {}
+        self._by_shapes: dict[tuple[tuple[int, ...], ...], Any] = {}
 
     def __call__(self, arrays: Sequence[Any]) -> list[np.ndarray]:
         """The results for one array per input of the plan.
@@ -151,7 +155,7 @@ class SizedExecutable:
 
     def at(
         self, shapes: Sequence[tuple[int, ...]], names: Sequence[str] = ()
-    ) -> Executable:
+    ) -> Any:
         """What runs on arrays of these shapes; ``names`` are what messages call the inputs.
 
         Raises ``ShapeError`` for shapes that do not fit.
@@ -160,11 +164,11 @@ class SizedExecutable:
             raise TypeError(f"expected {len(self.plan.inputs)} arrays, got {len(shapes)}")
         return self.bound(self._binder.values(shapes, names))
 
-    def bound(self, values: tuple[int, ...]) -> Executable:
+    def bound(self, values: tuple[int, ...]) -> Any:
         """What runs for these numbers, in the order of the plan's sizes. Raises as :meth:`at`."""
         found = self._made.get(values)
         if found is None:
-            found = self._made[values] = Executable(self._binder.bind(values), self.native)
+            found = self._made[values] = self._make(self._binder.bind(values), self.native)
             _forget(self._made, self.most)
         return found
 

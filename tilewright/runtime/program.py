@@ -17,6 +17,8 @@ from tilewright.ir.digest import graph_text
 from tilewright.ir.graph import Graph
 from tilewright.ir.symbolic import sizes_in
 from tilewright.runtime.executable import executable_of
+from tilewright.runtime.gpu.executable import gpu_executable
+from tilewright.runtime.gpu.sim import sim_driver
 from tilewright.runtime.record import Unreadable, read_plan, write_plan
 from tilewright.runtime.work import Work, estimate
 
@@ -41,7 +43,7 @@ class Program:
             compile_graph, graph, target, donated, updates=updates, hints=hints)
         self.key = ""
         start = time.perf_counter()
-        store = _store(graph)
+        store = _store(graph) if target.gpu is None else None
         if store is not None:
             self.key = program_key(graph, target, donated, updates or {})
         self.found = store is not None and self._read(store)
@@ -49,7 +51,7 @@ class Program:
             plan = self.compiled.plan
             start = time.perf_counter()
             self.native: Any = self._build(plan)
-            work = None if plan.sizes else estimate(plan)
+            work = None if plan.sizes or target.gpu is not None else estimate(plan)
             self._finish(plan, work)
             if store is not None and work is not None:
                 self._write(store, plan, work)
@@ -72,12 +74,16 @@ class Program:
         return self.compiled.plan
 
     def _build(self, plan: Plan) -> Any:
-        from tilewright.codegen import cpu
+        from tilewright.codegen import cpu, gpu
 
-        return cpu.build(plan, self.target)
+        return (cpu if self.target.gpu is None else gpu).build(plan, self.target)
 
     def _finish(self, plan: Plan, work: Work | None) -> None:
-        self.executable: Any = executable_of(plan, self.native, work)
+        self.executable: Any
+        if self.target.gpu is None:
+            self.executable = executable_of(plan, self.native, work)
+        else:
+            self.executable = gpu_executable(plan, self.native, sim_driver())
 
     def _read(self, store: Cache) -> bool:
         """Take the program from the disk cache, if it has all of it."""

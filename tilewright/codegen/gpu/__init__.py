@@ -1,1 +1,6 @@
-"""Code for NVIDIA GPUs: what an architecture has, and LLVM IR to PTX that is known to assemble."""
+"""Code for GPUs: kernels as LLVM IR, LLVM IR as PTX, and what an architecture has."""
+
+from tilewright.codegen.gpu.program import GpuProgram, build
+from tilewright.codegen.gpu.targets import is_gpu, named
+
+__all__ = ["GpuProgram", "build", "is_gpu", "named"]

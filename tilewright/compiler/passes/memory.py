@@ -375,16 +375,18 @@ class _Finish:
 
 def copy_kernel(type: TensorType, target: Target) -> Kernel:
     """A kernel that copies a value."""
-    return _copy_kernel(type.dtype, type.size, target.lanes(type.dtype.itemsize))
+    if target.gpu is not None:
+        return _copy_kernel(type.dtype, type.size, 1, 1)
+    return _copy_kernel(type.dtype, type.size, target.lanes(type.dtype.itemsize), COPY_BLOCK)
 
 
-def _copy_kernel(dtype: DType, size: Dim, lanes: int) -> Kernel:
+def _copy_kernel(dtype: DType, size: Dim, lanes: int, share: int) -> Kernel:
     source = Buffer("source", dtype, size, access="in")
     result = Buffer("result", dtype, size, access="out")
     block, i = Var("block"), Var("i")
-    start = loops.mul(block, COPY_BLOCK)
-    stop = loops.minimum(loops.add(start, COPY_BLOCK), size)
+    start = loops.mul(block, share)
+    stop = loops.minimum(loops.add(start, share), size)
     move = For(i, start, stop, (Store(result, i, source[i]),), "vector", width=lanes)
-    body = (For(block, Const(0), loops.expr(ceil_div(size, COPY_BLOCK)), (move,), "parallel"),)
+    body = (For(block, Const(0), loops.expr(ceil_div(size, share)), (move,), "parallel"),)
     params = (source, result)
     return Kernel("copy", params, body, sizes=free_variables(params, body))

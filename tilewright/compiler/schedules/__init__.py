@@ -9,6 +9,7 @@ from tilewright.compiler.schedules.alike import lower_once
 from tilewright.compiler.schedules.columns import lower_columns
 from tilewright.compiler.schedules.contraction import lower_contraction
 from tilewright.compiler.schedules.full import lower_full
+from tilewright.compiler.schedules.gpu import families
 from tilewright.compiler.schedules.group import Group
 from tilewright.compiler.schedules.pointwise import lower_pointwise
 from tilewright.compiler.schedules.reduction import lower_rows
@@ -26,6 +27,8 @@ FAMILIES: dict[str, Callable[[Group, Target], LoweredKernel]] = {
     "scan": lower_scan, "sort": lower_sort,
 }
 
+ON_GPU = families(FAMILIES)
+
 EXPRESSIONS = (searchsorted,)
 """What any family's kernels may compute on the way, beside the rules of ``access.py``."""
 
@@ -37,4 +40,5 @@ def lower(group: Group, target: Target) -> list[LoweredKernel]:
 
 def lower_afresh(group: Group, target: Target) -> list[LoweredKernel]:
     """As :func:`lower`, whatever was lowered before."""
-    return [FAMILIES[group.family](group, target)]
+    table = FAMILIES if target.gpu is None else ON_GPU
+    return [table[group.family](group, target)]

@@ -1,0 +1,162 @@
+"""``tw.jit(target="sim")``: a user's functions as PTX, in the simulator."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+from tilewright.codegen.gpu.assembler import assemble
+from tilewright.errors import OutOfBounds, TraceError, UserError
+from tilewright.ptxsim.simulator import Simulator
+from tilewright.runtime.gpu.executable import GpuExecutable, gpu_executable
+from tilewright.runtime.gpu.sim import SimDriver, sim_driver
+
+RANDOM = np.random.default_rng(5)
+
+
+def f32(*shape: int) -> np.ndarray:
+    return RANDOM.standard_normal(shape, dtype=np.float32)
+
+
+def cross_entropy(params: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> Any:
+    hidden = np.maximum(x @ params["w1"] + params["b1"], 0)
+    scores = hidden @ params["w2"] + params["b2"]
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return -np.take_along_axis(log_probability, y[:, None], axis=1).mean()
+
+
+def step(params: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> Any:
+    loss, grads = tw.value_and_grad(cross_entropy)(params, x, y)
+    return loss, tw.tree.map(lambda p, g: p - np.float32(0.1) * g, params, grads)
+
+
+def network() -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    params = {"w1": f32(20, 33), "b1": f32(33), "w2": f32(33, 5), "b2": f32(5)}
+    x = f32(48, 20)
+    return params, x, x[:, :5].argmax(axis=1)
+
+
+@pytest.fixture
+def used() -> Iterator[set[int]]:
+    """The allocations that the simulator had before the test."""
+    yield set(sim_driver().simulator.memory.sizes)
+
+
+def test_training_agrees_with_the_cpu() -> None:
+    here, there = tw.jit(step), tw.jit(step, target="sim")
+    params, x, y = network()
+    mine, theirs = params, params
+    for _ in range(5):
+        loss, mine = here(mine, x, y)
+        other, theirs = there(theirs, x, y)
+        np.testing.assert_allclose(other, loss, rtol=2e-5)
+    for name in params:
+        np.testing.assert_allclose(theirs[name], mine[name], rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_order_of_warps_does_not_matter(order: int) -> None:
+    """Bit for bit: no result depends on which block or warp comes first."""
+    params, x, y = network()
+    compiled = tw.jit(step, target="sim").compile(params, x, y)
+    arrays = [*(params[name] for name in sorted(params)), x, y]
+    want = compiled(arrays)
+    shuffled = gpu_executable(compiled.plan, compiled.native, SimDriver(Simulator(order)))
+    for a, b in zip(shuffled(arrays), want, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(shutil.which("ptxas") is None, reason="ptxas is not installed")
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90a", "sm_120"])
+def test_ptxas_takes_a_training_step(architecture: str) -> None:
+    text = tw.jit(step, target=f"sim:{architecture}").lower(*network()).as_text("ptx")
+    assembled = assemble(text, architecture)
+    assert assembled.reports
+    for report in assembled.reports.values():
+        assert report.spill_stores == report.spill_loads == 0, report
+
+
+def test_results_have_memory_of_their_own(used: set[int]) -> None:
+    f = tw.jit(lambda x: (x, x + 1, x.T), target="sim")
+    x = f32(3, 4)
+    same, more, turned = f(x)
+    same[...] = 0
+    assert x.any()
+    np.testing.assert_array_equal(more, x + 1)
+    np.testing.assert_array_equal(turned, x.T)
+    del f
+
+
+def test_memory_is_given_back() -> None:
+    driver = SimDriver()
+    compiled = tw.jit(lambda x: np.sort(x).cumsum(), target="sim").compile(f32(50))
+    executable = gpu_executable(compiled.plan, compiled.native, driver)
+    assert isinstance(executable, GpuExecutable)
+    executable([f32(50)])
+    kept = dict(driver.simulator.memory.sizes)
+    end = driver.simulator.memory.end
+    for _ in range(3):
+        executable([f32(50)])
+    assert (driver.simulator.memory.sizes, driver.simulator.memory.end) == (kept, end)
+
+
+def test_memory_is_given_back_after_an_error() -> None:
+    f = tw.jit(lambda x, i: x[i], target="sim")
+    x = f32(5)
+    f(x, np.array([1]))
+    kept = dict(sim_driver().simulator.memory.sizes)
+    with pytest.raises(OutOfBounds, match="index outside an axis of size 5"):
+        f(x, np.array([7]))
+    assert sim_driver().simulator.memory.sizes == kept
+    np.testing.assert_array_equal(f(x, np.array([2])), x[[2]])
+
+
+def test_donated_memory() -> None:
+    f = tw.jit(lambda w, g: w - g, target="sim", donate_argnames="w")
+    w, g = f32(6), f32(6)
+    want = w - g
+    np.testing.assert_array_equal(f(w, g), want)
+
+
+def test_sizes_with_names() -> None:
+    f = tw.jit(lambda x: (np.exp(x).sum(axis=1), x.sum(axis=0), x @ x.T),
+               dynamic={"x": {0: "batch"}}, target="sim")
+    for size in (1, 2, 5, 130):
+        x = f32(size, 7)
+        for got, want in zip(f(x), (np.exp(x).sum(axis=1), x.sum(axis=0), x @ x.T), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_empty_arrays() -> None:
+    f = tw.jit(lambda x: (x * 2, x.sum(axis=0), x.sum()), target="sim")
+    double, columns, everything = f(np.zeros((0, 3), np.float32))
+    assert double.shape == (0, 3)
+    np.testing.assert_array_equal(columns, np.zeros(3, np.float32))
+    assert everything == 0
+
+
+def test_lowest_version_for_the_architecture() -> None:
+    for name, version in (("sm_50", "6.0"), ("sm_80", "7.0"), ("sm_90a", "8.0")):
+        text = tw.jit(lambda x: x + 1, target=f"sim:{name}").lower(f32(3)).as_text("ptx")
+        assert f".target {name}\n" in text
+        assert float(version) >= float(text.split(".version ")[1].split()[0])
+
+
+def test_neighbours_touch_neighbours() -> None:
+    """A pointwise kernel has no loop, and one access per operand."""
+    text = tw.jit(lambda x, y: x * y + 1, target="sim").lower(f32(999), f32(999)).as_text("ptx")
+    assert text.count("ld.global") == 2 and text.count("st.global") == 1
+    assert text.count("bra") == 1
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(UserError, match="there is no GPU architecture 'sm_9'"):
+        tw.jit(lambda x: x + 1, target="sim:sm_9")(f32(2))
+    with pytest.raises(TraceError, match="a function for a CPU has no PTX"):
+        tw.jit(lambda x: x + 1).lower(f32(2)).as_text("ptx")

@@ -1,0 +1,26 @@
+"""The names of GPU targets: a device, and for the simulator an architecture."""
+
+from __future__ import annotations
+
+import functools
+
+from tilewright.codegen.gpu.architectures import gpu_target
+from tilewright.compiler.target import Target
+from tilewright.errors import UserError
+
+SIMULATED = "sm_80"
+"""What the simulator is taken for if nothing else is said."""
+
+
+def is_gpu(name: str | None) -> bool:
+    """Whether a target's name is a GPU's."""
+    return name is not None and name.partition(":")[0] == "sim"
+
+
+@functools.lru_cache(maxsize=64)
+def named(name: str) -> Target:
+    """The target of ``sim`` or ``sim:sm_90a``. Raises ``UserError`` for an unknown one."""
+    device, _, rest = name.partition(":")
+    if device != "sim":
+        raise UserError(f"there is no GPU target '{name}'", expected="sim, sim:sm_80", got=name)
+    return gpu_target(rest or SIMULATED)

@@ -1,0 +1,1 @@
+"""Programs on GPUs: drivers, and what runs a plan's PTX on one."""
