@@ -20,6 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAZY = {
     "tilewright.codegen": "loads llvmlite, which a program that compiles nothing never needs",
+    "tilewright.runtime.gpu": "loads the simulator, which a program for a CPU never needs",
     "llvmlite": "its shared library takes longer to load than all of tilewright",
     "networkx": "slow to import, needed by one pass",
     "torch": "optional",

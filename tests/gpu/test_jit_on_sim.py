@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tilewright import config
 from tilewright.codegen.gpu.assembler import assemble
 from tilewright.errors import OutOfBounds, TraceError, UserError
 from tilewright.ptxsim.simulator import Simulator
@@ -153,6 +154,20 @@ def test_neighbours_touch_neighbours() -> None:
     text = tw.jit(lambda x, y: x * y + 1, target="sim").lower(f32(999), f32(999)).as_text("ptx")
     assert text.count("ld.global") == 2 and text.count("st.global") == 1
     assert text.count("bra") == 1
+
+
+def test_the_switch_names_it_too() -> None:
+    with config.override(target="sim:sm_75"):
+        lowered = tw.jit(lambda x: x + 1).lower(f32(3))
+        assert ".target sm_75\n" in lowered.as_text("ptx")
+
+
+def test_loops_of_different_lengths_in_one_kernel() -> None:
+    """An optimiser's step on many parameters is one kernel: a loop for each of them."""
+    f = tw.jit(lambda ps: [p * p for p in ps], target="sim")
+    ps = [f32(*shape) for shape in ((3,), (40, 7), (2, 3, 5), (1000,), (1,))]
+    for got, p in zip(f(ps), ps, strict=True):
+        np.testing.assert_array_equal(got, p * p)
 
 
 def test_unknown_names() -> None:

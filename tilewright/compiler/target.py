@@ -77,3 +77,8 @@ class Target:
     def lanes(self, itemsize: int) -> int:
         """Elements of this many bytes in a vector register."""
         return max(1, self.vector_bytes // itemsize)
+
+
+def is_gpu(name: str) -> bool:
+    """Whether a target's name is a GPU's: ``sim`` or ``sim:sm_80``."""
+    return name.partition(":")[0] == "sim"

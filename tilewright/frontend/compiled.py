@@ -16,7 +16,7 @@ from tilewright.compiler.pipeline import Compiled as CompiledGraph
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.compiler.plan import Plan
 from tilewright.compiler.stage import Stage
-from tilewright.compiler.target import Target
+from tilewright.compiler.target import Target, is_gpu
 from tilewright.compiler.text import show_loops, show_plan
 from tilewright.errors import CompilerBug, TraceError, UserError
 from tilewright.frontend import warm
@@ -227,9 +227,14 @@ TEXTS: dict[str, Callable[[Compiled], str]] = {
 def find_target(name: str | None) -> Target:
     """The machine to compile for: of this name, else of the switch, else the host."""
     warm.finish()
-    from tilewright.codegen import cpu, gpu
+    name = config.get("target") if name is None else name
+    if is_gpu(name):
+        from tilewright.codegen import gpu
 
-    return gpu.named(name) if name is not None and gpu.is_gpu(name) else cpu.host_target(name)
+        return gpu.named(name)
+    from tilewright.codegen import cpu
+
+    return cpu.host_target(name)
 
 
 def ptx_text(compiled: Compiled) -> str:

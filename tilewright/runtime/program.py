@@ -17,8 +17,6 @@ from tilewright.ir.digest import graph_text
 from tilewright.ir.graph import Graph
 from tilewright.ir.symbolic import sizes_in
 from tilewright.runtime.executable import executable_of
-from tilewright.runtime.gpu.executable import gpu_executable
-from tilewright.runtime.gpu.sim import sim_driver
 from tilewright.runtime.record import Unreadable, read_plan, write_plan
 from tilewright.runtime.work import Work, estimate
 
@@ -74,15 +72,22 @@ class Program:
         return self.compiled.plan
 
     def _build(self, plan: Plan) -> Any:
-        from tilewright.codegen import cpu, gpu
+        if self.target.gpu is not None:
+            from tilewright.codegen import gpu
 
-        return (cpu if self.target.gpu is None else gpu).build(plan, self.target)
+            return gpu.build(plan, self.target)
+        from tilewright.codegen import cpu
+
+        return cpu.build(plan, self.target)
 
     def _finish(self, plan: Plan, work: Work | None) -> None:
         self.executable: Any
         if self.target.gpu is None:
             self.executable = executable_of(plan, self.native, work)
         else:
+            from tilewright.runtime.gpu.executable import gpu_executable
+            from tilewright.runtime.gpu.sim import sim_driver
+
             self.executable = gpu_executable(plan, self.native, sim_driver())
 
     def _read(self, store: Cache) -> bool:

@@ -17,6 +17,7 @@ from tilewright.compiler.target import Target
 from tilewright.errors import CompilerBug
 from tilewright.ir import loops as k
 from tilewright.ir.interp import sections
+from tilewright.ir.types import i64
 
 THREADS = 128
 """Threads of a block."""
@@ -31,6 +32,7 @@ class Entry:
     name     of the entry
     kernel   the stretch that it runs
     scratch  bytes of memory that each thread needs for itself
+    text     its function and the entry around it, and the declarations that they need
     """
 
     name: str
@@ -38,10 +40,6 @@ class Entry:
     scratch: int
     text: str
     declarations: frozenset[str]
-
-    def iterations(self) -> list[tuple[k.Expr, k.Expr, int]]:
-        """Start, stop and step of each of its parallel loops."""
-        return [(s.start, s.stop, s.step) for s in self.kernel.body if isinstance(s, k.For)]
 
 
 class GridEmitter(Emitter):
@@ -53,13 +51,14 @@ class GridEmitter(Emitter):
         trip = plus(stop, times(start, -1))
         if trip.number is not None and trip.number <= 0:
             return
-        mine = plus(start, Affine(0, (("%tid", s.step),)))
+        # A name for this loop alone: what is known of its range holds for no other loop.
+        number = self.b.define(i64, 1, "add i64 %tid, 0").name
+        mine = plus(start, Affine(0, ((number, s.step),)))
         inside = self.b.compare("icmp slt", self.sum_terms(mine), self.sum_terms(stop))
         if trip.number is not None:
-            self.ranges["%tid"] = (0, -(-trip.number // s.step) - 1)
+            self.ranges[number] = (0, -(-trip.number // s.step) - 1)
         self.env[s.var.name] = mine
         self.branch(inside, lambda: self.statements(s.body))
-        self.ranges.pop("%tid", None)
 
     def barrier(self) -> None:
         raise CompilerBug("a barrier inside of an entry")

@@ -12,11 +12,6 @@ SIMULATED = "sm_80"
 """What the simulator is taken for if nothing else is said."""
 
 
-def is_gpu(name: str | None) -> bool:
-    """Whether a target's name is a GPU's."""
-    return name is not None and name.partition(":")[0] == "sim"
-
-
 @functools.lru_cache(maxsize=64)
 def named(name: str) -> Target:
     """The target of ``sim`` or ``sim:sm_90a``. Raises ``UserError`` for an unknown one."""
