@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -43,12 +44,6 @@ def network() -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     return params, x, x[:, :5].argmax(axis=1)
 
 
-@pytest.fixture
-def used() -> Iterator[set[int]]:
-    """The allocations that the simulator had before the test."""
-    yield set(sim_driver().simulator.memory.sizes)
-
-
 def test_training_agrees_with_the_cpu() -> None:
     here, there = tw.jit(step), tw.jit(step, target="sim")
     params, x, y = network()
@@ -83,7 +78,7 @@ def test_ptxas_takes_a_training_step(architecture: str) -> None:
         assert report.spill_stores == report.spill_loads == 0, report
 
 
-def test_results_have_memory_of_their_own(used: set[int]) -> None:
+def test_results_have_memory_of_their_own() -> None:
     f = tw.jit(lambda x: (x, x + 1, x.T), target="sim")
     x = f32(3, 4)
     same, more, turned = f(x)
@@ -91,7 +86,6 @@ def test_results_have_memory_of_their_own(used: set[int]) -> None:
     assert x.any()
     np.testing.assert_array_equal(more, x + 1)
     np.testing.assert_array_equal(turned, x.T)
-    del f
 
 
 def test_memory_is_given_back() -> None:
@@ -168,6 +162,28 @@ def test_loops_of_different_lengths_in_one_kernel() -> None:
     ps = [f32(*shape) for shape in ((3,), (40, 7), (2, 3, 5), (1000,), (1,))]
     for got, p in zip(f(ps), ps, strict=True):
         np.testing.assert_array_equal(got, p * p)
+
+
+def test_threads_take_turns() -> None:
+    f = tw.jit(lambda x: np.sort(np.exp(x)).cumsum(), target="sim")
+    arrays = [f32(70) for _ in range(8)]
+    f(arrays[0])
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(f, arrays))
+    for got, x in zip(found, arrays, strict=True):
+        np.testing.assert_allclose(got, np.sort(np.exp(x)).cumsum(), rtol=1e-5)
+
+
+def test_a_program_that_is_gone_leaves_nothing() -> None:
+    driver = SimDriver()
+    compiled = tw.jit(lambda x: np.sort(x) + np.arange(9.0), target="sim").compile(f32(9))
+    executable = gpu_executable(compiled.plan, compiled.native, driver)
+    executable([f32(9)])
+    assert driver.simulator.memory.sizes
+    del executable
+    gc.collect()
+    address = driver.allocate(1)
+    assert set(driver.simulator.memory.sizes) == {address}
 
 
 def test_unknown_names() -> None:

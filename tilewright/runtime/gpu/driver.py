@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,17 +14,22 @@ class Driver(Protocol):
     name        as a target is written: ``sim``, ``cuda:0``
     capability  major and minor number of the compute capability
     ptx         the newest PTX that it reads, 78 for 7.8
+    lock        held by the thread that works with the device
     """
 
     name: str
     capability: tuple[int, int]
     ptx: int
+    lock: AbstractContextManager[object]
 
     def allocate(self, nbytes: int) -> int:
         """The address of fresh memory, 256-byte aligned. Raises ``MemoryError``."""
 
     def free(self, address: int) -> None:
         """Give memory back, after the work that was asked for before."""
+
+    def discard(self, address: int) -> None:
+        """Free memory before the next allocation; any thread may say so, at any time."""
 
     def write(self, address: int, array: np.ndarray) -> None:
         """Copy a C-contiguous array to the device."""

@@ -48,24 +48,31 @@ class GpuExecutable:
     """PTX on a device, with the plan that it follows; call it with a list of NumPy arrays.
 
     Arrays go to the device and results come back. Constants and scratch memory stay there for as
-    long as this object lives.
+    long as this object lives. Safe to call from several Python threads, which take turns.
     """
 
     def __init__(self, plan: Plan, program: Gpu, driver: Driver) -> None:
         self.plan, self.program, self.driver = plan, program, driver
         self.layout: Layout = lay_out(plan)
-        self.module = driver.load(program.text) if program.steps else None
-        self.constants = [self._placed(np.ascontiguousarray(c)) for c in plan.constants]
         self.grids = [step.blocks(self._sizes(step)) for step in program.steps]
         threads = max((g * program.threads for g in self.grids), default=0)
-        self.team = driver.allocate(TEAM_BYTES)
-        self.kept = [driver.allocate(plan.arena), driver.allocate(program.scratch * threads)]
+        self.owned: list[int] = []
+        with driver.lock:
+            self.module = driver.load(program.text) if program.steps else None
+            self.constants = [self._own(c.nbytes) for c in plan.constants]
+            for address, constant in zip(self.constants, plan.constants, strict=True):
+                driver.write(address, np.ascontiguousarray(constant))
+            self.team, self.arena = self._own(TEAM_BYTES), self._own(plan.arena)
+            self.scratch = self._own(program.scratch * threads)
+
+    def _own(self, nbytes: int) -> int:
+        """Memory that lives as long as this object."""
+        self.owned.append(self.driver.allocate(nbytes))
+        return self.owned[-1]
 
     def __del__(self) -> None:
-        for address in (*getattr(self, "kept", ()), *getattr(self, "constants", ())):
-            self.driver.free(address)
-        if hasattr(self, "team"):
-            self.driver.free(self.team)
+        for address in getattr(self, "owned", ()):
+            self.driver.discard(address)
 
     def __call__(self, arrays: Sequence[Any]) -> list[np.ndarray]:
         """The results for one array per input of the plan.
@@ -78,7 +85,7 @@ class GpuExecutable:
             raise TypeError(f"expected {len(plan.inputs)} arrays, got {len(arrays)}")
         prepared = [
             prepare(a, t, i) for i, (a, t) in enumerate(zip(arrays, plan.inputs, strict=True))]
-        with ExitStack() as freed:
+        with driver.lock, ExitStack() as freed:
             def fresh(nbytes: int) -> int:
                 address = driver.allocate(nbytes)
                 freed.callback(driver.free, address)
@@ -105,7 +112,7 @@ class GpuExecutable:
             sizes = self._sizes(step).values()
             self.driver.launch(
                 self.module, step.entry, blocks, self.program.threads,
-                (*buffers, *sizes, self.kept[1], self.team))
+                (*buffers, *sizes, self.scratch, self.team))
 
     def _address(self, slot: Slot, places: dict[str, list[int]]) -> int:
         if slot.kind in places:
@@ -113,7 +120,7 @@ class GpuExecutable:
         offset = slot.index
         if slot.kind == "block":
             offset = self.plan.words[len(self.plan.sizes) + slot.index]
-        return self.kept[0] + offset
+        return self.arena + offset
 
     def _sizes(self, step: Step) -> dict[str, int]:
         """The numbers of the sizes of a step's kernel, in the order of its parameters."""
@@ -140,11 +147,6 @@ class GpuExecutable:
             self.driver.read(entries[source.index], array)
             arrays.append(array)
         return arrays
-
-    def _placed(self, array: np.ndarray) -> int:
-        address = self.driver.allocate(array.nbytes)
-        self.driver.write(address, array)
-        return address
 
     def fail(self, code: int) -> None:
         """Raise what an error code of the program stands for."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import threading
+from collections import deque
+from contextlib import AbstractContextManager
 
 import numpy as np
 
@@ -17,12 +20,19 @@ class SimDriver:
 
         self.name, self.capability, self.ptx = "sim", (9, 0), NEWEST_PTX
         self.simulator = simulator or Simulator()
+        self.lock: AbstractContextManager[object] = threading.RLock()
+        self._discarded: deque[int] = deque()
 
     def allocate(self, nbytes: int) -> int:
+        while self._discarded:
+            self.free(self._discarded.popleft())
         return self.simulator.memory.allocate(max(nbytes, 1))
 
     def free(self, address: int) -> None:
         self.simulator.memory.free(address)
+
+    def discard(self, address: int) -> None:
+        self._discarded.append(address)
 
     def write(self, address: int, array: np.ndarray) -> None:
         if array.nbytes:
