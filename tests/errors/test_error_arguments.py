@@ -218,14 +218,14 @@ def test_stage_that_does_not_exist() -> None:
     f = tw.jit(lambda x: x)
 
     def look():
-        return f.lower(X).as_text("ptx")
+        return f.lower(X).as_text("hlo")
 
     assert message(tw.TraceError, look) == text("""
         as_text: no such stage
-          expected: 'graph', 'optimised graph', 'kernels', 'loops', 'llvm', 'asm'
-          got:      'ptx'
+          expected: 'graph', 'optimised graph', 'kernels', 'loops', 'llvm', 'asm', 'ptx', 'sass'
+          got:      'hlo'
           at:       HERE in look
-                    return f.lower(X).as_text("ptx")
+                    return f.lower(X).as_text("hlo")
     """)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -186,8 +188,26 @@ def test_a_program_that_is_gone_leaves_nothing() -> None:
     assert set(driver.simulator.memory.sizes) == {address}
 
 
+def test_machine_instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By way of ptxas and a disassembler; without them, an error says what to install."""
+    lowered = tw.jit(lambda x: x + 1, target="sim:sm_90a").lower(f32(3))
+    for name, script in (
+        ("ptxas", "#!/bin/sh\nfor last; do :; done; grep target $last > $4\n"),
+        ("nvdisasm", "#!/bin/sh\ncat $2\n"),
+    ):
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert lowered.as_text("sass") == ".target sm_90a\n"
+    monkeypatch.setenv("PATH", "")
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(UserError, match="ptxas is not installed"):
+        lowered.as_text("sass")
+
+
 def test_unknown_names() -> None:
     with pytest.raises(UserError, match="there is no GPU architecture 'sm_9'"):
         tw.jit(lambda x: x + 1, target="sim:sm_9")(f32(2))
-    with pytest.raises(TraceError, match="a function for a CPU has no PTX"):
+    with pytest.raises(TraceError, match="a function for a CPU has no ptx"):
         tw.jit(lambda x: x + 1).lower(f32(2)).as_text("ptx")

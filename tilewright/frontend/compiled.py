@@ -29,7 +29,7 @@ from tilewright.ir.text import show
 from tilewright.runtime.executable import Executable, executable_of
 from tilewright.runtime.program import Program
 
-STAGES = ("graph", "optimised graph", "kernels", "loops", "llvm", "asm", "ptx")
+STAGES = ("graph", "optimised graph", "kernels", "loops", "llvm", "asm", "ptx", "sass")
 """What ``as_text`` can show, in the order in which it comes about."""
 
 ALIASES = {
@@ -220,7 +220,8 @@ TEXTS: dict[str, Callable[[Compiled], str]] = {
     "loops": lambda c: show_loops(c.plan) + "\n",
     "llvm": lambda c: str(c.native.llvm_text),
     "asm": lambda c: str(c.native.asm_text()),
-    "ptx": lambda c: ptx_text(c),
+    "ptx": lambda c: gpu_text(c, "ptx"),
+    "sass": lambda c: gpu_text(c, "sass"),
 }
 
 
@@ -237,15 +238,23 @@ def find_target(name: str | None) -> Target:
     return cpu.host_target(name)
 
 
-def ptx_text(compiled: Compiled) -> str:
-    """The PTX of a function for a GPU. Raises ``TraceError`` for one that is for a CPU."""
+def gpu_text(compiled: Compiled, stage: str) -> str:
+    """The PTX of a function for a GPU, or the machine instructions that ptxas makes of it.
+
+    Raises ``TraceError`` for a function for a CPU, and ``UserError`` where a tool is missing.
+    """
     if compiled.target.gpu is None:
         raise TraceError(
-            "as_text: a function for a CPU has no PTX",
-            expected="'asm', or a function compiled for a GPU", got="'ptx'", loc=here(),
+            f"as_text: a function for a CPU has no {stage}",
+            expected="'asm', or a function compiled for a GPU", got=repr(stage), loc=here(),
             hint="compile for a GPU: tw.jit(f, target=\"sim\")",
         )
-    return str(compiled.native.asm_text())
+    text = str(compiled.native.asm_text())
+    if stage == "ptx":
+        return text
+    from tilewright.codegen.gpu.assembler import sass
+
+    return sass(text, compiled.target.gpu.architecture)
 
 
 def make_executable(plan: Plan, target: Target) -> tuple[Any, Any]:
