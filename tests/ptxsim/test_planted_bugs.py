@@ -19,7 +19,7 @@ from tilewright.ptxsim.tensormap import Swizzle
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from conftest import OnDevice  # noqa: E402
+from on_device import OnDevice  # noqa: E402
 from pipelined import A_BYTES, B_BYTES, STAGE_BYTES, gemm  # noqa: E402
 
 STEPS = 6
