@@ -5,7 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,10 @@ import pytest
 import tilewright as tw
 from tilewright import config
 from tilewright.codegen.gpu.assembler import assemble
-from tilewright.errors import OutOfBounds, TraceError, UserError
+from tilewright.errors import CompilerBug, OutOfBounds, TraceError, UserError
+from tilewright.frontend import compiled as compiled_module
 from tilewright.ptxsim.simulator import Simulator
+from tilewright.report import diskcache, doctor
 from tilewright.runtime.gpu.executable import GpuExecutable, gpu_executable
 from tilewright.runtime.gpu.sim import SimDriver, sim_driver
 
@@ -204,6 +209,47 @@ def test_machine_instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.delenv(variable, raising=False)
     with pytest.raises(UserError, match="ptxas is not installed"):
         lowered.as_text("sass")
+
+
+def test_a_wrong_kernel_is_our_bug() -> None:
+    """Threads beyond the end read outside of the operand: the message names kernel and line."""
+    compiled = tw.jit(lambda x: x + 1, target="sim").compile(f32(5))
+    text = compiled.native.text
+    assert text.count(", 4;\n\t@%p1") == 1
+    broken = replace(compiled.native, text=text.replace(", 4;\n\t@%p1", ", 200;\n\t@%p1"))
+    with pytest.raises(CompilerBug) as raised:
+        gpu_executable(compiled.plan, broken, SimDriver())([f32(5)])
+    message = str(raised.value)
+    assert message.startswith("the code for a GPU is wrong: ")
+    assert "outside of every allocation" in message and "ld.global" in message, message
+    assert f"kernel:   {compiled.plan.launches[0].kernel.name}" in message
+    assert "test_jit_on_sim.py:" in message
+
+
+def test_a_reproducer_is_for_the_same_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise IndexError("planted")
+
+    monkeypatch.setattr(compiled_module, "compile_graph", fail)
+    with config.override(reproducers=str(tmp_path)), pytest.raises(CompilerBug):
+        tw.jit(lambda x: x + 1, target="sim:sm_75")(f32(3))
+    (script,) = tmp_path.glob("*.py")
+    assert "TARGET = 'sim:sm_75'" in script.read_text()
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)})
+    assert done.stdout == "compiled and ran: the failure does not occur\n", done.stderr
+
+
+def test_the_doctor_and_the_cache_know_gpus() -> None:
+    with config.override(target="sim:sm_90a"):
+        assert any("sm_90a, an NVIDIA GPU, simulated" in line for line in doctor.machine())
+        graph = tw.jit(lambda x: x + 1).trace(f32(3))
+        with pytest.raises(UserError, match="has no programs for GPUs"):
+            diskcache.why(graph)
 
 
 def test_unknown_names() -> None:

@@ -16,7 +16,7 @@ from tilewright.compiler.pipeline import Compiled as CompiledGraph
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.compiler.plan import Plan
 from tilewright.compiler.stage import Stage
-from tilewright.compiler.target import Target, is_gpu
+from tilewright.compiler.target import Target
 from tilewright.compiler.text import show_loops, show_plan
 from tilewright.errors import CompilerBug, TraceError, UserError
 from tilewright.frontend import warm
@@ -26,8 +26,8 @@ from tilewright.frontend.reproducer import compiler_bug
 from tilewright.frontend.trace import Traced
 from tilewright.ir.graph import Graph
 from tilewright.ir.text import show
-from tilewright.runtime.executable import Executable, executable_of
-from tilewright.runtime.program import Program
+from tilewright.runtime.executable import Executable
+from tilewright.runtime.program import Program, code_of, runs, target_named
 
 STAGES = ("graph", "optimised graph", "kernels", "loops", "llvm", "asm", "ptx", "sass")
 """What ``as_text`` can show, in the order in which it comes about."""
@@ -228,14 +228,7 @@ TEXTS: dict[str, Callable[[Compiled], str]] = {
 def find_target(name: str | None) -> Target:
     """The machine to compile for: of this name, else of the switch, else the host."""
     warm.finish()
-    name = config.get("target") if name is None else name
-    if is_gpu(name):
-        from tilewright.codegen import gpu
-
-        return gpu.named(name)
-    from tilewright.codegen import cpu
-
-    return cpu.host_target(name)
+    return target_named(name)
 
 
 def gpu_text(compiled: Compiled, stage: str) -> str:
@@ -258,8 +251,6 @@ def gpu_text(compiled: Compiled, stage: str) -> str:
 
 
 def make_executable(plan: Plan, target: Target) -> tuple[Any, Any]:
-    """Machine code of a plan, and what runs it on arrays."""
-    from tilewright.codegen import cpu
-
-    native = cpu.build(plan, target)
-    return native, executable_of(plan, native)
+    """Code of a plan, and what runs it on arrays."""
+    native = code_of(plan, target)
+    return native, runs(plan, native, target)

@@ -26,12 +26,11 @@ gives what the interpreter gives.
 
 import numpy as np
 
-from tilewright.codegen import cpu
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.ir.interp import run_graph
 from tilewright.ir.symbolic import specialise
 from tilewright.ir.text import parse
-from tilewright.runtime.executable import executable_of
+from tilewright.runtime.program import code_of, runs, target_named
 
 GRAPH = r"""
 {graph}
@@ -48,9 +47,9 @@ for node in numbers.inputs:
     values = random.uniform(0, 1 if node.dtype.is_float else 2, node.shape)
     inputs.append(np.asarray(values).astype(node.dtype.numpy))
 expected = run_graph(numbers, inputs)
-target = cpu.host_target(TARGET)
+target = target_named(TARGET)
 compiled = compile_graph(graph, target, DONATED, hints=SIZES)
-results = executable_of(compiled.plan, cpu.build(compiled.plan, target))(inputs)
+results = runs(compiled.plan, code_of(compiled.plan, target), target)(inputs)
 for result, value in zip(results, expected, strict=True):
     np.testing.assert_allclose(
         result.astype(np.float64), value.astype(np.float64), rtol=1e-2, atol=1e-2)
@@ -68,7 +67,7 @@ def write(
         graph=show(graph).rstrip("\n"),
         donated=donated,
         sizes=dict(sizes or {}),
-        target=target.name if target is not None else None,
+        target=name_of(target) if target is not None else None,
     )
     folder = Path(config.get("reproducers") or tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,6 +75,11 @@ def write(
     path = folder / f"tilewright_bug_{digest}.py"
     path.write_text(text)
     return path
+
+
+def name_of(target: Target) -> str:
+    """The name by which :func:`target_named` finds a target."""
+    return target.name if target.gpu is None else f"sim:{target.name}"
 
 
 def first_line(error: Exception) -> str:

@@ -6,12 +6,11 @@ import time
 
 from tilewright import config
 from tilewright.cache import Cache, Damaged, Entry, File, cache
-from tilewright.codegen import cpu
 from tilewright.codegen.cpu.library import kernel_key
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.errors import UserError
 from tilewright.ir.graph import Graph
-from tilewright.runtime.program import program_key
+from tilewright.runtime.program import program_key, target_named
 
 UNITS = (("d", 86400), ("h", 3600), ("min", 60))
 SHOWN = 12
@@ -89,7 +88,12 @@ def verify() -> tuple[str, bool]:
 
 def why(graph: Graph) -> str:
     """What the cache has of a graph: its program, and each of its kernels."""
-    target = cpu.host_target()
+    target = target_named()
+    if target.gpu is not None:
+        raise UserError(
+            "the disk cache has no programs for GPUs, only their PTX", expected="a CPU tier",
+            got=target.name, hint="see the switch TILEWRIGHT_TARGET",
+        )
     store = cache()
     lines = [*state(), f"{'target':<12}{target.name} on {target.cpu}"]
     key = program_key(graph, target, (), {})

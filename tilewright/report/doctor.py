@@ -15,6 +15,7 @@ from tilewright.errors import TilewrightError, UserError
 from tilewright.frontend.jit import jit
 from tilewright.report import diskcache
 from tilewright.runtime.cores import find_cores
+from tilewright.runtime.program import target_named
 from tilewright.runtime.threads import threads_in_force
 
 PACKAGES = ("numpy", "llvmlite", "networkx", "ml_dtypes", "optree")
@@ -66,12 +67,14 @@ def machine() -> list[str]:
         from tilewright.codegen import llvm
 
         triple, name, features = llvm.host()
-        target = cpu.host_target()
+        target = target_named()
     except (TilewrightError, ImportError) as error:
         return str(error).splitlines()
     lines = [f"{'processor':<12}{name}, {triple}"]
     reason = config.source("target")
     why = "the best that the processor has" if reason == "default" else f"chosen by {reason}"
+    if target.gpu is not None:
+        return [*lines, f"{'target':<12}{target.name}, an NVIDIA GPU, simulated ({why})"]
     lines.append(
         f"{'target':<12}{target.name}: vectors of {target.vector_bytes} bytes, "
         f"{target.registers} registers ({why})"

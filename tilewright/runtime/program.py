@@ -12,7 +12,7 @@ from tilewright.cache import Cache, Entry, cache, key_of
 from tilewright.compiler.pipeline import Compiled, compile_graph
 from tilewright.compiler.plan import Plan
 from tilewright.compiler.stage import Stage
-from tilewright.compiler.target import Target
+from tilewright.compiler.target import Target, is_gpu
 from tilewright.ir.digest import graph_text
 from tilewright.ir.graph import Graph
 from tilewright.ir.symbolic import sizes_in
@@ -48,7 +48,7 @@ class Program:
         if not self.found:
             plan = self.compiled.plan
             start = time.perf_counter()
-            self.native: Any = self._build(plan)
+            self.native: Any = code_of(plan, target)
             work = None if plan.sizes or target.gpu is not None else estimate(plan)
             self._finish(plan, work)
             if store is not None and work is not None:
@@ -71,24 +71,8 @@ class Program:
         """The plan with its launches."""
         return self.compiled.plan
 
-    def _build(self, plan: Plan) -> Any:
-        if self.target.gpu is not None:
-            from tilewright.codegen import gpu
-
-            return gpu.build(plan, self.target)
-        from tilewright.codegen import cpu
-
-        return cpu.build(plan, self.target)
-
     def _finish(self, plan: Plan, work: Work | None) -> None:
-        self.executable: Any
-        if self.target.gpu is None:
-            self.executable = executable_of(plan, self.native, work)
-        else:
-            from tilewright.runtime.gpu.executable import gpu_executable
-            from tilewright.runtime.gpu.sim import sim_driver
-
-            self.executable = gpu_executable(plan, self.native, sim_driver())
+        self.executable: Any = runs(plan, self.native, self.target, work)
 
     def _read(self, store: Cache) -> bool:
         """Take the program from the disk cache, if it has all of it."""
@@ -120,6 +104,42 @@ class Program:
             "kernels": native.keys, "scratch": native.scratch, "plan": facts,
             "work": {"seconds": work.seconds, "mode": work.mode, "most_threads": work.most_threads},
         }, (native.main, *blobs)))
+
+
+def target_named(name: str | None = None) -> Target:
+    """The machine to compile for: of this name, else of the switch ``target``, else the host.
+
+    Raises ``UserError`` for one that does not exist here.
+    """
+    name = config.get("target") if name is None else name
+    if is_gpu(name):
+        from tilewright.codegen import gpu
+
+        return gpu.named(name)
+    from tilewright.codegen import cpu
+
+    return cpu.host_target(name)
+
+
+def code_of(plan: Plan, target: Target) -> Any:
+    """Machine code of a plan, or its PTX. Raises ``Unsupported`` for an op without code."""
+    if target.gpu is not None:
+        from tilewright.codegen import gpu
+
+        return gpu.build(plan, target)
+    from tilewright.codegen import cpu
+
+    return cpu.build(plan, target)
+
+
+def runs(plan: Plan, native: Any, target: Target, work: Work | None = None) -> Any:
+    """What runs the code of a plan on arrays; ``work`` as :class:`Executable` takes it."""
+    if target.gpu is None:
+        return executable_of(plan, native, work)
+    from tilewright.runtime.gpu.executable import gpu_executable
+    from tilewright.runtime.gpu.sim import sim_driver
+
+    return gpu_executable(plan, native, sim_driver())
 
 
 def _store(graph: Graph) -> Cache | None:

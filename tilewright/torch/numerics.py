@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tilewright.compiler.target import Target
+from tilewright.errors import UserError
 from tilewright.ir import build
 from tilewright.ir.graph import Graph, Node, make, rebuild_node
 from tilewright.ir.types import bf16, bool_, f16, f32
@@ -17,7 +18,15 @@ HALVES = (bf16, f16)
 
 
 def target_for(target: Target, numerics: str) -> Target:
-    """The target, with fused sums only where sums are accumulated if ``numerics`` is strict."""
+    """The target, with fused sums only where sums are accumulated if ``numerics`` is strict.
+
+    Raises ``UserError`` for a GPU.
+    """
+    if target.gpu is not None:
+        raise UserError(
+            "the backend for PyTorch compiles for CPUs", expected="a CPU tier", got=target.name,
+            hint="see the option target, and the switch TILEWRIGHT_TARGET",
+        )
     return replace(target, contract=False) if numerics == "strict" else target
 
 

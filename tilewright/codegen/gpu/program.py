@@ -11,9 +11,6 @@ from tilewright.compiler.target import Target
 from tilewright.errors import CompilerBug
 from tilewright.ir import loops as k
 
-TEAM_WORDS = 17
-"""The words that a team shares: the last is where a failed check leaves its code."""
-
 
 @dataclass(frozen=True)
 class Step:
@@ -44,9 +41,10 @@ class Step:
 class GpuProgram:
     """PTX of a plan.
 
-    text    of the module
-    steps   in order
-    threads of a block
+    text       of the module
+    steps      in order
+    llvm_text  of which the PTX was made
+    threads    of a block
     """
 
     text: str

@@ -110,9 +110,14 @@ class GpuExecutable:
             launch = self.plan.launches[step.launch]
             buffers = [self._address(slot, places) for slot in launch.args]
             sizes = self._sizes(step).values()
-            self.driver.launch(
-                self.module, step.entry, blocks, self.program.threads,
-                (*buffers, *sizes, self.scratch, self.team))
+            try:
+                self.driver.launch(
+                    self.module, step.entry, blocks, self.program.threads,
+                    (*buffers, *sizes, self.scratch, self.team))
+            except CompilerBug as error:
+                raise CompilerBug(
+                    f"{error}\n  kernel:   {launch.kernel.name}\n  at:       {launch.kernel.loc}"
+                ) from error
 
     def _address(self, slot: Slot, places: dict[str, list[int]]) -> int:
         if slot.kind in places:

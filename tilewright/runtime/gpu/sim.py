@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
+from tilewright.errors import CompilerBug
+from tilewright.ptxsim.faults import Fault
 from tilewright.ptxsim.simulator import Program, Simulator
 
 
@@ -53,7 +55,10 @@ class SimDriver:
     def launch(
         self, module: Program, kernel: str, blocks: int, threads: int, arguments: tuple[int, ...]
     ) -> None:
-        self.simulator.launch(module, kernel, (blocks,), (threads,), arguments)
+        try:
+            self.simulator.launch(module, kernel, (blocks,), (threads,), arguments)
+        except Fault as fault:
+            raise CompilerBug(f"the code for a GPU is wrong: {fault}") from fault
 
 
 @functools.cache
