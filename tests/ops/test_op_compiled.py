@@ -31,7 +31,7 @@ from tilewright.codegen.cpu import TIERS
 from tilewright.errors import OutOfBounds
 from tilewright.ir.attrs import CastAttrs, IndexAttrs, IotaAttrs, PutAttrs, ReduceAttrs
 from tilewright.ir.graph import OPS, Graph, full, input_node, make
-from tilewright.ir.types import DTYPES, FLOATS, TensorType, bool_, f32, f64, i64
+from tilewright.ir.types import DTYPES, FLOATS, TensorType, bf16, bool_, f32, f64, i64
 
 
 def is_sum(op, attrs):
@@ -151,9 +151,9 @@ def test_bitcasts(tier):
 
 
 def tier_and_dtype():
-    """f32 on every tier, the other element types on one tier each."""
+    """f32 on every tier, the other element types on one tier each, three of them as PTX too."""
     others = [d for d in DTYPES.values() if d is not f32]
-    return [(tier, f32) for tier in (*TIERS, GPU)] + [
+    return [(tier, f32) for tier in (*TIERS, GPU)] + [(GPU, d) for d in (f64, bf16, i64)] + [
         (TIERS[i % len(TIERS)], d) for i, d in enumerate(others)]
 
 
