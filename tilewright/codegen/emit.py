@@ -21,13 +21,16 @@ from tilewright.errors import CompilerBug
 from tilewright.ir.loops import (
     Accumulate,
     Alloc,
+    Barrier,
     Buffer,
     Check,
     For,
     If,
+    Instruction,
     Kernel,
     Let,
     Load,
+    Shuffle,
     Stmt,
     Store,
 )
@@ -134,8 +137,14 @@ class Emitter(Vectors):
             self.allocate(s.buffer)
         elif isinstance(s, Check):
             self.check(s)
-        else:
+        elif isinstance(s, Barrier):
             self.barrier()
+        else:
+            self.machine_only(s)
+
+    def machine_only(self, s: Shuffle | Instruction) -> None:
+        """What only some machines have."""
+        raise CompilerBug(f"{type(s).__name__.lower()} in a kernel for {self.target.name}")
 
     # --- statements ---------------------------------------------------------------------
     def store(self, s: Store) -> None:

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 from tilewright.codegen.builder import Value
 from tilewright.codegen.emit_place import Placer
 from tilewright.errors import CompilerBug
-from tilewright.ir.loops import Accumulate, For, If, Stmt, Store
+from tilewright.ir.instructions import written
+from tilewright.ir.loops import Accumulate, For, If, Instruction, Stmt, Store
 
 Key: TypeAlias = tuple[Any, ...]
 """(buffer, element, copy) of a register buffer: ``copy`` is None if one value serves all lanes, "v"
@@ -167,6 +168,8 @@ def written_buffers(body: Iterable[Stmt]) -> frozenset[str]:
         statement = stack.pop()
         if isinstance(statement, Store | Accumulate):
             names.add(statement.buffer.name)
+        elif isinstance(statement, Instruction):
+            names.update(load.buffer.name for load in written(statement))
         elif isinstance(statement, For):
             stack.extend(statement.body)
         elif isinstance(statement, If):

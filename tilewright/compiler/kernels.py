@@ -17,9 +17,11 @@ from tilewright.ir.loops import (
     Expr,
     For,
     If,
+    Instruction,
     Kernel,
     Let,
     Load,
+    Shuffle,
     Stmt,
     Store,
     Var,
@@ -55,6 +57,8 @@ class _Renamer:
             Check: lambda s: Check(self.expr(s.condition), self.codes.get(s.code, s.code)),
             Alloc: lambda s: Alloc(self.buffer(s.buffer)),
             Barrier: lambda s: s,
+            Shuffle: lambda s: replace(s, value=self.expr(s.value), lane=self.expr(s.lane)),
+            Instruction: lambda s: replace(s, operands=tuple(map(self.expr, s.operands))),
             If: lambda s: If(self.expr(s.condition), self.body(s.body), self.body(s.orelse)),
             For: lambda s: replace(
                 s, start=self.expr(s.start), stop=self.expr(s.stop), body=self.body(s.body)),
@@ -158,6 +162,11 @@ def _free(body: Iterable[Stmt], bound: set[str], found: set[str], seen: set[int]
             exprs = (s.index, s.value, s.mask)
         elif isinstance(s, Check | If):
             exprs = (s.condition,)
+        elif isinstance(s, Shuffle):
+            exprs = (s.value, s.lane)
+            bound.add(s.var.name)
+        elif isinstance(s, Instruction):
+            exprs = s.operands
         stack = [e for e in exprs if e is not None]
         while stack:
             e = stack.pop()
@@ -209,6 +218,10 @@ def _describe(body: Iterable[Stmt], write: Callable[[str], None]) -> None:
             write(f"{_expr(s.condition)}!{s.code}")
         elif isinstance(s, Alloc):
             write(_declaration(s.buffer))
+        elif isinstance(s, Shuffle):
+            write(f"{_expr(s.var)}={s.mode}({_expr(s.value)},{_expr(s.lane)})")
+        elif isinstance(s, Instruction):
+            write(f"{s.name}({','.join(map(_expr, s.operands))})")
 
 
 def _expr(e: Expr | None) -> str:

@@ -7,6 +7,12 @@ loop (and the rest for itself); a ``Barrier`` separates loops of which one reads
 A ``vector`` loop's iterations may run in any grouping, several at once; they are independent but
 for ``Accumulate`` into places that do not depend on the loop variable.
 
+For a GPU the top level may hold ``block`` loops: each iteration is a block of the grid, and blocks
+run in any order. In it stand the ``shared`` buffers of the block and one ``thread`` loop, whose
+iterations are the threads of the block, all at once: there a ``Barrier`` is one of the block, a
+``Shuffle`` and many an ``Instruction`` are what the 32 threads of a warp (iterations 0 to 31, 32 to
+63 ...) do together.
+
 A kernel may have sizes: i64 parameters that the caller gives beside the buffers. They are variables
 that every expression may read; buffers' sizes may depend on them.
 """
@@ -24,6 +30,7 @@ from tilewright.ir.types import DType, bool_, i64
 LoopKind: TypeAlias = Literal["serial", "parallel", "vector", "unroll", "block", "thread"]
 Space: TypeAlias = Literal["global", "stack", "register", "shared"]
 Access: TypeAlias = Literal["in", "out", "inout", "workspace", ""]
+ShuffleMode: TypeAlias = Literal["xor", "up", "down", "lane"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class Buffer:
     stack     private memory of one thread
     global    memory given by the caller; 'workspace' is planned and shared by the team, contents
               undefined on entry
+    shared    memory of a block of a grid, for all of its threads
     """
 
     name: str
@@ -150,7 +158,36 @@ class Alloc:
 
 @dataclass(frozen=True, slots=True)
 class Barrier:
-    """Every thread of the team arrives here before any goes on."""
+    """Every thread of the team, in a ``thread`` loop of the block, arrives here before any goes on.
+
+    What was stored before is seen by all after it.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """Name the ``value`` that another thread of the warp has.
+
+    mode  whose: ``xor`` (this thread's number in the warp xor ``lane``), ``up`` and ``down``
+          (``lane`` below or above, its own value where there is none), ``lane`` (that number)
+    """
+
+    var: Var
+    mode: ShuffleMode
+    value: Expr
+    lane: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """A machine instruction, a row of :data:`tilewright.ir.instructions.INSTRUCTIONS`.
+
+    operands  as the row says: a ``Load`` stands for a place, the elements from there on, where the
+              row has a place
+    """
+
+    name: str
+    operands: tuple[Expr, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +208,8 @@ class For:
     unroll    constant bounds; unrolled completely
     vector    ``width`` lanes at once, ``interleave`` vectors in flight, step 1; the last, partial
               vector is masked. Only vector code inside: no barrier, no other vector loop.
+    block     each iteration is a block of the grid; top level only
+    thread    from 0 to a constant, the threads of the block; last in a block loop
     """
 
     var: Var
@@ -183,7 +222,9 @@ class For:
     interleave: int = 1
 
 
-Stmt: TypeAlias = "Let | Store | Accumulate | Check | Alloc | Barrier | If | For"
+Stmt: TypeAlias = (
+    "Let | Store | Accumulate | Check | Alloc | Barrier | If | For | Shuffle | Instruction"
+)
 
 
 @dataclass(frozen=True, slots=True)

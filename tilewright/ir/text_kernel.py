@@ -16,6 +16,13 @@
         }
       }
       barrier
+      for b in 0..n block {
+        alloc tile: bf16[1024] shared
+        for t in 0..128 thread {
+          let other: f32 = shuffle xor(m[0], 16)
+          run ldmatrix_x4(a[0], tile[t * 8])
+        }
+      }
     }
 
 A buffer is ``name: type[size] space access``, ``global`` being left out; a parameter ``n: i64``
@@ -31,6 +38,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tilewright.ir.graph import OPS
+from tilewright.ir.instructions import INSTRUCTIONS
 from tilewright.ir.lex import (
     Bits,
     Reader,
@@ -50,9 +58,11 @@ from tilewright.ir.loops import (
     Expr,
     For,
     If,
+    Instruction,
     Kernel,
     Let,
     Load,
+    Shuffle,
     Stmt,
     Store,
     Var,
@@ -72,6 +82,7 @@ TRUTHS = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
 COMPARISON = 4
 SPACES = ("global", "stack", "register", "shared")
 ACCESSES = ("in", "out", "inout", "workspace")
+MODES = ("xor", "up", "down", "lane")
 KINDS = ("serial", "parallel", "vector", "unroll", "block", "thread")
 
 
@@ -151,6 +162,11 @@ def line_text(s: Stmt) -> str:
         return f"check {expr_text(s.condition)} else {s.code}"
     if isinstance(s, Alloc):
         return f"alloc {buffer_text(s.buffer, False)}"
+    if isinstance(s, Shuffle):
+        whose = f"{s.mode}({expr_text(s.value)}, {expr_text(s.lane)})"
+        return f"let {name_text(s.var.name)}: {s.var.dtype.name} = shuffle {whose}"
+    if isinstance(s, Instruction):
+        return f"run {name_text(s.name)}({', '.join(map(expr_text, s.operands))})"
     assert isinstance(s, Barrier)
     return "barrier"
 
@@ -256,17 +272,34 @@ class KernelReader:
         if r.accept("if"):
             condition = self.expr()
             return If(condition, self.body(), self.body() if r.accept("else") else ())
+        if r.accept("run"):
+            name = r.one_of("instruction", INSTRUCTIONS)
+            r.expect("(")
+            return Instruction(name, tuple(r.listed(")", self.expr)))
         return self.assignment()
 
-    def let(self) -> Let:
-        """``let e: f32 = value``."""
+    def let(self) -> Let | Shuffle:
+        """``let e: f32 = value``, ``let e: f32 = shuffle xor(value, 16)``."""
         name = self.reader.name()
         self.reader.expect(":")
         var = Var(name, self.reader.dtype())
         self.reader.expect("=")
+        if self.reader.accept("shuffle"):
+            return self.shuffle(var)
         value = self.expr()
         self.variables[name] = var
         return Let(var, value)
+
+    def shuffle(self, var: Var) -> Shuffle:
+        """``xor(value, 16)``."""
+        mode: Any = self.reader.one_of("mode of shuffle", MODES)
+        self.reader.expect("(")
+        value = self.expr()
+        self.reader.expect(",")
+        lane = self.expr()
+        self.reader.expect(")")
+        self.variables[var.name] = var
+        return Shuffle(var, mode, value, lane)
 
     def loop(self) -> For:
         """``for i in a..b step 2 vector(16, 4) { ... }``."""

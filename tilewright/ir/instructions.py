@@ -1,0 +1,230 @@
+"""THE table of machine instructions that a thread of a GPU's block may run by name.
+
+A row says what the operands are, how many threads run it together and what it means, in NumPy. What
+it becomes in code is in ``codegen/gpu``. Layouts are those of the PTX ISA ("Matrix fragments for
+mma.m16n8k16", "ldmatrix", "Asynchronous warpgroup level matrix shared memory layout"): thread ``l``
+of a warp has g = l / 4 and t = l % 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilewright.ir.loops import Access, Instruction, Load, Space
+from tilewright.ir.types import DType, bf16, bool_, f16, f32, i64
+
+Array: TypeAlias = NDArray[Any]
+
+WARP, WARPGROUP = 32, 128
+PIECE = 16
+"""Bytes of an asynchronous copy."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """An operand that is a place: so many elements from there on.
+
+    dtypes  what it may hold; none: anything
+    count   elements; 0: those of :data:`PIECE` bytes, None: as the meaning says
+    access  in: read, out: written, inout: both
+    like    the number of an earlier operand that has the same element type
+    """
+
+    space: Space
+    dtypes: tuple[DType, ...]
+    count: int | None
+    access: Access
+    like: int | None = None
+
+    def elements(self, dtype: DType) -> int | None:
+        """How many elements of a type it is."""
+        return PIECE // dtype.itemsize if self.count == 0 else self.count
+
+
+@dataclass(frozen=True)
+class Number:
+    """An operand that is a value; ``constant``: known when the kernel is written."""
+
+    dtype: DType
+    constant: bool = False
+
+
+Operand: TypeAlias = Place | Number
+Kind: TypeAlias = Literal["matrix", "async_copy", "async_commit", "async_wait", "order"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """An instruction.
+
+    threads  that run it together: 1, a warp or a warpgroup (4 warps, the first a multiple of 4)
+    least    the architecture from which on it is there; ``sm_90a``: there alone
+    kind     matrix: from what is read to what is written, by ``meaning``; order: it orders others
+    meaning  the contents of the places that are written, given those that are read, as
+             [threads, elements] each; a place without a count is the whole buffer and the index
+    """
+
+    name: str
+    operands: tuple[Operand, ...]
+    threads: int
+    least: str
+    kind: Kind = "matrix"
+    meaning: Callable[..., Array] | None = None
+
+
+LANE = np.arange(WARP)
+G, T = LANE[:, None] // 4, LANE[:, None] % 4
+
+
+def wide(a: Array) -> Array:
+    """Elements as f64, in which products of 16 bits are exact."""
+    return np.asarray(a).astype(np.float64)
+
+
+def tf32(a: Array) -> Array:
+    """f32 rounded to 10 bits of mantissa, halves away from zero (cvt.rna.tf32.f32)."""
+    bits = np.ascontiguousarray(a, np.float32).view(np.uint32)
+    kept = np.where(np.isfinite(a), bits + np.uint32(0x1000), bits)
+    return np.asarray(kept & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def multiply(
+    m: int, n: int, k: int, width: int, rounded: Callable[[Array], Array]
+) -> Callable[..., Array]:
+    """``c += a b`` of a warp: a is m x k, b is k x n; a register has ``width`` neighbours in k."""
+    i = np.arange(width)
+    # Registers of A go down 8 rows first, then on in k; those of B on in k.
+    a_rows = [G + 8 * (r % 2) + 0 * i for r in range(2 * k // (4 * width))]
+    a_cols = [T * width + 4 * width * (r // 2) + i for r in range(2 * k // (4 * width))]
+    b_rows = [T * width + 4 * width * r + i for r in range(k // (4 * width))]
+    c_rows, c_cols = G + 8 * (np.arange(4) // 2), T * 2 + np.arange(4) % 2
+    a_at = np.concatenate(a_rows, axis=1), np.concatenate(a_cols, axis=1)
+    b_at = np.concatenate(b_rows, axis=1), G
+
+    def meaning(c: Array, a: Array, b: Array) -> Array:
+        left, right = np.zeros((m, k)), np.zeros((k, n))
+        left[a_at], right[b_at] = wide(rounded(a)), wide(rounded(b))
+        return np.asarray(wide(c) + (left @ right)[c_rows, c_cols], np.float32)
+
+    return meaning
+
+
+def plain(rows: Array) -> Array:
+    """Four 8 x 8 matrices by rows of 8 elements: a thread gets two neighbours of each."""
+    return rows.reshape(4, 8, 8)[:, G, T * 2 + np.arange(2)].transpose(1, 0, 2).reshape(WARP, 8)
+
+
+def transposed(rows: Array) -> Array:
+    """The same of the transposed matrices."""
+    return rows.reshape(4, 8, 8)[:, T * 2 + np.arange(2), G].transpose(1, 0, 2).reshape(WARP, 8)
+
+
+SWIZZLE = 64
+"""Elements of 16 bits in a row of a swizzled tile, 128 bytes."""
+
+
+def swizzled(index: Array) -> Array:
+    """Where an element of 16 bits lies in a buffer whose 16-byte pieces are swizzled by 128 bytes.
+
+    The number of the piece in its row of 128 bytes is xored with the row's number modulo 8.
+    """
+    index = np.asarray(index)
+    return np.asarray(index ^ ((index // SWIZZLE) % 8 * 8))
+
+
+def warpgroup(n: int, across: bool) -> Callable[..., Array]:
+    """``c += a b`` of a warpgroup: a is 64 x 16, b is 16 x n, both in shared memory.
+
+    A tile has rows of 64 elements, swizzled; A and B have a row for each m and n, and B ``across``
+    a row for each k in squares of 64 x 64, one after another. The index is that of the first
+    element.
+    """
+    thread = np.arange(WARPGROUP)[:, None]
+    i = np.arange(n // 2)
+    rows = 16 * (thread // 32) + thread % 32 // 4 + 8 * (i // 2 % 2)
+    cols = 2 * (thread % 4) + i % 2 + 8 * (i // 4)
+    k, column = np.arange(16), np.arange(n)
+    if across:
+        square = column // SWIZZLE * SWIZZLE * SWIZZLE
+        b_at = k[:, None] * SWIZZLE + square + column % SWIZZLE
+    else:
+        b_at = column * SWIZZLE + k[:, None]
+
+    def meaning(c: Array, a: Array, first: int, b: Array, start: int) -> Array:
+        left = wide(a[swizzled(first + np.arange(64)[:, None] * SWIZZLE + k)])
+        right = wide(b[swizzled(start + b_at)])
+        return np.asarray(wide(c) + (left @ right)[rows, cols], np.float32)
+
+    return meaning
+
+
+HALVES = (bf16, f16)
+
+
+def fragments(dtypes: tuple[DType, ...], a: int, b: int) -> tuple[Operand, ...]:
+    """``c``, ``a`` and ``b`` in registers."""
+    return (
+        Place("register", (f32,), 4, "inout"), Place("register", dtypes, a, "in"),
+        Place("register", dtypes, b, "in", like=1),
+    )
+
+
+def loaded() -> tuple[Operand, ...]:
+    """Registers for four matrices, and the row of 8 elements whose place this thread gives."""
+    return Place("register", HALVES, 8, "out"), Place("shared", HALVES, 8, "in", like=0)
+
+
+def groups() -> list[Row]:
+    """The multiplications of a warpgroup."""
+    rows = []
+    for n in (64, 128, 192, 256):
+        tiles = (
+            Place("register", (f32,), n // 2, "inout"), Place("shared", HALVES, None, "in"),
+            Place("shared", HALVES, None, "in", like=1),
+        )
+        for across in (False, True):
+            name = f"wgmma_m64n{n}k16" + "_t" * across
+            rows.append(Row(name, tiles, WARPGROUP, "sm_90a", meaning=warpgroup(n, across)))
+    return rows
+
+
+ROWS = (
+    Row("async_copy", (
+        Place("shared", (), 0, "out"), Place("global", (), 0, "in", like=0), Number(bool_),
+    ), 1, "sm_80", "async_copy"),
+    Row("async_commit", (), 1, "sm_80", "async_commit"),
+    Row("async_wait", (Number(i64, True),), 1, "sm_80", "async_wait"),
+    Row("ldmatrix_x4", loaded(), WARP, "sm_75", meaning=plain),
+    Row("ldmatrix_x4_t", loaded(), WARP, "sm_75", meaning=transposed),
+    Row("mma_m16n8k8", fragments((f16,), 4, 2), WARP, "sm_75",
+        meaning=multiply(16, 8, 8, 2, wide)),
+    Row("mma_m16n8k16", fragments(HALVES, 8, 4), WARP, "sm_80",
+        meaning=multiply(16, 8, 16, 2, wide)),
+    Row("mma_m16n8k8_tf32", fragments((f32,), 4, 2), WARP, "sm_80",
+        meaning=multiply(16, 8, 8, 1, tf32)),
+    *groups(),
+    Row("wgmma_fence", (), WARPGROUP, "sm_90a", "order"),
+    Row("wgmma_commit", (), WARPGROUP, "sm_90a", "order"),
+    Row("wgmma_wait", (Number(i64, True),), WARPGROUP, "sm_90a", "order"),
+    Row("async_fence", (), 1, "sm_90a", "order"),
+)
+
+INSTRUCTIONS: dict[str, Row] = {row.name: row for row in ROWS}
+"""By name. ``async_copy(to, from, whether)`` copies 16 bytes, zeros if it is false, at some time
+before the ``async_wait(n)`` after the ``async_commit`` that follows: it waits until at most ``n``
+of the thread's last commits are under way. ``async_fence`` makes what threads stored in shared
+memory visible to wgmma; ``wgmma_wait(n)`` is for wgmma what async_wait is for copies: it reads and
+writes between ``wgmma_fence`` and that wait.
+"""
+
+
+def written(s: Instruction) -> Iterator[Load]:
+    """The places that an instruction writes."""
+    for operand, given in zip(INSTRUCTIONS[s.name].operands, s.operands, strict=True):
+        if isinstance(operand, Place) and operand.access != "in" and isinstance(given, Load):
+            yield given
