@@ -1,4 +1,4 @@
-"""The three kinds of error, and how a message is laid out."""
+"""The kinds of error, and how a message is laid out."""
 
 from __future__ import annotations
 
@@ -62,6 +62,14 @@ class Unsupported(UserError, NotImplementedError):
 
 class UnsupportedSize(Unsupported, TypeError):
     """A size that is known when the program runs, where this version needs a number."""
+
+
+class DeviceError(UserError, RuntimeError):
+    """A device that cannot be used: it is not there, its driver is too old, or it was lost."""
+
+
+class OutOfMemory(DeviceError, MemoryError):
+    """The memory of a device is used up."""
 
 
 class CompilerBug(TilewrightError):

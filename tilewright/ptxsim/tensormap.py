@@ -90,7 +90,7 @@ class OutOfBoundsFill(IntEnum):
 
 @dataclass(frozen=True)
 class TensorMap:
-    """A decoded record. The first dimension is the innermost, whose stride is one element."""
+    """What a record says. The first dimension is the innermost, whose stride is one element."""
 
     data_type: DataType
     address: int
@@ -98,10 +98,10 @@ class TensorMap:
     strides: tuple[int, ...]
     box: tuple[int, ...]
     element_strides: tuple[int, ...]
-    interleave: Interleave
-    swizzle: Swizzle
-    l2_promotion: L2Promotion
-    fill: OutOfBoundsFill
+    interleave: Interleave = Interleave.NONE
+    swizzle: Swizzle = Swizzle.NONE
+    l2_promotion: L2Promotion = L2Promotion.NONE
+    fill: OutOfBoundsFill = OutOfBoundsFill.ZERO
 
     @property
     def rank(self) -> int:
@@ -138,17 +138,15 @@ def encode(
     rank = len(dims)
     if element_strides is None:
         element_strides = (1,) * rank
-    _check_lengths(rank, strides, box, element_strides)
     steps = list(element_strides)
-    if rank and interleave is Interleave.NONE:
+    if steps and interleave is Interleave.NONE:
         steps[0] = 1  # ignored without interleaving
     tensor = TensorMap(
         DataType(data_type), address, tuple(dims), tuple(strides), tuple(box), tuple(steps),
         Interleave(interleave), Swizzle(swizzle), L2Promotion(l2_promotion),
         OutOfBoundsFill(fill),
     )
-    check(tensor)
-    return _bytes(tensor)
+    return record(tensor)
 
 
 def _check_lengths(
@@ -164,6 +162,7 @@ def _check_lengths(
 
 def check(tensor: TensorMap) -> None:
     """UserError if a tensor map breaks a documented rule of cuTensorMapEncodeTiled."""
+    _check_lengths(tensor.rank, tensor.strides, tensor.box, tensor.element_strides)
     interleave = tensor.interleave
     grain = 32 if interleave is Interleave.B32 else 16
     _require(interleave is Interleave.NONE or tensor.rank >= 3, "interleave",
@@ -198,7 +197,10 @@ def _require(holds: bool, argument: str, expected: str, got: object) -> None:
         raise UserError(f"tensor map: bad {argument}", expected=expected, got=str(got))
 
 
-def _bytes(tensor: TensorMap) -> bytes:
+def record(tensor: TensorMap) -> bytes:
+    """The 128 bytes of a tensor map. UserError as :func:`check` raises it."""
+    check(tensor)
+
     def padded(values: tuple[int, ...], length: int) -> tuple[int, ...]:
         return values + (0,) * (length - len(values))
 

@@ -95,7 +95,7 @@ class GpuExecutable:
             outputs = [fresh(as_number(t.nbytes)) for t in plan.outputs]
             for address, array in zip(inputs, prepared, strict=True):
                 driver.write(address, array)
-            driver.write(self.team, np.zeros(TEAM_BYTES, np.uint8))
+            driver.fill(self.team, 0, TEAM_BYTES)
             self._launch({"input": inputs, "output": outputs, "constant": self.constants})
             team = np.empty(STATUS_WORD + 1, np.int64)
             driver.read(self.team, team)
@@ -110,14 +110,9 @@ class GpuExecutable:
             launch = self.plan.launches[step.launch]
             buffers = [self._address(slot, places) for slot in launch.args]
             sizes = self._sizes(step).values()
-            try:
-                self.driver.launch(
-                    self.module, step.entry, blocks, self.program.threads,
-                    (*buffers, *sizes, self.scratch, self.team))
-            except CompilerBug as error:
-                raise CompilerBug(
-                    f"{error}\n  kernel:   {launch.kernel.name}\n  at:       {launch.kernel.loc}"
-                ) from error
+            self.driver.launch(
+                self.module, step.entry, blocks, self.program.threads,
+                (*buffers, *sizes, self.scratch, self.team), what=launch.kernel)
 
     def _address(self, slot: Slot, places: dict[str, list[int]]) -> int:
         if slot.kind in places:
