@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from ir_strategies import arrays_for, graphs, kernels
 
-from tilewright.errors import CompilerBug, Unsupported
+from tilewright.errors import CompilerBug
 from tilewright.ir.attrs import ContractAttrs, IndexAttrs, ReduceAttrs
 from tilewright.ir.graph import Graph, apply, full, input_node, make
 from tilewright.ir.interp import run_graph, run_kernel
@@ -358,9 +358,3 @@ def test_empty_loops_and_buffers() -> None:
     y = np.zeros(2, np.float32)
     run(text, np.zeros(0, np.float32), y)
     assert y.tolist() == [4, 4]
-
-
-def test_gpu_loops_are_not_run() -> None:
-    text = "kernel k(y: f32[4] out) { for i in 0..4 block { y[i] = 0.0:f32 } }"
-    with pytest.raises(Unsupported, match="does not run block loops"):
-        run(text, np.zeros(4, np.float32))

@@ -9,7 +9,9 @@ import numpy as np
 from tilewright.compiler.bind import Binder
 from tilewright.compiler.order import ALIGNMENT
 from tilewright.compiler.plan import Launch, Plan, Slot
-from tilewright.ir.interp import Thread, poison, sections
+from tilewright.ir.interp import sections
+from tilewright.ir.interp_block import team_of
+from tilewright.ir.interp_thread import Thread, poison
 from tilewright.ir.loops import Stmt
 from tilewright.ir.sizes import evaluate
 from tilewright.ir.types import TensorType, as_number, concrete, dtype_of
@@ -38,7 +40,7 @@ def run_plan(
         for tid in reversed(range(threads)) if backwards else range(threads):
             for team, section in segment:
                 with np.errstate(all="ignore"):
-                    team[tid].run(section)
+                    team[tid].run_section(section)
         teams += [team for team, _ in segment]
     for thread in (thread for team in teams for thread in team):
         if thread.failed:
@@ -123,8 +125,7 @@ def _segments(
         first, *others = sections(launch.kernel.body)
         views = memory.views(launch)
         sizes = memory.sizes_of(launch)
-        team = [
-            Thread(launch.kernel.name, dict(views), tid, threads, sizes) for tid in range(threads)]
+        team: list[Thread] = [*team_of(launch.kernel.name, views, threads, sizes)]
         segment.append((team, first))
         for section in others:
             yield segment

@@ -11,7 +11,7 @@ from tilewright.ir.attrs import CastAttrs
 from tilewright.ir.bounds import UNKNOWN, Range, affine, attained, loop_range, range_of
 from tilewright.ir.expansions import is_primitive
 from tilewright.ir.graph import NO_ATTRS, OPS
-from tilewright.ir.interp import ACCUMULATE
+from tilewright.ir.interp_thread import ACCUMULATE
 from tilewright.ir.loops import (
     Accumulate,
     Alloc,

@@ -1,0 +1,224 @@
+"""Blocks of threads in the interpreter: values, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from tilewright.errors import CompilerBug
+from tilewright.ir.instructions import INSTRUCTIONS, swizzled
+from tilewright.ir.interp import run_kernel
+from tilewright.ir.text import parse
+from tilewright.ptxsim import fragments
+from tilewright.ptxsim.formats import FORMATS
+
+SUM = """kernel sum(x: f32[256] in, y: f32[4] out) {
+  for b in 0..4 block {
+    alloc part: f32[2] shared
+    for t in 0..64 thread {
+      let v: f32 = x[b * 64 + t]
+      let a: f32 = shuffle xor(v, 16)
+      let v1: f32 = v + a
+      let a1: f32 = shuffle xor(v1, 8)
+      let v2: f32 = v1 + a1
+      let a2: f32 = shuffle xor(v2, 4)
+      let v3: f32 = v2 + a2
+      let a3: f32 = shuffle xor(v3, 2)
+      let v4: f32 = v3 + a3
+      let a4: f32 = shuffle xor(v4, 1)
+      let v5: f32 = v4 + a4
+      if t % 32 == 0 {
+        part[t // 32] = v5
+      }
+      barrier
+      if t == 0 {
+        y[b] = part[0] + part[1]
+      }
+    }
+  }
+}
+"""
+
+PRODUCT = """kernel g(x: bf16[1024] in, w: bf16[512] in, y: f32[512] out) {
+  for b in 0..1 block {
+    alloc xs: bf16[1024] shared
+    alloc ws: bf16[512] shared
+    for t in 0..32 thread {
+      alloc a: bf16[8] register
+      alloc bb: bf16[8] register
+      alloc c: f32[4] register
+      for i in 0..4 unroll {
+        run async_copy(xs[t * 32 + i * 8], x[t * 32 + i * 8], true)
+      }
+      for i in 0..2 unroll {
+        run async_copy(ws[t * 16 + i * 8], w[t * 16 + i * 8], true)
+      }
+      run async_commit()
+      run async_wait(0)
+      barrier
+      for i in 0..4 unroll {
+        c[i] = 0.0:f32
+      }
+      for k in 0..4 {
+        run ldmatrix_x4(a[0], xs[t % 16 * 64 + k * 16 + t // 16 * 8])
+        run ldmatrix_x4(bb[0], ws[t % 8 * 64 + k * 16 + t // 8 % 2 * 8])
+        run mma_m16n8k16(c[0], a[0], bb[0])
+      }
+      for i in 0..2 unroll {
+        y[(t // 4 + i * 8) * 8 + t % 4 * 2] = c[i * 2]
+        y[(t // 4 + i * 8) * 8 + t % 4 * 2 + 1] = c[i * 2 + 1]
+      }
+    }
+  }
+}
+"""
+
+
+def sums(text: str, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(0).standard_normal(256, np.float32)
+    y = np.zeros(4, np.float32)
+    assert run_kernel(parse(text), [x, y], threads) == 0
+    return y, x.reshape(4, 64).sum(1)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_block_sums_by_shuffles_and_shared_memory(threads: int) -> None:
+    found, expected = sums(SUM, threads)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("old, new, complaint", [
+    ("      barrier\n", "", "a race: thread 0 and thread 32 access part[1]"),
+    ("y[b] =", "y[0] =", "thread 0 and another block access y[0]"),
+    ("if t == 0 {", "if t < 2 {", "two threads write y[0] at once"),
+    ("      barrier\n", "if t < 32 { barrier }", "32 of 64 threads arrive at a barrier"),
+    ("part[t // 32] = v5", "part[t // 16] = v5", "outside its 2 elements"),
+    ("shuffle xor(v, 16)", "shuffle lane(v, 40)", "a shuffle from thread 40 of 32"),
+    ("part[t // 32] = v5", "let q: f32 = shuffle xor(v5, 1)\n part[t // 32] = q",
+     "a part of 32 threads arrives at a shuffle"),
+])
+def test_what_no_block_may_do(old: str, new: str, complaint: str) -> None:
+    assert old in SUM
+    with pytest.raises(CompilerBug, match=re.escape(complaint)):
+        sums(SUM.replace(old, new))
+
+
+def test_threads_take_their_own_ways() -> None:
+    text = """kernel f(y: i64[64] out) {
+      for b in 0..2 block {
+        for t in 0..32 thread {
+          alloc n: i64[1] register
+          n[0] = 0
+          for i in b..t % 5 step 2 {
+            n[0] += i
+          }
+          if t < 3 {
+            n[0] = -1
+          } else {
+            if t < 7 {
+              n[0] *= 10
+            }
+          }
+          let up: i64 = shuffle up(n[0], 2)
+          y[b * 32 + t] = n[0] * 100 + up
+        }
+      }
+    }
+    """
+    y = np.zeros(64, np.int64)
+    run_kernel(parse(text), [y])
+    for b in range(2):
+        n = [-1 if t < 3 else sum(range(b, t % 5, 2)) * (10 if t < 7 else 1) for t in range(32)]
+        assert list(y[b * 32:b * 32 + 32]) == [
+            n[t] * 100 + n[t - 2 if t >= 2 else t] for t in range(32)]
+
+
+def test_a_failed_check_of_a_thread_is_the_kernels() -> None:
+    text = """kernel f(x: i64[32] in, y: i64[32] out) {
+      for b in 0..1 block {
+        for t in 0..32 thread {
+          if t < 30 {
+            check x[t] < 5 else 7
+          }
+          y[t] = x[t]
+        }
+      }
+    }
+    """
+    x, y = np.zeros(32, np.int64), np.zeros(32, np.int64)
+    x[31] = 9
+    assert run_kernel(parse(text), [x, y]) == 0
+    x[3] = 9
+    assert run_kernel(parse(text), [x, y]) == 7
+
+
+def product(text: str) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    x = random.standard_normal((16, 64)).astype(ml_dtypes.bfloat16)
+    w = random.standard_normal((8, 64)).astype(ml_dtypes.bfloat16)
+    y = np.zeros(512, np.float32)
+    run_kernel(parse(text), [x.reshape(-1), w.reshape(-1), y])
+    return y[:128].reshape(16, 8), x.astype(np.float32) @ w.astype(np.float32).T
+
+
+def test_a_product_by_asynchronous_copies_ldmatrix_and_mma() -> None:
+    np.testing.assert_allclose(*product(PRODUCT), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("old, new, complaint", [
+    ("      barrier\n", "", "a race"),
+    ("async_wait(0)", "async_wait(1)", "still under way"),
+    ("run async_commit()\n", "", "still under way"),
+    ("x[t * 32 + i * 8]", "x[t * 32 + i * 8 + 1]", "aligned to 16 bytes"),
+    ("t // 16 * 8])", "t // 16 * 8 + 1024])", "outside its 1024 elements"),
+])
+def test_copies_that_are_not_waited_for(old: str, new: str, complaint: str) -> None:
+    assert old in PRODUCT
+    with pytest.raises(CompilerBug, match=complaint):
+        product(PRODUCT.replace(old, new))
+
+
+# --- the meaning of instructions, against the fragments of the simulator -------------------
+@pytest.mark.parametrize("name, shape, kind", [
+    ("mma_m16n8k16", "m16n8k16", "bf16"), ("mma_m16n8k8", "m16n8k8", "f16"),
+    ("mma_m16n8k8_tf32", "m16n8k8", "tf32"),
+])
+def test_multiplications_of_a_warp(name: str, shape: str, kind: str) -> None:
+    found = fragments.shape_of(shape)
+    a = fragments.multiplicand("a", found, FORMATS[kind])
+    b = fragments.multiplicand("b", found, FORMATS[kind])
+    c = fragments.accumulator(found)
+    random = np.random.default_rng(0)
+    left, right = random.integers(-8, 8, (found.m, found.k)), random.integers(
+        -8, 8, (found.k, found.n))
+    start = random.integers(-8, 8, (found.m, found.n))
+    meaning = INSTRUCTIONS[name].meaning
+    assert meaning is not None
+    held = [m[layout.rows, layout.cols].astype(np.float32) for m, layout in (
+        (start, c), (left, a), (right, b))]
+    np.testing.assert_array_equal(
+        meaning(*held), (start + left @ right)[c.rows, c.cols].astype(np.float32))
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_multiplications_of_a_warpgroup(across: bool) -> None:
+    random = np.random.default_rng(0)
+    left, right = random.integers(-8, 8, (64, 64)), random.integers(-8, 8, (64, 128))
+    a, b = np.zeros(64 * 64), np.zeros(128 * 64)
+    a[swizzled(np.arange(64 * 64))] = left.reshape(-1)
+    tile = right.T.reshape(-1)
+    if across:
+        tile = right.reshape(64, 2, 64).transpose(1, 0, 2).reshape(-1)
+    b[swizzled(np.arange(128 * 64))] = tile
+    warp = fragments.wgmma_accumulator(128)
+    rows = np.concatenate([warp.rows + 16 * w for w in range(4)])
+    cols = np.concatenate([warp.cols] * 4)
+    row = INSTRUCTIONS["wgmma_m64n128k16" + "_t" * across]
+    assert row.meaning is not None
+    total = np.zeros((128, 64), np.float32)
+    for k in range(4):
+        total = row.meaning(total, a, k * 16, b, k * 16 * (64 if across else 1))
+    np.testing.assert_array_equal(total, (left @ right)[rows, cols])
