@@ -76,6 +76,7 @@ class Gang:
         self.specials: dict[str, NDArray[Any]] = {}
         self.shared_stride = -(-max(launch.shared_size, 1) // 1024) * 1024
         self.shared = np.full(self.shared_stride * len(blocks), SHARED_POISON, np.uint8)
+        self.shared_start = self.block_of * self.shared_stride
         self.local = np.full(self.size * launch.local_size, 0xA5, np.uint8)
         self.barriers: dict[tuple[int, int], Any] = {}
         self.bulk = BulkCopies(launch.lazy)
@@ -139,47 +140,66 @@ class Gang:
     # Memory.
 
     def located(
-        self, space: str, addresses: Addresses, lanes: Lanes, size: int
-    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """The codes of `size` bytes of a space as one array, and where in it addresses lie."""
-        if space == "shared":
-            return self.shared.view(CODES[size]), self.shared_places(addresses, lanes, size)
-        if space == "local":
-            return self.local.view(CODES[size]), self._local_places(addresses, lanes, size)
-        memory = self.launch.memory
-        return memory.bytes.view(CODES[size]), memory.places(addresses, size)
+        self, space: str, addresses: Addresses, lanes: Lanes, size: int, count: int = 1
+    ) -> tuple[NDArray[Any], NDArray[np.int64], int | None]:
+        """The codes of `size` bytes of a space, and where among them addresses of `count` lie.
 
-    def load(self, space: str, addresses: Addresses, lanes: Lanes, size: int) -> NDArray[Any]:
-        """Codes of `size` bytes, one address per lane; "" is the generic space."""
+        Of global memory also the allocation that all of them are in, None of several.
+        """
+        if space == "shared":
+            places = self.shared_places(addresses, lanes, size, count)
+            return self.shared.view(CODES[size]), places, None
+        if space == "local":
+            return self.local.view(CODES[size]), self._local_places(addresses, lanes, size), None
+        memory = self.launch.memory
+        return memory.bytes.view(CODES[size]), *memory.found(addresses, size, count)
+
+    def load(
+        self, space: str, addresses: Addresses, lanes: Lanes, size: int, count: int = 1
+    ) -> NDArray[Any]:
+        """`count` codes of `size` bytes at the address of each lane; "" is the generic space.
+
+        [lanes] of one code, [lanes, count] of several.
+        """
         if space == "":
-            return self._generic(addresses, lanes, size, None)
-        array, places = self.located(space, addresses, lanes, size)
-        return np.asarray(array[places])
+            return self._generic(addresses, lanes, size, count, None)
+        array, places, _ = self.located(space, addresses, lanes, size, count)
+        return np.asarray(array[places if count == 1 else places[:, None] + np.arange(count)])
 
     def store(self, space: str, addresses: Addresses, lanes: Lanes, codes: NDArray[Any]) -> None:
-        """Store codes of their own size, one address per lane."""
-        size = codes.dtype.itemsize
+        """Store codes of their own size, [lanes] or [lanes, count], at the address of each lane."""
+        size, count = codes.dtype.itemsize, codes.shape[1] if codes.ndim > 1 else 1
         if space == "":
-            self._generic(addresses, lanes, size, codes)
+            self._generic(addresses, lanes, size, count, codes)
             return
-        array, places = self.located(space, addresses, lanes, size)
-        array[places] = codes
+        array, places, _ = self.located(space, addresses, lanes, size, count)
+        array[places if codes.ndim == 1 else places[:, None] + np.arange(count)] = codes
         if space == "shared":
-            self.stored_to_shared(places * size, size, lanes)
+            self.stored_to_shared(places * size, size * count, lanes)
 
     def stored_to_shared(self, at: NDArray[np.int64], size: int, lanes: Lanes) -> None:
         """Threads stored to shared memory: the asynchronous proxy does not see it yet."""
         if self.unfenced is not None:
             self.unfenced.stored(at, size, lanes)
 
-    def shared_places(self, addresses: Addresses, lanes: Lanes, size: int) -> NDArray[np.int64]:
-        """Indices of elements of `size` bytes in the shared memory of all blocks."""
-        at = addresses.astype(np.int64)
-        inside = (at >= 0) & (at + size <= self.launch.shared_size)
-        check(inside, at, f"is outside of the {self.launch.shared_size} bytes of shared memory",
-              size)
-        check(at % size == 0, at, "of shared memory is not aligned", size)
-        return np.asarray((at + self.block_of[lanes] * self.shared_stride) // size)
+    def shared_places(
+        self, addresses: Addresses, lanes: Lanes, size: int, count: int = 1
+    ) -> NDArray[np.int64]:
+        """Indices of elements of `size` bytes in the shared memory of all blocks.
+
+        Faults: `count` elements that are not all in the block's part of it, or not aligned to
+        their bytes together.
+        """
+        at, whole = addresses.astype(np.int64), size * count
+        if at.size and (int(at.min()) < 0 or int(at.max()) + whole > self.launch.shared_size):
+            inside = (at >= 0) & (at + whole <= self.launch.shared_size)
+            check(inside, at, f"is outside of the {self.launch.shared_size} bytes of shared memory",
+                  whole)
+        if int(np.bitwise_or.reduce(at)) & (whole - 1):
+            check(at % whole == 0, at, "of shared memory is not aligned", whole)
+        if len(self.blocks) > 1:
+            at += self.shared_start[lanes]
+        return at >> (size.bit_length() - 1)
 
     def shared_base(self, lane: int) -> int:
         """Where the shared memory of a lane's block starts in that of all blocks."""
@@ -187,10 +207,13 @@ class Gang:
 
     def _local_places(self, addresses: Addresses, lanes: Lanes, size: int) -> NDArray[np.int64]:
         at = addresses.astype(np.int64)
-        inside = (at >= 0) & (at + size <= self.launch.local_size)
-        check(inside, at, "is outside of local memory", size)
-        check(at % size == 0, at, "of local memory is not aligned", size)
-        return np.asarray((at + lanes * self.launch.local_size) // size)
+        if at.size and (int(at.min()) < 0 or int(at.max()) + size > self.launch.local_size):
+            inside = (at >= 0) & (at + size <= self.launch.local_size)
+            check(inside, at, "is outside of local memory", size)
+        if int(np.bitwise_or.reduce(at)) & (size - 1):
+            check(at % size == 0, at, "of local memory is not aligned", size)
+        at += lanes * self.launch.local_size
+        return at >> (size.bit_length() - 1)
 
     def space_of(self, addresses: Addresses) -> NDArray[Any]:
         """Of generic addresses: 0 global, 1 shared, 2 local."""
@@ -200,20 +223,26 @@ class Gang:
         return np.asarray(shared + 2 * local)
 
     def _generic(
-        self, addresses: Addresses, lanes: Lanes, size: int, codes: NDArray[Any] | None
+        self, addresses: Addresses, lanes: Lanes, size: int, count: int,
+        codes: NDArray[Any] | None,
     ) -> NDArray[Any]:
-        spaces = self.space_of(addresses)
-        result = np.zeros(len(lanes), CODES[size])
-        offsets = addresses.astype(np.uint64) & np.uint64(WINDOW_SIZE - 1)
+        at = addresses.astype(np.uint64)
+        if int(at.max(initial=0)) < SHARED_WINDOW:  # the common case
+            if codes is None:
+                return self.load("global", at, lanes, size, count)
+            self.store("global", at, lanes, codes)
+            return codes
+        spaces = self.space_of(at)
+        result = np.zeros((len(lanes), count) if count > 1 else len(lanes), CODES[size])
         for number, space in enumerate(("global", "shared", "local")):
             chosen = spaces == number
             if not chosen.any():
                 continue
-            at = (addresses if number == 0 else offsets)[chosen]
+            inside = (at if number == 0 else at & np.uint64(WINDOW_SIZE - 1))[chosen]
             if codes is None:
-                result[chosen] = self.load(space, at, lanes[chosen], size)
+                result[chosen] = self.load(space, inside, lanes[chosen], size, count)
             else:
-                self.store(space, at, lanes[chosen], codes[chosen])
+                self.store(space, inside, lanes[chosen], codes[chosen])
         return result
 
     # Threads.

@@ -81,8 +81,45 @@ class Memory:
         places = self.places(addresses, codes.dtype.itemsize)
         self.bytes.view(codes.dtype)[places] = codes
 
-    def places(self, addresses: NDArray[Any], size: int) -> NDArray[np.int64]:
-        """Indices into `bytes`, viewed as codes of `size` bytes."""
+    def places(self, addresses: NDArray[Any], size: int, count: int = 1) -> NDArray[np.int64]:
+        """Indices into `bytes`, viewed as codes of `size` bytes, of which `count` are accessed."""
+        return self.found(addresses, size, count)[0]
+
+    def found(
+        self, addresses: NDArray[Any], size: int, count: int = 1
+    ) -> tuple[NDArray[np.int64], int | None]:
+        """The places, and the allocation that all of them are in; None of several.
+
+        Faults: an access that is not inside one allocation, or no multiple of all its bytes.
+        """
+        whole = size * count
+        at = np.asarray(addresses).astype(np.int64)
+        if not at.size:
+            return at, None
+        low, high = int(at.min()), int(at.max())
+        start, end = self._around(low)
+        if high + whole > end:
+            self._check_each(addresses, whole)
+            start = None
+        at -= FIRST
+        if int(np.bitwise_or.reduce(at)) & (whole - 1):
+            wide = np.asarray(addresses).astype(np.uint64)
+            check(wide % np.uint64(whole) == 0, wide, "is not aligned", whole)
+        return at >> (size.bit_length() - 1), start
+
+    def allocation(self, address: int) -> int | None:
+        """The start of the allocation that an address is in."""
+        start, end = self._around(address)
+        return start if start is not None and address < end else None
+
+    def _around(self, address: int) -> tuple[int | None, int]:
+        """The last allocation that starts at or before an address, and its end."""
+        i = bisect_right(self.starts, address) - 1
+        if i < 0:
+            return None, 0
+        return self.starts[i], self.starts[i] + self.sizes[self.starts[i]]
+
+    def _check_each(self, addresses: NDArray[Any], size: int) -> None:
         if self._table is None:
             starts = np.array(self.starts, np.uint64)
             ends = np.array([s + self.sizes[s] for s in self.starts], np.uint64)
@@ -94,8 +131,6 @@ class Memory:
         if inside.all():
             inside = addresses + np.uint64(size) <= ends[which - 1]
         check(inside, addresses, "is outside of every allocation", size)
-        check(addresses % np.uint64(size) == 0, addresses, "is not aligned", size)
-        return ((addresses - np.uint64(FIRST)) // np.uint64(size)).astype(np.int64)
 
 
 def after(start: int, size: int) -> int:

@@ -26,6 +26,7 @@ POISON = {1: 0xA5, 2: 0xFFFF, 4: 0xFFFFFFFF, 8: 0xFFFFFFFFFFFFFFFF}
 """What a register holds that was never written: NaN as a float."""
 
 
+@lru_cache(maxsize=4096)
 def kind_of(parts: tuple[str, ...]) -> str:
     """The last type that an instruction names."""
     for part in reversed(parts):

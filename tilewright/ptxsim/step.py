@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from tilewright.ptxsim.faults import Fault
 from tilewright.ptxsim.gang import COLLECT, DONE, RUN, WARP, Addresses, Gang, Lanes
 from tilewright.ptxsim.memory import LOCAL_WINDOW, SHARED_WINDOW
-from tilewright.ptxsim.scalars import CODES, KINDS, literal
+from tilewright.ptxsim.scalars import CODES, KINDS, kind_of, literal
 from tilewright.ptxsim.syntax import (
     Address,
     Instruction,
@@ -27,6 +28,12 @@ SPACE_NAMES = {
     "shared": "shared", "shared::cta": "shared", "shared::cluster": "shared", "global": "global",
     "const": "global", "param": "global", "local": "local",
 }
+
+
+@lru_cache(maxsize=4096)
+def space_of(parts: tuple[str, ...]) -> str:
+    """The state space that the parts of a name tell; "" is generic."""
+    return next((SPACE_NAMES[part] for part in parts if part in SPACE_NAMES), "")
 
 
 class Step:
@@ -85,7 +92,8 @@ class Step:
 
     def values(self, operand: Operand, kind: str) -> NDArray[Any]:
         """The value of an operand as an array with one element per lane."""
-        return np.broadcast_to(self.read(operand, kind), (self.count,))
+        value = self.read(operand, kind)
+        return value if np.ndim(value) else np.full(len(self.lanes), value)
 
     def _packed(self, vector: Vector, dtype: np.dtype[Any]) -> NDArray[Any]:
         size = dtype.itemsize // len(vector.items)
@@ -148,12 +156,15 @@ class Step:
         except KeyError:
             raise Fault(f"{symbol.name} is not declared") from None
 
+    @property
     def space(self) -> str:
         """The state space that the instruction names; "" is generic."""
-        for part in self.parts:
-            if part in SPACE_NAMES:
-                return SPACE_NAMES[part]
-        return ""
+        return space_of(self.instruction.parts)
+
+    @property
+    def kind(self) -> str:
+        """The last type that the instruction names."""
+        return kind_of(self.instruction.parts)
 
     def addresses(self, operand: Operand) -> Addresses:
         """The addresses in brackets, per lane."""
@@ -162,15 +173,17 @@ class Step:
         base = operand.base
         if isinstance(base, Register):
             wide = self.gang.register(base.name).itemsize == 8
-            value = self.values(base, "b64" if wide else "b32").astype(np.uint64)
+            value = self.read(base, "b64" if wide else "b32").astype(np.uint64)
         else:
-            value = self.values(base, "b64")
-        return value + np.uint64(operand.offset & (1 << 64) - 1)
+            value = np.array(self.values(base, "b64"))
+        if operand.offset:
+            value += np.uint64(operand.offset & (1 << 64) - 1)
+        return value
 
     def shared_addresses(self, operand: Operand) -> Addresses:
         """Addresses in shared memory, also where they are written as generic ones."""
         at = self.addresses(operand)
-        if self.space() == "shared" or int(at.max(initial=0)) < SHARED_WINDOW:
+        if self.space == "shared" or int(at.max(initial=0)) < SHARED_WINDOW:
             return at.astype(np.int64)
         if not (self.gang.space_of(at) == 1).all():
             raise Fault(f"{self.instruction.name}: an address outside of shared memory")

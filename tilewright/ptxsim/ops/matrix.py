@@ -89,7 +89,7 @@ def wmma_load(step: Step) -> None:
     size = access.format.bits // 8
     at = element_addresses(step, step.operands[1], access.offsets(line_stride(step, 2)), size)
     codes = np.stack(
-        [step.gang.load(step.space(), at[:, i], step.lanes, size) for i in range(at.shape[1])], 1
+        [step.gang.load(step.space, at[:, i], step.lanes, size) for i in range(at.shape[1])], 1
     )
     step.write_columns(step.operands[0], pack(codes, access.format), word(access.format))
 
@@ -105,7 +105,7 @@ def wmma_store(step: Step) -> None:
     registers = fragment(step, step.operands[1], access.format, access.layout.elements)
     codes = unpack(registers.reshape(step.count, -1), access.format)
     for i in range(at.shape[1]):
-        step.gang.store(step.space(), at[:, i], step.lanes, np.ascontiguousarray(codes[:, i]))
+        step.gang.store(step.space, at[:, i], step.lanes, np.ascontiguousarray(codes[:, i]))
 
 
 def matrices(step: Step) -> int:

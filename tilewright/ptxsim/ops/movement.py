@@ -9,9 +9,8 @@ import numpy as np
 
 from tilewright.ptxsim.faults import Fault, UnknownInstruction
 from tilewright.ptxsim.memory import WINDOW_SIZE, check
-from tilewright.ptxsim.scalars import KINDS, kind_of
+from tilewright.ptxsim.scalars import KINDS
 from tilewright.ptxsim.step import Step
-from tilewright.ptxsim.syntax import Vector
 from tilewright.ptxsim.table import op
 
 
@@ -22,35 +21,27 @@ def mov(step: Step) -> None:
     step.write(step.operands[0], step.read(step.operands[1], kind), kind)
 
 
-def check_vector(step: Step, addresses: Any, size: int, count: int) -> None:
-    """A vector must be aligned to all of its bytes."""
-    if count > 1:
-        whole = np.uint64(size * count)
-        check(addresses % whole == 0, addresses, "is not aligned", size * count)
-
-
 @op("ld", "ldu")
 def load(step: Step) -> None:
     """Load a value or a vector of them."""
-    kind = kind_of(step.parts)
-    items, size = step.items(step.operands[0]), KINDS[kind].itemsize
-    at = step.addresses(step.operands[1])
-    check_vector(step, at, size, len(items))
+    kind = step.kind
+    items, dtype = step.items(step.operands[0]), KINDS[kind]
+    codes = step.gang.load(
+        step.space, step.addresses(step.operands[1]), step.lanes, dtype.itemsize, len(items))
+    if len(items) == 1:
+        step.write(items[0], codes.view(dtype), kind)
+        return
     for i, item in enumerate(items):
-        codes = step.gang.load(step.space(), at + np.uint64(i * size), step.lanes, size)
-        step.write(item, codes.view(KINDS[kind]), kind)
+        step.write(item, np.ascontiguousarray(codes[:, i]).view(dtype), kind)
 
 
 @op("st")
 def store(step: Step) -> None:
     """Store a value or a vector of them."""
-    kind = kind_of(step.parts)
-    items, size = step.items(step.operands[1]), KINDS[kind].itemsize
-    at = step.addresses(step.operands[0])
-    check_vector(step, at, size, len(items))
-    for i, item in enumerate(items):
-        codes = np.ascontiguousarray(step.values(item, f"b{8 * size}"))
-        step.gang.store(step.space(), at + np.uint64(i * size), step.lanes, codes)
+    items, size = step.items(step.operands[1]), KINDS[step.kind].itemsize
+    columns = [step.values(item, f"b{8 * size}") for item in items]
+    codes = columns[0] if len(items) == 1 else np.stack(columns, 1)
+    step.gang.store(step.space, step.addresses(step.operands[0]), step.lanes, codes)
     step.gang.advance()
 
 
@@ -58,7 +49,7 @@ def store(step: Step) -> None:
 def cvta(step: Step) -> None:
     """An address of a space to a generic one, or back with .to."""
     kind = step.parts[-1]
-    window = np.array(step.window(step.space()) & (1 << 8 * KINDS[kind].itemsize) - 1, KINDS[kind])
+    window = np.array(step.window(step.space) & (1 << 8 * KINDS[kind].itemsize) - 1, KINDS[kind])
     value = step.read(step.operands[1], kind)
     step.write(step.operands[0], value - window if "to" in step.parts else value + window, kind)
 
@@ -67,7 +58,7 @@ def cvta(step: Step) -> None:
 def isspacep(step: Step) -> None:
     """Whether a generic address lies in a space."""
     spaces = step.gang.space_of(step.values(step.operands[1], "b64"))
-    number = {"global": 0, "shared": 1, "local": 2}[step.space()]
+    number = {"global": 0, "shared": 1, "local": 2}[step.space]
     step.write(step.operands[0], spaces == number, "pred")
 
 
@@ -97,12 +88,12 @@ def _parse_atomic(step: Step) -> tuple[str, str]:
     name = next((p for p in step.parts if p in ATOMIC or p == "cas"), None)
     if name is None:
         raise UnknownInstruction(f"{step.instruction.name} is not simulated")
-    return name, kind_of(step.parts)
+    return name, step.kind
 
 
 def _space(step: Step, at: Any) -> tuple[str, Any]:
     """The space of an atomic operation; generic addresses must all lie in one."""
-    space = step.space()
+    space = step.space
     if space:
         return space, at
     spaces = np.unique(step.gang.space_of(at))
@@ -117,7 +108,7 @@ def _apply(step: Step, at: Any, name: str, kind: str, values: list[Any]) -> Any:
     space, at = _space(step, at)
     dtype = np.dtype(np.float16 if kind == "f16x2" else KINDS["bf16"]) if "x2" in kind else (
         KINDS[kind])
-    array, places = step.gang.located(space, at, step.lanes, KINDS[kind].itemsize)
+    array, places, _ = step.gang.located(space, at, step.lanes, KINDS[kind].itemsize)
     old = np.zeros(step.count, array.dtype)
 
     def changed(before: Any, chosen: Any) -> Any:
@@ -157,8 +148,8 @@ def red(step: Step) -> None:
     name, kind = _parse_atomic(step)
     size = KINDS[kind].itemsize
     at, items = step.addresses(step.operands[0]), step.items(step.operands[1])
-    if isinstance(step.operands[1], Vector):
-        check_vector(step, at, size, len(items))
+    whole = np.uint64(size * len(items))
+    check(at % whole == 0, at, "is not aligned", int(whole))
     for i, item in enumerate(items):
         values = [np.array(step.values(item, f"b{8 * size}"))]
         _apply(step, at + np.uint64(i * size), name, kind, values)
