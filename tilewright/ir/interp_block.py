@@ -31,20 +31,10 @@ from tilewright.ir.loops import (
     Stmt,
     Store,
 )
+from tilewright.ir.races import Track
 from tilewright.ir.types import as_number
 
 Array = NDArray[Any]
-
-NOBODY, MANY = -1, -2
-
-
-class Track:
-    """Who touched the elements of a buffer: epoch and thread of the last write and read."""
-
-    def __init__(self, size: int) -> None:
-        self.wrote, self.writer = np.full(size, -1, np.int64), np.full(size, NOBODY, np.int32)
-        self.read, self.reader = np.full(size, -1, np.int64), np.full(size, NOBODY, np.int32)
-
 
 @dataclass
 class Grid:
@@ -249,35 +239,24 @@ class Lanes(Thread):
         """Raises ``CompilerBug`` if another thread touched an element since the last barrier, or
         another block in this section, and one of both writes.
         """
-        size = len(self.memory[buffer.name])
-        track = self.grid.tracks.setdefault(buffer.name, Track(size))
-        self.conflict(buffer, index, track.wrote[index], track.writer[index], threads)
+        track = self.grid.tracks.setdefault(
+            buffer.name, Track(len(self.memory[buffer.name])))
+        other = self.elsewhere(track.wrote[index])
         if write:
-            self.conflict(buffer, index, track.read[index], track.reader[index], threads)
-            track.wrote[index], track.writer[index] = self.grid.epoch, threads
-            twice = track.writer[index] != threads
-            if twice.any():
-                raise self.bug(f"two threads write {buffer.name}[{index[twice][0]}] at once")
-            return
-        again = track.read[index] == self.grid.epoch
-        who = np.where(again & (track.reader[index] != threads), MANY, threads)
-        track.read[index], track.reader[index] = self.grid.epoch, who
-        track.reader[index[track.reader[index] != who]] = MANY
-
-    def conflict(
-        self, buffer: Buffer, index: Array, epoch: Array, who: Array, threads: Array
-    ) -> None:
-        """Complain of elements that another thread touched and no barrier separates."""
-        now = (epoch == self.grid.epoch) & (who != threads)
-        before = (epoch >= self.grid.began) & (epoch < self.first)
-        bad = np.flatnonzero(now | before)
-        if len(bad):
-            i = bad[0]
-            other = "another block" if before[i] else "another thread" if who[i] < 0 else (
-                f"thread {who[i]}")
+            other = other | self.elsewhere(track.read[index])
+        if other.any():
+            place = index[np.flatnonzero(other)[0]]
+            raise self.bug(f"a race: two blocks access {buffer.name}[{place}]")
+        found = track.note(index, threads, self.grid.epoch, write)
+        if found is not None:
+            who = f"thread {found.other}" if found.other >= 0 else "another"
             raise self.bug(
-                f"a race: thread {threads[i]} and {other} access {buffer.name}[{index[i]}], and no "
-                "barrier is between them")
+                f"a race: thread {found.thread} and {who} access {buffer.name}[{found.place}], and "
+                "no barrier is between them")
+
+    def elsewhere(self, epochs: Array) -> Array:
+        """Whether an access was by another block since the section began."""
+        return np.asarray((epochs >= self.grid.began) & (epochs < self.first))
 
     # --- instructions -------------------------------------------------------------------
     def run_instruction(self, s: Instruction) -> None:

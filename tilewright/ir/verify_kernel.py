@@ -23,24 +23,30 @@ from tilewright.ir.loops import (
     Expr,
     For,
     If,
+    Instruction,
     Kernel,
     Let,
     Load,
+    Shuffle,
     Stmt,
     Store,
     Var,
+    add,
     const_int,
 )
+from tilewright.ir.races import LARGE
 from tilewright.ir.sizes import names_of
 from tilewright.ir.types import DType, TensorType, bool_, i64
+from tilewright.ir.verify_block import BlockRules, BlockScope
 
 TOP_LEVEL = ("parallel", "block")
 
 
-class Scope:
+class Scope(BlockScope):
     """What is visible at a place of the kernel: extended by statements, copied for bodies."""
 
     def __init__(self, outer: Scope | None = None) -> None:
+        super().__init__(outer)
         self.buffers: dict[str, Buffer] = dict(outer.buffers) if outer else {}
         self.variables: dict[str, DType] = dict(outer.variables) if outer else {}
         self.facts: dict[str, Range | Expr] = dict(outer.facts) if outer else {}
@@ -55,7 +61,7 @@ class Scope:
         self.top = outer is None
 
 
-class KernelVerifier:
+class KernelVerifier(BlockRules):
     """Walks a kernel in reading order and collects complaints."""
 
     def __init__(self, kernel: Kernel) -> None:
@@ -63,6 +69,7 @@ class KernelVerifier:
         self.line = 0
         self.complaints: list[tuple[int, str]] = []
         self.stored: set[str] = set()
+        self.sample: dict[str, Any] = {var.name: LARGE for var in kernel.sizes}
 
     def run(self) -> list[tuple[int, str]]:
         """Everything that is wrong, by line."""
@@ -96,8 +103,8 @@ class KernelVerifier:
             self.line += 1
             if scope.top and not isinstance(statement, Alloc | Barrier | Check | Let):
                 allowed = isinstance(statement, For) and statement.kind in TOP_LEVEL
-                words = "the top level holds only alloc, let, check, barrier and parallel loops"
-                self.demand(allowed, words)
+                words = "alloc, let, check, barrier, parallel and block loops"
+                self.demand(allowed, f"the top level holds only {words}")
             STATEMENTS[type(statement)](self, statement, scope)
 
     def size(self, b: Buffer, scope: Scope) -> None:
@@ -112,8 +119,9 @@ class KernelVerifier:
 
     # --- statements ---------------------------------------------------------------------
     def alloc(self, s: Alloc, scope: Scope) -> None:
-        """A new name; private memory."""
+        """A new name; private memory, or a block's."""
         b = s.buffer
+        self.private_or_shared(b, scope)
         self.demand(b.name not in scope.buffers, f"there is a buffer called {b.name} already")
         self.demand(b.space != "global", f"{b.name} is global, which only parameters are")
         self.demand(b.access == "", f"{b.name} is no parameter and has no access")
@@ -124,8 +132,11 @@ class KernelVerifier:
             scope.private.add(b.name)
 
     def barrier(self, s: Barrier, scope: Scope) -> None:
-        """All threads arrive: top level only."""
-        self.demand(scope.top, "a barrier inside a loop or branch")
+        """All threads arrive: of the team at the top level, else of a block."""
+        if scope.thread is not None:
+            self.block_barrier(s, scope)
+        else:
+            self.demand(scope.top, "a barrier inside a loop or branch")
 
     def check(self, s: Check, scope: Scope) -> None:
         """A truth and a code."""
@@ -141,6 +152,9 @@ class KernelVerifier:
             scope.constant.add(s.var.name)
         if self.is_varying(s.value, scope):
             scope.varying.add(s.var.name)
+        if scope.thread is not None and self.watch is not None:
+            scope.agreement[s.var.name] = scope.agree(s.value)
+            self.watch.values.pop(s.var.name, None)
 
     def define(self, var: Var, scope: Scope) -> bool:
         """Enter a variable; whether it is new, as it must be."""
@@ -154,9 +168,10 @@ class KernelVerifier:
         """One way for all lanes."""
         self.expect(s.condition, bool_, "the condition", scope)
         self.demand(not self.is_varying(s.condition, scope), "the condition differs between lanes")
-        for body in (s.body, s.orelse):
+        for body, holds in ((s.body, True), (s.orelse, False)):
             inner = Scope(scope)
             inner.always = False
+            inner.given(s.condition, holds)
             self.body(body, inner)
 
     def loop(self, s: For, scope: Scope) -> None:
@@ -169,8 +184,13 @@ class KernelVerifier:
         self.demand(s.kind != "parallel" or scope.top, "a parallel loop below the top level")
         bounds_vary = self.is_varying(s.start, scope) or self.is_varying(s.stop, scope)
         self.demand(not bounds_vary, "the bounds differ between lanes")
+        if s.kind == "block":
+            self.block_loop(s, scope)
+        elif s.kind == "thread":
+            self.thread_loop(s, scope)
         inner = Scope(scope)
         self.define(s.var, inner)
+        mark = self.enter_loop(s, scope, inner)
         constant = const_int(s.start) is not None and const_int(s.stop) is not None
         if s.kind == "unroll":
             self.demand(constant, "an unroll loop without constant bounds")
@@ -189,6 +209,7 @@ class KernelVerifier:
             # Whether a loop with bounds of other loops' variables runs at all is not known.
             inner.exact, inner.always = frozenset(), False
         self.body(s.body, inner)
+        self.leave_loop(s, scope, mark)
 
     def store(self, s: Store, scope: Scope) -> None:
         """A write of a value of the buffer's type."""
@@ -213,11 +234,15 @@ class KernelVerifier:
         self.access(s.buffer, s.index, s.mask, scope)
         self.expect(s.value, s.buffer.dtype, "the value", scope)
         self.demand(s.buffer.access != "in", f"{s.buffer.name} is in and cannot be stored")
-        self.stored.add(s.buffer.name)
+        self.touched(s.buffer, s.index, s.mask, scope, True)
 
     # --- accesses -----------------------------------------------------------------------
-    def access(self, b: Buffer, index: Expr, mask: Expr | None, scope: Scope) -> None:
-        """A buffer that is visible, at an i64 index that can be inside it, under a bool mask."""
+    def access(
+        self, b: Buffer, index: Expr, mask: Expr | None, scope: Scope, count: int = 1
+    ) -> None:
+        """A buffer that is visible, at an i64 index that can be inside it, under a bool mask; and
+        so are the other elements of ``count``.
+        """
         declared = scope.buffers.get(b.name)
         if self.demand(declared is not None, f"the buffer {b.name} is not visible here"):
             self.demand(declared == b, f"{b.name} is not the buffer that was declared")
@@ -227,7 +252,8 @@ class KernelVerifier:
         if b.space == "register":
             self.register(b, index, scope)
         if mask is None and scope.always:
-            self.inside(b, index, scope)
+            for place in {0, count - 1}:
+                self.inside(b, add(index, place), scope)
 
     def register(self, b: Buffer, index: Expr, scope: Scope) -> None:
         """Constants and variables of unroll loops, and at most the vector loop's variable."""
@@ -277,6 +303,7 @@ class KernelVerifier:
             self.access(e.buffer, e.index, e.mask, scope)
             if e.other is not None:
                 self.expect(e.other, e.buffer.dtype, f"the other of {e.buffer.name}", scope)
+            self.touched(e.buffer, e.index, e.mask, scope, False)
         else:
             for a in e.args:
                 self.expression(a, scope)
@@ -345,5 +372,6 @@ STATEMENTS: dict[type, Callable[[KernelVerifier, Any, Scope], None]] = {
     Alloc: KernelVerifier.alloc, Barrier: KernelVerifier.barrier, Check: KernelVerifier.check,
     Let: KernelVerifier.let, If: KernelVerifier.branch, For: KernelVerifier.loop,
     Store: KernelVerifier.store, Accumulate: KernelVerifier.accumulate,
+    Shuffle: KernelVerifier.shuffle, Instruction: KernelVerifier.instruction,
 }
 """The rule of each kind of statement."""
