@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from tilewright.frontend import nn as nn
     from tilewright.frontend import numpy as numpy
     from tilewright.frontend import tree as tree
+    from tilewright.frontend.array import Array as Array
+    from tilewright.frontend.array import to_device as to_device
     from tilewright.frontend.functions import erf as erf
     from tilewright.frontend.jit import explain_recompile as explain_recompile
     from tilewright.frontend.jit import jit as jit
@@ -34,11 +36,14 @@ _PUBLIC = {
     "put_along_axis": "frontend.places",
     "erf": "frontend.functions",
     "threads": "runtime.threads",
+    "Array": "frontend.array",
+    "to_device": "frontend.array",
     "UserError": "errors",
     "ShapeError": "errors",
     "DTypeError": "errors",
     "TraceError": "errors",
     "OutOfBounds": "errors",
+    "OutOfMemory": "errors",
     "Unsupported": "errors",
     "CompilerBug": "errors",
     "TilewrightError": "errors",

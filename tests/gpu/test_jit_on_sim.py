@@ -22,6 +22,7 @@ from tilewright.errors import CompilerBug, OutOfBounds, TraceError, UserError
 from tilewright.frontend import compiled as compiled_module
 from tilewright.ptxsim.simulator import Simulator
 from tilewright.report import diskcache, doctor
+from tilewright.runtime.gpu.device import device_of
 from tilewright.runtime.gpu.executable import GpuExecutable, gpu_executable
 from tilewright.runtime.gpu.sim import SimDriver, sim_driver
 
@@ -189,6 +190,7 @@ def test_a_program_that_is_gone_leaves_nothing() -> None:
     assert driver.simulator.memory.sizes
     del executable
     gc.collect()
+    device_of(driver).memory.trim()
     address = driver.allocate(1)
     assert set(driver.simulator.memory.sizes) == {address}
 

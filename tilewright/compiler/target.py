@@ -82,3 +82,8 @@ class Target:
 def is_gpu(name: str) -> bool:
     """Whether a target's name is a GPU's: ``sim`` or ``sim:sm_80``."""
     return name.partition(":")[0] == "sim"
+
+
+def device_of(name: str) -> str | None:
+    """The device whose programs a target's name means: ``sim`` for ``sim:sm_80``; None: the CPU."""
+    return name.partition(":")[0] if is_gpu(name) else None

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from tilewright import config
 from tilewright.compiler.cost import Cost
 from tilewright.compiler.pipeline import Compiled as CompiledGraph
@@ -167,9 +165,14 @@ class Compiled:
         """Whether it runs in this process, and can be called without a Python frame."""
         return self.target.gpu is None
 
-    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    @property
+    def donated(self) -> tuple[int, ...]:
+        """The inputs whose memory results may take over."""
+        return self.lowered.donated
+
+    def __call__(self, arrays: Sequence[Any]) -> list[Any]:
         """One array per result leaf, in memory of its own, for one array per input."""
-        return self.executable(arrays)
+        return list(self.executable(arrays))
 
     def serves(self, values: Mapping[str, int]) -> bool:
         """Whether what the trace decided by the numbers of named sizes holds for these."""
@@ -209,9 +212,14 @@ class AtSizes:
         """As :class:`Compiled`."""
         return self.compiled.is_native
 
-    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    @property
+    def donated(self) -> tuple[int, ...]:
         """As :class:`Compiled`."""
-        return self.executable(arrays)
+        return self.compiled.donated
+
+    def __call__(self, arrays: Sequence[Any]) -> list[Any]:
+        """As :class:`Compiled`."""
+        return list(self.executable(arrays))
 
 
 TEXTS: dict[str, Callable[[Compiled], str]] = {

@@ -15,7 +15,8 @@ import numpy as np
 
 from tilewright.errors import Location, ShapeError, TraceError, Unsupported
 from tilewright.frontend import api as _api  # fills the tables of what can be traced
-from tilewright.frontend import foreign, signature, tree, warm
+from tilewright.frontend import devices, foreign, signature, tree, warm
+from tilewright.frontend.array import Array
 from tilewright.frontend.compiled import AtSizes, Compiled, Lowered, Stages
 from tilewright.frontend.fastcall import argument_trees, result_tree
 from tilewright.frontend.location import here
@@ -54,7 +55,8 @@ class Jitted:
 
     A signature is the tree structure of the arguments, the shape and dtype of each array, and the
     values of the static arguments. Results are NumPy arrays, 0-d ones included, in the tree that
-    the function returned; Python numbers in it become arrays.
+    the function returned; Python numbers in it become arrays. With a :class:`tw.Array` among the
+    arguments the function is compiled for its device, and the results stay there.
 
     Called inside another traced function it is traced as a part of that one.
     """
@@ -124,7 +126,12 @@ class Jitted:
             with self._lock:
                 found = self._compiled.get(key) or self._find(key, args, kwargs, written)
         compiled, out_tree = found
-        results = compiled([signature.to_array(leaf) for leaf in leaves])
+        arrays = [signature.to_array(leaf) for leaf in leaves]
+        if any(type(array) is Array for array in arrays):
+            paths = functools.partial(signature.paths_of, dynamic)
+            results = devices.call(compiled, arrays, paths, self.parameters_name)
+        else:
+            results = compiled(arrays)
         return tree.unflatten(out_tree, results)
 
     def _find(
@@ -169,7 +176,7 @@ class Jitted:
             return compiled, compiled.lowered.traced.out_tree
         places, spec, keys, values = key
         kinds = tuple(
-            k if shape is None else (k[0], shape)
+            k if shape is None else (k[0], shape, *k[2:])
             for k, shape in zip(keys, naming.shapes, strict=True)
         )
         known = self._named.setdefault((places, spec, kinds, values), [])
@@ -214,6 +221,7 @@ class Jitted:
         leaves, spec, _ = signature.flatten(dynamic)
         paths = signature.paths_of(dynamic)
         specs = tuple(map(leaf_spec, leaves, paths))
+        target = devices.target_for(self.target, leaves, paths, self.parameters_name)
         decisions = Decisions(naming.values if naming else {})
         if naming is not None:
             specs = tuple(
@@ -232,11 +240,11 @@ class Jitted:
             # Sizes in the user's hands become the compiler's.
             traced = replace(traced, graph=specialise(traced.graph, {}))
         structures = {name: tree.structure(value) for name, value in dynamic.items()}
-        found = Signature(structures, dict(zip(paths, specs, strict=True)), dict(static))
+        found = Signature(structures, dict(zip(paths, specs, strict=True)), dict(static), target)
         milliseconds = (time.perf_counter() - start) * 1e3
         donated = parameters.donated_leaves(dynamic)
         return Lowered(
-            traced, donated, self.target, milliseconds, decisions.values, tuple(decisions.guards),
+            traced, donated, target, milliseconds, decisions.values, tuple(decisions.guards),
         ), found
 
     # --- looking inside -------------------------------------------------------------------

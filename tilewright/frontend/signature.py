@@ -19,6 +19,7 @@ import optree
 
 from tilewright.errors import DTypeError, TraceError
 from tilewright.frontend import tree
+from tilewright.frontend.array import Array
 from tilewright.frontend.build import SUPPORTED
 from tilewright.frontend.location import here
 from tilewright.frontend.trace import InputSpec
@@ -167,11 +168,13 @@ class Signature:
     structures  of the dynamic arguments, by name
     leaves      the type of each leaf, by its path, such as ``params['w'][0]``
     static      names and values
+    target      to compile for; None: the host
     """
 
     structures: dict[str, tree.TreeSpec]
     leaves: dict[str, InputSpec]
     static: dict[str, Any]
+    target: str | None = None
 
 
 def distinct(value: Any) -> Hashable:
@@ -192,6 +195,8 @@ def key_of(leaf: Any) -> Hashable:
         return kind
     if isinstance(leaf, np.generic) or kind in ARRAYS:
         return (leaf.dtype, leaf.shape)
+    if kind is Array:
+        return (leaf.dtype, leaf.shape, leaf.device)
     return None
 
 
@@ -235,9 +240,9 @@ def unsupported(path: str, got: str) -> DTypeError:
     )
 
 
-def to_array(leaf: Any, path: str = "a number") -> np.ndarray:
-    """A leaf as the array that the compiled function reads."""
-    if type(leaf) is np.ndarray and leaf.dtype.isnative:
+def to_array(leaf: Any, path: str = "a number") -> Any:
+    """A leaf as the array that the compiled function reads: NumPy's, or one on a device."""
+    if type(leaf) is Array or (type(leaf) is np.ndarray and leaf.dtype.isnative):
         return leaf
     dtype = NUMBERS.get(type(leaf))
     if dtype is None:
@@ -274,6 +279,8 @@ def differences(old: Signature, new: Signature) -> list[str]:
         if values[0] != values[1]:
             shown = [repr(s.static[name]) if name in s.static else "not given" for s in (old, new)]
             lines.append(f"static {name}: {shown[0]} -> {shown[1]}")
+    if old.target != new.target:
+        lines.append(f"target: {old.target or 'the host'} -> {new.target or 'the host'}")
     return lines
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -72,16 +72,7 @@ class Executable:
 
     def _separate(self, arrays: list[np.ndarray]) -> None:
         """Copy each donated input that cannot be written or shares memory with another input."""
-        taken: list[tuple[int, int, int]] = sorted(
-            (address_of(a), address_of(a) + a.nbytes, i) for i, a in enumerate(arrays)
-        )
-        end, last = 0, -1
-        shared: set[int] = set()
-        for start, stop, i in taken:
-            if start < end:
-                shared |= {i, last}
-            if stop > end:
-                end, last = stop, i
+        shared = overlapping((address_of(a), address_of(a) + a.nbytes) for a in arrays)
         for i in self.layout.donated:
             if i in shared or not arrays[i].flags.writeable:
                 arrays[i] = arrays[i].copy()
@@ -145,7 +136,7 @@ class SizedExecutable:
 
         Raises ``ShapeError`` where sizes of the same name differ, and as :class:`Executable` does.
         """
-        shapes = tuple([np.shape(a) for a in arrays])
+        shapes = tuple([a.shape if hasattr(a, "shape") else np.shape(a) for a in arrays])
         found = self._by_shapes.get(shapes)
         if found is None:
             found = self.at(shapes)
@@ -196,6 +187,19 @@ def make_fast_call(
     objects look different, or for leaves whose element type has no native form.
     """
     return fast_call(executable, in_spec, out_spec, slow)
+
+
+def overlapping(ranges: Iterable[tuple[int, int]]) -> set[int]:
+    """The numbers of the ranges (start, stop) that share an address with another one."""
+    taken = sorted((start, stop, i) for i, (start, stop) in enumerate(ranges))
+    end, last = 0, -1
+    shared: set[int] = set()
+    for start, stop, i in taken:
+        if start < end:
+            shared |= {i, last}
+        if stop > end:
+            end, last = stop, i
+    return shared
 
 
 def prepare(value: Any, type: TensorType, index: int) -> np.ndarray:

@@ -68,6 +68,8 @@ class Driver(Protocol):
     properties  what else it says of itself
     stream      the stream that the driver has for its own
     lock        held by the thread that works with the device, in every call but :meth:`discard`
+    exact       whether accesses are checked against the size that was allocated: sizes must then
+                not be rounded up, nor memory be used again with its old contents
     """
 
     name: str
@@ -76,6 +78,7 @@ class Driver(Protocol):
     properties: Properties
     stream: int
     lock: AbstractContextManager[object]
+    exact: bool
 
     def allocate(self, nbytes: int) -> int:
         """The address of fresh memory, 256-byte aligned, for work of the driver's own stream, and

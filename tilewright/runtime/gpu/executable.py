@@ -1,24 +1,31 @@
-"""A compiled function that runs on a device, on NumPy arrays."""
+"""A compiled function that runs on a device, on arrays that live there and on NumPy's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any, Protocol
 
-import numpy as np
-
+from tilewright.compiler.cost import scaled
 from tilewright.compiler.plan import Plan, Slot
-from tilewright.errors import CompilerBug, OutOfBounds
-from tilewright.ir.types import as_number
-from tilewright.runtime.executable import SizedExecutable, prepare
+from tilewright.errors import (
+    CompilerBug,
+    DTypeError,
+    OutOfBounds,
+    OutOfMemory,
+    ShapeError,
+    TilewrightError,
+)
+from tilewright.ir.graph import Node
+from tilewright.ir.sizes import evaluate
+from tilewright.ir.types import TensorType, as_number, concrete
+from tilewright.runtime.executable import SizedExecutable, overlapping, prepare
+from tilewright.runtime.gpu.device import Device, Resident, device_of
 from tilewright.runtime.gpu.driver import Driver
+from tilewright.runtime.gpu.ledger import Ticket
 from tilewright.runtime.results import Layout, lay_out
 
-STATUS_WORD = 16
-"""The word of the team block that takes the code of a failed check."""
-
-TEAM_BYTES = 8 * (STATUS_WORD + 1)
+NAMED = 5
+"""Buffers of the arena that a message about memory names."""
 
 
 class Step(Protocol):
@@ -45,82 +52,111 @@ class Gpu(Protocol):
 
 
 class GpuExecutable:
-    """PTX on a device, with the plan that it follows; call it with a list of NumPy arrays.
+    """PTX on a device, with the plan that it follows; call it with a list of arrays.
 
-    Arrays go to the device and results come back. Constants and scratch memory stay there for as
-    long as this object lives. Safe to call from several Python threads, which take turns.
+    Returns before the results are there. Constants stay on the device for as long as this object
+    lives. Safe to call from several Python threads, which take turns.
     """
 
     def __init__(self, plan: Plan, program: Gpu, driver: Driver) -> None:
-        self.plan, self.program, self.driver = plan, program, driver
+        self.plan, self.program = plan, program
+        self.device: Device = device_of(driver)
         self.layout: Layout = lay_out(plan)
         self.grids = [step.blocks(self._sizes(step)) for step in program.steps]
-        threads = max((g * program.threads for g in self.grids), default=0)
-        self.owned: list[int] = []
+        self.scratch = program.scratch * max((g * program.threads for g in self.grids), default=0)
         with driver.lock:
-            self.module = driver.load(program.text) if program.steps else None
-            self.constants = [self._own(c.nbytes) for c in plan.constants]
-            for address, constant in zip(self.constants, plan.constants, strict=True):
-                driver.write(address, np.ascontiguousarray(constant))
-            self.team, self.arena = self._own(TEAM_BYTES), self._own(plan.arena)
-            self.scratch = self._own(program.scratch * threads)
+            self.module = self.device.module(program.text) if program.steps else None
+            self.constants = [self.device.place(c) for c in plan.constants]
 
-    def _own(self, nbytes: int) -> int:
-        """Memory that lives as long as this object."""
-        self.owned.append(self.driver.allocate(nbytes))
-        return self.owned[-1]
-
-    def __del__(self) -> None:
-        for address in getattr(self, "owned", ()):
-            self.driver.discard(address)
-
-    def __call__(self, arrays: Sequence[Any]) -> list[np.ndarray]:
+    def __call__(self, arrays: Sequence[Any]) -> list[Any]:
         """The results for one array per input of the plan.
 
+        Each is a NumPy array or a :class:`Resident` of the device, which is read where it is. With
+        NumPy arrays alone the results are NumPy arrays, else they stay on the device. A donated
+        Resident's memory becomes a result's: it must not be used afterwards.
+
         Raises ``ShapeError`` or ``DTypeError`` for an array of another type than planned, and
-        ``OutOfBounds`` when an index is outside its axis.
+        ``OutOfMemory``. ``OutOfBounds``, for an index outside its axis, is raised when a result is
+        read.
         """
-        plan, driver = self.plan, self.driver
+        results = self.run(arrays)
+        if any(isinstance(a, Resident) for a in arrays):
+            return list(results)
+        return [r.read() for r in results]
+
+    def run(self, arrays: Sequence[Any]) -> list[Resident]:
+        """As a call, with all results on the device."""
+        plan = self.plan
         if len(arrays) != len(plan.inputs):
             raise TypeError(f"expected {len(plan.inputs)} arrays, got {len(arrays)}")
-        prepared = [
-            prepare(a, t, i) for i, (a, t) in enumerate(zip(arrays, plan.inputs, strict=True))]
-        with driver.lock, ExitStack() as freed:
-            def fresh(nbytes: int) -> int:
-                address = driver.allocate(nbytes)
-                freed.callback(driver.free, address)
-                return address
+        with self.device.driver.lock:
+            try:
+                inputs = [
+                    self._given(array, type, i)
+                    for i, (array, type) in enumerate(zip(arrays, plan.inputs, strict=True))]
+                return self._run(inputs)
+            except OutOfMemory as error:
+                raise self._no_memory(error) from None
 
-            inputs = [fresh(a.nbytes) for a in prepared]
-            outputs = [fresh(as_number(t.nbytes)) for t in plan.outputs]
-            for address, array in zip(inputs, prepared, strict=True):
-                driver.write(address, array)
-            driver.fill(self.team, 0, TEAM_BYTES)
-            self._launch({"input": inputs, "output": outputs, "constant": self.constants})
-            team = np.empty(STATUS_WORD + 1, np.int64)
-            driver.read(self.team, team)
-            if team[STATUS_WORD]:
-                self.fail(int(team[STATUS_WORD]))
-            return self._results([*inputs, *outputs, *self.constants])
+    def _run(self, inputs: list[Resident]) -> list[Resident]:
+        plan, device = self.plan, self.device
+        self._separate(inputs)
+        outputs = [device.fresh(t.dtype.numpy, concrete(t.shape)) for t in plan.outputs]
+        arena, scratch = device.memory.take(plan.arena), device.memory.take(self.scratch)
+        ticket = device.ledger.open(self.failure) if plan.checks else None
+        places = {"input": inputs, "output": outputs, "constant": self.constants}
+        self._launch(
+            places, arena.address, (scratch.address, ticket.address if ticket else 0))
+        return self._results(inputs, outputs, ticket)
 
-    def _launch(self, places: dict[str, list[int]]) -> None:
+    # --- what goes in -------------------------------------------------------------------------
+    def _given(self, value: Any, type: TensorType, index: int) -> Resident:
+        """An input on the device."""
+        if not isinstance(value, Resident):
+            array = prepare(value, type, index)
+            donated = index in self.layout.donated
+            return self.device.place(array) if donated else self.device.number(array)
+        if value.device is not self.device:
+            raise TypeError(f"input {index} is on {value.device}, the program on {self.device}")
+        if value.dtype != type.dtype.numpy:
+            raise DTypeError(
+                f"input {index} has the wrong dtype", expected=type.dtype.numpy, got=value.dtype)
+        if value.shape != concrete(type.shape):
+            raise ShapeError(
+                f"input {index} has the wrong shape", expected=type.shape, got=value.shape)
+        for ticket in value.tickets:
+            if ticket.settled:
+                ticket.check()
+        return value
+
+    def _separate(self, inputs: list[Resident]) -> None:
+        """Copy each donated input that shares memory with another one."""
+        if not self.layout.donated:
+            return
+        shared = overlapping((r.address, r.address + r.nbytes) for r in inputs)
+        for i in self.layout.donated:
+            if i in shared:
+                inputs[i] = self.device.copy(inputs[i])
+
+    # --- the run ------------------------------------------------------------------------------
+    def _launch(
+        self, places: dict[str, list[Resident]], arena: int, rest: tuple[int, int]
+    ) -> None:
+        words = self.plan.words[len(self.plan.sizes):]
+
+        def address(slot: Slot) -> int:
+            if slot.kind in places:
+                return places[slot.kind][slot.index].address
+            return arena + (words[slot.index] if slot.kind == "block" else slot.index)
+
         for step, blocks in zip(self.program.steps, self.grids, strict=True):
             if not blocks:
                 continue
             launch = self.plan.launches[step.launch]
-            buffers = [self._address(slot, places) for slot in launch.args]
-            sizes = self._sizes(step).values()
-            self.driver.launch(
-                self.module, step.entry, blocks, self.program.threads,
-                (*buffers, *sizes, self.scratch, self.team), what=launch.kernel)
-
-    def _address(self, slot: Slot, places: dict[str, list[int]]) -> int:
-        if slot.kind in places:
-            return places[slot.kind][slot.index]
-        offset = slot.index
-        if slot.kind == "block":
-            offset = self.plan.words[len(self.plan.sizes) + slot.index]
-        return self.arena + offset
+            arguments = (*map(address, launch.args), *self._sizes(step).values(), *rest)
+            self.device.driver.launch(
+                self.module, step.entry, blocks, self.program.threads, arguments,
+                what=launch.kernel)
 
     def _sizes(self, step: Step) -> dict[str, int]:
         """The numbers of the sizes of a step's kernel, in the order of its parameters."""
@@ -129,31 +165,56 @@ class GpuExecutable:
         pairs = zip(launch.kernel.sizes, launch.sizes, strict=True)
         return {var.name: known[name] for var, name in pairs}
 
-    def _results(self, entries: list[int]) -> list[np.ndarray]:
-        """Copies of the results."""
-        layout, arrays = self.layout, []
-        of_copies = {to: source for to, source, _ in layout.copies}
-        fresh = []
-        for f in layout.fresh:
-            array = np.empty(f.shape, f.dtype)
-            self.driver.read(entries[of_copies.get(f.entry, f.entry)], array)
-            fresh.append(array)
+    # --- what comes out -----------------------------------------------------------------------
+    def _results(
+        self, inputs: list[Resident], outputs: list[Resident], ticket: Ticket | None
+    ) -> list[Resident]:
+        """The results: outputs, donated inputs, copies."""
+        layout, device = self.layout, self.device
+        tickets = {t for r in inputs for t in r.tickets if not t.settled}
+        whole = frozenset(tickets | {ticket} if ticket else tickets)
+        entries = [*inputs, *outputs, *self.constants]
+        fresh = list(outputs)
+        for copy, (_, at, nbytes) in zip(
+            layout.fresh[len(outputs):], layout.copies, strict=True
+        ):
+            fresh.append(device.fresh(copy.dtype, copy.shape))
+            device.driver.copy(fresh[-1].address, entries[at].address, nbytes)
+        results = []
         for source in layout.sources:
-            if source.kind == "fresh":
-                arrays.append(fresh[source.index])
-                continue
-            type = self.plan.inputs[source.index]
-            array = np.empty(tuple(map(as_number, type.shape)), type.dtype.numpy)
-            self.driver.read(entries[source.index], array)
-            arrays.append(array)
-        return arrays
+            found = (fresh if source.kind == "fresh" else inputs)[source.index]
+            results.append(Resident(device, found.memory, found.dtype, found.shape, whole))
+        return results
 
-    def fail(self, code: int) -> None:
-        """Raise what an error code of the program stands for."""
+    # --- what goes wrong ----------------------------------------------------------------------
+    def failure(self, code: int) -> TilewrightError:
+        """What an error code of the program stands for."""
         check = self.plan.checks.get(code)
         if check is None:
-            raise CompilerBug(f"the program reported the error {code}, unknown to its plan")
-        raise OutOfBounds(check.message, expected=check.expected, loc=check.loc)
+            return CompilerBug(f"the program reported the error {code}, unknown to its plan")
+        return OutOfBounds(check.message, expected=check.expected, loc=check.loc)
+
+    def _no_memory(self, error: OutOfMemory) -> OutOfMemory:
+        """The error with what this program needs, by the user's lines."""
+        plan = self.plan
+        results = sum(as_number(t.nbytes) for t in plan.outputs)
+        parts = (results, "results"), (plan.arena, "values in between"), (self.scratch, "threads")
+        needs = ["for " + ", ".join(f"{name} {scaled(n, 'B')}" for n, name in parts)]
+        needs += [
+            f"{scaled(nbytes, 'B')} for {node.type}, {node.loc}"
+            for nbytes, node in largest(plan)[:NAMED]]
+        return OutOfMemory(
+            f"{error.what}: a program needs more", expected=error.expected,
+            got="\n            ".join([str(error.got), *needs]), hint=error.hint)
+
+
+def largest(plan: Plan) -> list[tuple[int, Node]]:
+    """The values that lie in the arena, with their bytes, the largest first."""
+    numbers = dict(zip(plan.sizes, plan.words, strict=False))
+    found = [
+        (evaluate(node.type.nbytes, numbers), node)
+        for slot, node in plan.values.items() if slot.kind in ("arena", "block")]
+    return sorted(found, key=lambda pair: -pair[0])
 
 
 def gpu_executable(plan: Plan, program: Gpu, driver: Driver) -> GpuExecutable | SizedExecutable:

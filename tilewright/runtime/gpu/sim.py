@@ -71,7 +71,7 @@ class SimDriver(Bookkeeping):
             chip.shared_most * KIB)
         self.simulator = simulator or Simulator()
         self.lock: AbstractContextManager[object] = threading.RLock()
-        self.stream = 1
+        self.stream, self.exact = 1, True
         self._streams = 1
         self._queues: dict[int, deque[Work]] = {self.stream: deque()}
         self._captured: list[Work] = []
