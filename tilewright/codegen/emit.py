@@ -82,6 +82,9 @@ def emit_kernel(
 class Emitter(Vectors):
     """Statements and the function around them."""
 
+    attributes = "nounwind"
+    """Of the function."""
+
     def kernel(self, kernel: Kernel) -> Emitted:
         self.scratch = 0
         for number, buffer in enumerate(kernel.params):
@@ -92,14 +95,11 @@ class Emitter(Vectors):
         self.statements(kernel.body)
         self.fence()
         body = self.b.text()
-        params = [
-            f"ptr noalias{' readonly' if p.access == 'in' else ''} %b{n}"
-            for n, p in enumerate(kernel.params)
-        ]
+        params = [f"{self.parameter(p, kernel)} %b{n}" for n, p in enumerate(kernel.params)]
         params += [f"i64 %n{n}" for n in range(len(kernel.sizes))]
         params += ["i64 %tid", "i64 %nthreads", "ptr noalias %scratch", "ptr %team"]
         lines = [
-            f"({', '.join(params)}) nounwind {{",
+            f"({', '.join(params)}) {self.attributes} {{",
             "entry:",
             *self.b.allocas.values(),
             body,
@@ -116,6 +116,10 @@ class Emitter(Vectors):
         return Emitted(
             name, text, frozenset(declarations), self.scratch, len(kernel.params), loops,
             len(kernel.sizes))
+
+    def parameter(self, buffer: Buffer, kernel: Kernel) -> str:
+        """The type and the attributes of a buffer's parameter."""
+        return "ptr noalias readonly" if buffer.access == "in" else "ptr noalias"
 
     def statements(self, body: Iterable[Stmt]) -> None:
         for s in body:

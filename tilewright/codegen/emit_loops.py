@@ -9,7 +9,7 @@ from tilewright.codegen.emit_index import Affine, plus, times
 from tilewright.codegen.emit_slots import Frame, written_buffers
 from tilewright.codegen.emit_value import Values
 from tilewright.codegen.integers import number_of
-from tilewright.errors import CompilerBug, Unsupported
+from tilewright.errors import CompilerBug
 from tilewright.ir.loops import Expr, For, Stmt
 from tilewright.ir.types import i32, i64
 
@@ -116,7 +116,11 @@ class Loops(Values):
                 start, stop, s.step, written_buffers(s.body), lambda i: self.iteration(s, i)
             )
         else:
-            raise Unsupported(f"a {s.kind} loop on a CPU")
+            self.grid(s)
+
+    def grid(self, s: For) -> None:
+        """A loop over blocks or threads, which only some machines have."""
+        raise CompilerBug(f"a {s.kind} loop in a kernel for {self.target.name}")
 
     def bound(self, e: Expr) -> Affine:
         found = self.linear(e)

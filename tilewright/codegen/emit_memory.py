@@ -62,6 +62,10 @@ class Memory(Core):
         name = self.b.pointer(f"getelementptr {element}, ptr {place}, {offsets.typed}")
         return Value(name, i64, width)
 
+    def known_alignment(self, buffer: Buffer, index: Affine, lanes: int) -> int:
+        """Bytes of which the address of an access is known to be a multiple."""
+        return memory(buffer.dtype).itemsize
+
     # --- loads --------------------------------------------------------------------------
     def load_register(self, e: Load) -> Val:
         """A load of a register buffer."""
@@ -104,7 +108,10 @@ class Memory(Core):
         """One element. Where a mask is off, zeros of our own are read instead."""
         if mask is None:
             return self.read_at(buffer, index, 1)
-        place = self.address(buffer, index)
+        return self.read_where(buffer, self.address(buffer, index), mask, other)
+
+    def read_where(self, buffer: Buffer, place: str, mask: Value, other: Value | None) -> Value:
+        """One element where a mask is on, else ``other``, or zero."""
         self.zeros = True
         safe = self.b.pointer(f"select {mask.typed}, ptr {place}, ptr @tw_zeros")
         value = self.read(buffer, safe, 1)
@@ -114,21 +121,23 @@ class Memory(Core):
         """A plain load at a uniform index; what only is read is loaded once, before the loops
         that do not change the index.
         """
+        align = self.known_alignment(buffer, index, lanes)
         if buffer.space != "global" or buffer.access != "in":
-            return self.read(buffer, self.address(buffer, index), lanes)
+            return self.read(buffer, self.address(buffer, index), lanes, align)
         base = self.pointers[buffer.name]
         return self.b.pure(
             ("load", base, index, lanes),
             (base, *(name for name, _ in index.terms)),
-            lambda: self.read(buffer, self.address(buffer, index), lanes),
+            lambda: self.read(buffer, self.address(buffer, index), lanes, align),
             reads=True,
         )
 
-    def read(self, buffer: Buffer, place: str, lanes: int) -> Value:
+    def read(self, buffer: Buffer, place: str, lanes: int, align: int = 0) -> Value:
         """A plain load of a scalar or a contiguous vector, in the carrier type."""
         kind = memory(buffer.dtype)
+        align = align or kind.itemsize
         raw = self.b.define(
-            kind, lanes, f"load {llvm_type(kind, lanes)}, ptr {place}, align {kind.itemsize}"
+            kind, lanes, f"load {llvm_type(kind, lanes)}, ptr {place}, align {align}"
         )
         return from_memory(self.b, raw, buffer.dtype, self.machine)
 
@@ -177,10 +186,7 @@ class Memory(Core):
             return self.reverse(value) if index.lane < 0 else value
         place = self.address(buffer, first)
         if width == 1:
-            self.zeros = True
-            place = self.b.pointer(f"select {mask.typed}, ptr {place}, ptr @tw_zeros")
-            value = self.read(buffer, place, 1)
-            return value if other is None else self.b.select(mask, value, other)
+            return self.read_where(buffer, place, mask, other)
         if index.lane < 0:
             mask, other = self.reverse(mask), None if other is None else self.reverse(other)
         value = self.masked_read(buffer, "load", "p0", f"ptr {place}", mask, other)
@@ -213,16 +219,15 @@ class Memory(Core):
         """A gather of a single lane; ``where`` is written as a vector of one."""
         place = where.rsplit(" ", 1)[1]
         if mask.name != "true":
-            self.zeros = True
-            place = self.b.pointer(f"select {mask.typed}, ptr {place}, ptr @tw_zeros")
-        value = self.read(buffer, place, 1)
-        return value if other is None else self.b.select(mask, value, other)
+            return self.read_where(buffer, place, mask, other)
+        return self.read(buffer, place, 1)
 
     # --- stores -------------------------------------------------------------------------
     def store_scalar(self, buffer: Buffer, index: Affine, value: Value) -> None:
         place = self.address(buffer, index)
         raw = to_memory(self.b, value, buffer.dtype, self.machine)
-        self.b.write(f"  store {raw.typed}, ptr {place}, align {raw.dtype.itemsize}")
+        align = self.known_alignment(buffer, index, 1)
+        self.b.write(f"  store {raw.typed}, ptr {place}, align {align}")
 
     def store_copy(
         self,
@@ -244,16 +249,18 @@ class Memory(Core):
             back = index.lane < 0
             first = index.uniform().shift(index.lane * width * copy - (width - 1 if back else 0))
             where = f"ptr {self.address(buffer, first)}"
+            align = self.known_alignment(buffer, first, width)
             if back:
                 value, mask = self.reverse(value), None if mask is None else self.reverse(mask)
         else:
             where = f"<{width} x ptr> {self.addresses(buffer, index, copy).name}"
+            align = 1
         raw = to_memory(self.b, value, buffer.dtype, self.machine)
         if width == 1:
             self.store_one(raw, where.rsplit(" ", 1)[1], mask)
         elif contiguous and mask is None:
-            size = raw.dtype.itemsize
-            tail = f"{min(64, size * width)}, !nontemporal !0" if streaming else f"{size}"
+            whole = min(64, raw.dtype.itemsize * width)
+            tail = f"{whole}, !nontemporal !0" if streaming else f"{align}"
             self.b.write(f"  store {raw.typed}, {where}, align {tail}")
         else:
             self.masked_write(raw, where, mask, "store" if contiguous else "scatter")

@@ -10,7 +10,21 @@ from tilewright.codegen.emit_index import Affine, plus, times
 from tilewright.codegen.emit_loops import Loops
 from tilewright.codegen.emit_slots import Frame, written_buffers
 from tilewright.errors import CompilerBug
-from tilewright.ir.loops import Accumulate, Call, Expr, For, If, Let, Load, Stmt, Store, Var
+from tilewright.ir.loops import (
+    Accumulate,
+    Call,
+    Check,
+    Expr,
+    For,
+    If,
+    Instruction,
+    Let,
+    Load,
+    Shuffle,
+    Stmt,
+    Store,
+    Var,
+)
 from tilewright.ir.types import bool_, i32, i64
 
 
@@ -206,16 +220,23 @@ def expressions(body: Iterable[Stmt]) -> Iterable[tuple[Stmt, Expr]]:
     for s in body:
         if isinstance(s, Let):
             yield s, s.value
+        elif isinstance(s, Shuffle):
+            yield s, s.value
+            yield s, s.lane
+        elif isinstance(s, Instruction):
+            yield from ((s, operand) for operand in s.operands)
         elif isinstance(s, Store | Accumulate):
             yield s, s.index
             yield s, s.value
             if s.mask is not None:
                 yield s, s.mask
-        elif isinstance(s, If):
+        elif isinstance(s, If | Check):
             yield s, s.condition
-            yield from expressions(s.body)
-            yield from expressions(s.orelse)
+            if isinstance(s, If):
+                yield from expressions((*s.body, *s.orelse))
         elif isinstance(s, For):
+            yield s, s.start
+            yield s, s.stop
             yield from expressions(s.body)
 
 

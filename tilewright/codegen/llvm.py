@@ -102,17 +102,27 @@ _switches = threading.Lock()
 """Held while code is made, so that the switches are those of one thread."""
 
 
-@contextlib.contextmanager
-def without_strength_reduction() -> Iterator[None]:
-    """LLVM does not look for cheaper induction variables, which takes it a third of its time.
+STRENGTH = "disable-lsr"
+"""LLVM does not look for cheaper induction variables, which takes it a third of its time."""
 
-    The switch belongs to the process, in which others may use LLVM as well: it is set back.
+JOINING = "disable-nvptx-load-store-vectorizer"
+"""LLVM does not make one access of neighbouring ones: it reads beyond them, to whole vectors."""
+
+
+@contextlib.contextmanager
+def switched(*names: str) -> Iterator[None]:
+    """Some of LLVM's switches are on.
+
+    They belong to the process, in which others may use LLVM as well: they are set back.
     """
-    binding.set_option("tilewright", "-disable-lsr=true")
-    try:
-        yield
-    finally:
-        binding.set_option("tilewright", "-disable-lsr=false")
+    with _switches:
+        for name in names:
+            binding.set_option("tilewright", f"-{name}=true")
+        try:
+            yield
+        finally:
+            for name in names:
+                binding.set_option("tilewright", f"-{name}=false")
 
 
 _numbers = itertools.count()
@@ -159,12 +169,12 @@ def assembly(text: str, target: Target) -> str:
 def object_code(
     text: str, target: Target, verify: bool = False, quick: bool = False, rough: bool = False
 ) -> bytes:
-    """A relocatable object file of a module; ``quick`` as in :func:`without_strength_reduction`,
-    ``rough`` as in :func:`target_machine`.
+    """A relocatable object file of a module; ``quick``: without :data:`STRENGTH`, ``rough`` as in
+    :func:`target_machine`.
 
     Another thread that runs Python meanwhile delays every call of LLVM: there are few.
     """
     module = parse(heading(target) + text, verify)
-    with _switches, without_strength_reduction() if quick else contextlib.nullcontext():
+    with switched(STRENGTH) if quick else switched():
         result: bytes = target_machine(target, rough).emit_object(module)
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from tilewright.codegen.gpu.emit import THREADS, Entry, emit_entry, phases
+from tilewright.codegen.gpu.emit import Entry, emit_entry, phases
 from tilewright.compiler.plan import Plan
 from tilewright.compiler.target import Target
 from tilewright.errors import CompilerBug
@@ -16,25 +16,32 @@ from tilewright.ir import loops as k
 class Step:
     """A run of an entry: launch number ``launch`` of the plan, or a part of it.
 
-    kernel  the stretch of the launch's kernel
+    kernel   the stretch of the launch's kernel
+    threads  of a block
+    shared   bytes of memory of a block
+    scratch  bytes of memory that a thread needs for itself
     """
 
     entry: str
     launch: int
-    scratch: int
     kernel: k.Kernel
+    threads: int
+    shared: int
+    scratch: int
 
     def blocks(self, sizes: Mapping[str, int]) -> int:
         """Blocks of the grid, given the numbers of the kernel's sizes; 0: nothing is to do."""
-        most = 1
+        threads = 1
         known: dict[str, int] = dict(sizes)
         for s in self.kernel.body:
             if isinstance(s, k.Let) and computable(s.value, known):
                 known[s.var.name] = number_of(s.value, known)
             elif isinstance(s, k.For):
-                trip = number_of(s.stop, known) - number_of(s.start, known)
-                most = max(most, -(-trip // s.step))
-        return -(-most // THREADS)
+                trip = -(-(number_of(s.stop, known) - number_of(s.start, known)) // s.step)
+                if s.kind == "block":
+                    return max(trip, 0)
+                threads = max(threads, trip)
+        return -(-threads // self.threads)
 
 
 @dataclass
@@ -44,19 +51,12 @@ class GpuProgram:
     text       of the module
     steps      in order
     llvm_text  of which the PTX was made
-    threads    of a block
     """
 
     text: str
     steps: tuple[Step, ...]
     target: Target
     llvm_text: str = field(repr=False, default="")
-    threads: int = THREADS
-
-    @property
-    def scratch(self) -> int:
-        """Bytes of memory that a thread needs for itself, at most."""
-        return max((s.scratch for s in self.steps), default=0)
 
     def asm_text(self) -> str:
         """The PTX."""
@@ -83,7 +83,8 @@ def build(plan: Plan, target: Target) -> GpuProgram:
     for number, launch in enumerate(plan.launches):
         for entry in entries_of(launch.kernel, target):
             entries[entry.name] = entry
-            steps.append(Step(entry.name, number, entry.scratch, entry.kernel))
+            steps.append(Step(
+                entry.name, number, entry.kernel, entry.threads, entry.shared, entry.scratch))
     if not entries:
         return GpuProgram("", (), target)
     declarations = frozenset[str]().union(*(e.declarations for e in entries.values()))

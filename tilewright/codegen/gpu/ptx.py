@@ -1,7 +1,7 @@
 """LLVM IR text to PTX text.
 
 A GPU has no cheap calls: the module's internal functions are written into their callers. Vectors
-are ours, so LLVM's own vectorisers stay off; it unrolls, hoists and shares.
+are ours, in memory too, so LLVM's own vectorisers stay off; it unrolls, hoists and shares.
 """
 
 from __future__ import annotations
@@ -60,5 +60,6 @@ def written(text: str, target: Target, version: int) -> str:
     tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_interleaving = False
     builder = binding.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
-    result: str = machine.emit_assembly(module)
+    with llvm.switched(llvm.JOINING):
+        result: str = machine.emit_assembly(module)
     return result

@@ -29,7 +29,9 @@ NAMED = 5
 
 
 class Step(Protocol):
-    """A run of one of the module's entries, for a launch of the plan or a part of it."""
+    """A run of one of the module's entries, for a launch of the plan or a part of it: threads and
+    bytes of shared memory of a block, bytes of memory that each thread has for itself.
+    """
 
     @property
     def entry(self) -> str: ...  # noqa: D102
@@ -37,18 +39,23 @@ class Step(Protocol):
     @property
     def launch(self) -> int: ...  # noqa: D102
 
+    @property
+    def threads(self) -> int: ...  # noqa: D102
+
+    @property
+    def shared(self) -> int: ...  # noqa: D102
+
+    @property
+    def scratch(self) -> int: ...  # noqa: D102
+
     def blocks(self, sizes: dict[str, int]) -> int: ...  # noqa: D102
 
 
 class Gpu(Protocol):
-    """PTX of a plan: the text, its steps, threads of a block, bytes of scratch per thread."""
+    """PTX of a plan: the text and its steps."""
 
     text: str
     steps: tuple[Any, ...]
-    threads: int
-
-    @property
-    def scratch(self) -> int: ...  # noqa: D102
 
 
 class GpuExecutable:
@@ -63,7 +70,8 @@ class GpuExecutable:
         self.device: Device = device_of(driver)
         self.layout: Layout = lay_out(plan)
         self.grids = [step.blocks(self._sizes(step)) for step in program.steps]
-        self.scratch = program.scratch * max((g * program.threads for g in self.grids), default=0)
+        self.scratch = max((blocks * step.threads * step.scratch for blocks, step
+                            in zip(self.grids, program.steps, strict=True)), default=0)
         with driver.lock:
             self.module = self.device.module(program.text) if program.steps else None
             self.constants = [self.device.place(c) for c in plan.constants]
@@ -155,7 +163,7 @@ class GpuExecutable:
             launch = self.plan.launches[step.launch]
             arguments = (*map(address, launch.args), *self._sizes(step).values(), *rest)
             self.device.driver.launch(
-                self.module, step.entry, blocks, self.program.threads, arguments,
+                self.module, step.entry, blocks, step.threads, arguments, step.shared,
                 what=launch.kernel)
 
     def _sizes(self, step: Step) -> dict[str, int]:
