@@ -93,6 +93,9 @@ def table(names: list[str], count32: int, count64: int) -> str:
         "place, at most one half for a correctly rounded result. *fused* is measured on",
         f"{fused}, *plain* on {plain}, which has no fused multiply-add. *stated* is the bound",
         "that the tests hold. *worst argument* belongs to the larger of the two errors.", "",
+        "A GPU runs the same formulas with fused multiply-add, so that its results have the bits",
+        "of *fused* (`tests/gpu` compares them), but for the payload of a NaN in bf16. The",
+        "approximations of `fast_math` are in [gpu.md](gpu.md).", "",
         "| function | type | stated | fused | plain | worst argument | points |",
         "|---|---|---|---|---|---|---|",
     ]

@@ -43,6 +43,8 @@ SWITCHES: dict[str, Switch] = {s.name: s for s in (
     Switch("num_threads", count, 0, "threads of a program; 0: the cores this process may use"),
     Switch("target", str, "", "CPU tier: sse2, avx2, avx512; or sim, a simulated GPU; empty: the "
                                 "best that the host has"),
+    Switch("fast_math", count, 0, "1: on a GPU, functions of f32 are the machine's approximations "
+                                  "(exp, log, tanh, sin, cos, division, square root)"),
     Switch("cache", str, "", "folder of the disk cache; empty: tilewright's in the user's folder "
                              "for caches; off: none"),
     Switch("cache_size", count, 512, "MiB that the disk cache may take, about; what was not used "

@@ -155,12 +155,14 @@ def row(
     b: Builder, op: str, args: Sequence[Value], functions: dict[str, Callable[..., Value]],
     machine: Machine | None = None,
 ) -> Value:
-    """The spelling of an op of the table, else the vector function of that name."""
+    """The function of floats of that name, else the spelling of an op of the table."""
     first = args[0]
+    if first.dtype.is_float and op in functions:
+        return functions[op](b, *args)
     spelling = SPELLINGS.get(op)
     cell = spelling.cell(first.dtype.kind, machine) if spelling else None
     if cell is None:
-        return functions[op](b, *args)
+        raise KeyError(op)
     if not isinstance(cell, str):
         return cell(b, *args)
     if cell[0] == "@":

@@ -55,6 +55,7 @@ class Target:
     contract      an elementwise sum may take a product unrounded; accumulated sums always may
     bf16_dot      has a bf16 dot product instruction (vdpbf16ps)
     triple, cpu, features   in LLVM's words
+    fast_math     functions of f32 may be a GPU's approximations; a CPU has none
     gpu           what there is to know if it is a GPU; the vector is then a thread's access to
                   memory, and the registers are a thread's
     """
@@ -72,6 +73,7 @@ class Target:
     fma: bool = True
     bf16_dot: bool = False
     contract: bool = True
+    fast_math: bool = False
     gpu: Gpu | None = None
 
     def lanes(self, itemsize: int) -> int:

@@ -55,11 +55,12 @@ class Lowered:
     def __init__(
         self, traced: Traced, donated: tuple[int, ...], target: str | None, milliseconds: float,
         hints: Mapping[str, int] | None = None, guards: Sequence[Guard] = (),
+        fast_math: bool | None = None,
     ) -> None:
         self.traced = traced
         self.hints, self.guards = hints or {}, tuple(guards)
         self.donated = donated
-        self.target_name = target
+        self.target_name, self.fast_math = target, fast_math
         self._milliseconds = milliseconds
 
     @property
@@ -115,7 +116,7 @@ class Compiled:
         self.traced.announce(debug)
         target: Target | None = None
         try:
-            target = find_target(lowered.target_name)
+            target = find_target(lowered.target_name, lowered.fast_math)
             compile = functools.partial(
                 compile_graph, graph, target, donated, hints=lowered.hints)
             self.made = Program(graph, target, donated, compile=compile)
@@ -233,10 +234,10 @@ TEXTS: dict[str, Callable[[Compiled], str]] = {
 }
 
 
-def find_target(name: str | None) -> Target:
+def find_target(name: str | None, fast_math: bool | None = None) -> Target:
     """The machine to compile for: of this name, else of the switch, else the host."""
     warm.finish()
-    return target_named(name)
+    return target_named(name, fast_math)
 
 
 def gpu_text(compiled: Compiled, stage: str) -> str:

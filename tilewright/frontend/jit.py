@@ -75,13 +75,14 @@ class Jitted:
         target: str | None,
         threads: int | None,
         dynamic: Mapping[str, Any] | None = None,
+        fast_math: bool | None = None,
     ) -> None:
         # First, because the function may be a wrapper around another jitted one, and then carries
         # that one's attributes.
         functools.update_wrapper(self, function)
         self.function = function
         self.parameters = Parameters(function, static_argnames, donate_argnames)
-        self.target, self.threads = target, threads
+        self.target, self.threads, self.fast_math = target, threads, fast_math
         self.declared = Declared(dynamic) if dynamic else None
         if self.declared is not None:
             self.parameters.check_names("dynamic", map(parameter_of, self.declared.axes))
@@ -245,6 +246,7 @@ class Jitted:
         donated = parameters.donated_leaves(dynamic)
         return Lowered(
             traced, donated, target, milliseconds, decisions.values, tuple(decisions.guards),
+            self.fast_math,
         ), found
 
     # --- looking inside -------------------------------------------------------------------
@@ -291,6 +293,7 @@ def jit(
     target: str | None = None,
     threads: int | None = None,
     dynamic: Mapping[str, Any] | None = None,
+    fast_math: bool | None = None,
 ) -> Callable[[Function], Jitted]: ...
 @overload
 def jit(
@@ -302,6 +305,7 @@ def jit(
     target: str | None = None,
     threads: int | None = None,
     dynamic: Mapping[str, Any] | None = None,
+    fast_math: bool | None = None,
 ) -> Jitted: ...
 def jit(
     function: Function | None = None,
@@ -312,6 +316,7 @@ def jit(
     target: str | None = None,
     threads: int | None = None,
     dynamic: Mapping[str, Any] | None = None,
+    fast_math: bool | None = None,
 ) -> Any:
     """Compile a function of arrays, as a decorator with or without arguments.
 
@@ -327,6 +332,9 @@ def jit(
                      serves all sizes from 2 on; 0 and 1, which broadcast, are compiled as they are.
                      What Python code decides by such a size (``if x.shape[0] > 8``) is decided
                      again, and compiled again, for a size of which it does not hold
+    fast_math        functions of f32 (exp, log, tanh, sin, cos, division, square root) may be a
+                     GPU's approximations; what the switch ``fast_math`` says if left out. Results
+                     of a CPU stay as they are
 
     The function must give the same operations whenever it is called with the same signature: what
     it reads besides its arguments is read when it is traced, captured arrays included.
@@ -342,8 +350,8 @@ def jit(
     static = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
     donated = (donate_argnames,) if isinstance(donate_argnames, str) else tuple(donate_argnames)
     if function is None:
-        return lambda f: Jitted(f, static, donated, target, threads, dynamic)
-    return Jitted(function, static, donated, target, threads, dynamic)
+        return lambda f: Jitted(f, static, donated, target, threads, dynamic, fast_math)
+    return Jitted(function, static, donated, target, threads, dynamic, fast_math)
 
 
 def explain_recompile(function: Jitted) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from tilewright import config
@@ -106,16 +107,18 @@ class Program:
         }, (native.main, *blobs)))
 
 
-def target_named(name: str | None = None) -> Target:
+def target_named(name: str | None = None, fast_math: bool | None = None) -> Target:
     """The machine to compile for: of this name, else of the switch ``target``, else the host.
 
+    ``fast_math`` as the switch of that name, which holds if it is None.
     Raises ``UserError`` for one that does not exist here.
     """
     name = config.get("target") if name is None else name
     if is_gpu(name):
         from tilewright.codegen import gpu
 
-        return gpu.named(name)
+        fast = bool(config.get("fast_math")) if fast_math is None else fast_math
+        return replace(gpu.named(name), fast_math=fast)
     from tilewright.codegen import cpu
 
     return cpu.host_target(name)

@@ -15,9 +15,9 @@ from tilewright.codegen.builder import Value
 from tilewright.codegen.emit import Emitted
 from tilewright.codegen.emit_index import Affine, plus, times
 from tilewright.codegen.emit_vector import expressions, loads
+from tilewright.codegen.gpu.fast import functions
 from tilewright.codegen.gpu.memory import WIDEST, GridMemory
 from tilewright.codegen.gpu.shuffles import exchanged
-from tilewright.codegen.vecmath import MATH
 from tilewright.compiler.target import Target
 from tilewright.errors import CompilerBug
 from tilewright.ir import loops as k
@@ -205,7 +205,7 @@ def emit_entry(kernel: k.Kernel, target: Target) -> Entry:
 
     Raises as :func:`tilewright.codegen.emit`.
     """
-    emitter, threads = GridEmitter(target, MATH), threads_of(kernel)
+    emitter, threads = GridEmitter(target, functions(target)), threads_of(kernel)
     emitted = emitter.kernel(kernel)
     buffers = [f"{emitter.parameter(p, kernel)} %b{n}" for n, p in enumerate(kernel.params)]
     name = "e" + emitted.name[1:]
