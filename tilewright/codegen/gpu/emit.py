@@ -16,7 +16,8 @@ from tilewright.codegen.emit import Emitted
 from tilewright.codegen.emit_index import Affine, plus, times
 from tilewright.codegen.emit_vector import expressions, loads
 from tilewright.codegen.gpu.fast import functions
-from tilewright.codegen.gpu.memory import WIDEST, GridMemory
+from tilewright.codegen.gpu.instructions import GridInstructions
+from tilewright.codegen.gpu.memory import WIDEST
 from tilewright.codegen.gpu.shuffles import exchanged
 from tilewright.compiler.target import Target
 from tilewright.errors import CompilerBug
@@ -56,7 +57,7 @@ class Entry:
     declarations: frozenset[str]
 
 
-class GridEmitter(GridMemory):
+class GridEmitter(GridInstructions):
     """The threads of a grid as the team."""
 
     attributes = "alwaysinline convergent nounwind"
@@ -114,7 +115,8 @@ class GridEmitter(GridMemory):
 
     def machine_only(self, s: k.Shuffle | k.Instruction) -> None:
         if isinstance(s, k.Instruction):
-            raise CompilerBug(f"no code for the instruction {s.name}")
+            self.instruction(s)
+            return
         value, lane = self.value(s.value), self.value(s.lane)
         if isinstance(lane, list):
             raise CompilerBug("the lanes of a vector loop ask different threads")
