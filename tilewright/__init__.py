@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from tilewright.frontend import nn as nn
     from tilewright.frontend import numpy as numpy
     from tilewright.frontend import tree as tree
-    from tilewright.frontend.array import Array as Array
-    from tilewright.frontend.array import to_device as to_device
     from tilewright.frontend.functions import erf as erf
     from tilewright.frontend.jit import explain_recompile as explain_recompile
     from tilewright.frontend.jit import jit as jit
+    from tilewright.frontend.on_device import Array as Array
+    from tilewright.frontend.on_device import to_device as to_device
     from tilewright.frontend.places import put_along_axis as put_along_axis
     from tilewright.frontend.places import scatter_add as scatter_add
     from tilewright.frontend.transforms import grad as grad
@@ -36,8 +36,8 @@ _PUBLIC = {
     "put_along_axis": "frontend.places",
     "erf": "frontend.functions",
     "threads": "runtime.threads",
-    "Array": "frontend.array",
-    "to_device": "frontend.array",
+    "Array": "frontend.on_device",
+    "to_device": "frontend.on_device",
     "UserError": "errors",
     "ShapeError": "errors",
     "DTypeError": "errors",

@@ -1,27 +1,37 @@
-"""``tw.Array``: an array that lives on a device. NumPy's arrays are those of the CPU."""
+"""``tw.Array``: an array that lives on a device. NumPy's arrays are those of the CPU.
+
+What is done with one outside of a jitted function stands in the table :data:`DONE`, which
+:mod:`tilewright.frontend.on_device` fills.
+"""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Iterator
 from typing import Any, SupportsIndex
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from tilewright.errors import OutOfMemory, TraceError, UserError
-from tilewright.frontend import tree
-from tilewright.frontend.build import checked_dtype
+from tilewright.errors import TraceError, UserError
 from tilewright.frontend.location import here
-from tilewright.frontend.tracer import Tracer
 from tilewright.ir.types import TensorType, dtype_of
 from tilewright.runtime.gpu.device import Device, Resident
 
+DONE: dict[str, Callable[..., Any]] = {}
+"""'ufunc': (ufunc, method, inputs, kwargs); 'function': (NumPy's, args, kwargs); 'get': (array,
+index); 'attribute': (array, name); 'move': (array, device)."""
 
-class Array:
+
+class Array(NDArrayOperatorsMixin):
     """An array on a device, made by :func:`to_device` or by a jitted function. It never changes.
 
     A call that makes one returns before its contents are there. Whoever looks at them (``numpy()``,
     ``item()``, ``print``) waits, and meets the errors of the calls that it comes from: an index
     outside of its axis is an ``OutOfBounds`` there.
+
+    Operators, methods and NumPy's functions outside of a jitted function are jitted functions of
+    one operation: the result stays on the device.
 
     An array that was donated to a jitted function is gone: all but its shape and dtype is then a
     ``UserError`` that says to whom it was given.
@@ -135,7 +145,7 @@ class Array:
     # --- where it is --------------------------------------------------------------------------
     def to(self, device: str) -> Any:
         """The array on another device; itself if it is there, a NumPy array for ``"cpu"``."""
-        return moved(self, device)
+        return DONE["move"](self, device)
 
     def delete(self) -> None:
         """Give its memory back now; it must not be used afterwards."""
@@ -148,7 +158,38 @@ class Array:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return to_device, (self.numpy(), self.device)
+        return DONE["move"], (self.numpy(), self.device)
+
+    # --- what is done with it -----------------------------------------------------------------
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return DONE["ufunc"](ufunc, method, inputs, kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return DONE["function"](function, args, kwargs)
+
+    def __getitem__(self, index: Any) -> Any:
+        return DONE["get"](self, index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TraceError(
+            "an array on a device never changes", got="an assignment to an item", loc=here(),
+            hint="in a jitted function, y = x.at[index].set(value) is a changed copy; donate x and "
+                 "no memory is copied")
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.shape:
+            raise TypeError("iteration over a 0-d array")
+        return (self[i] for i in range(self.shape[0]))
+
+    @property
+    def T(self) -> Any:  # noqa: N802 - NumPy's name
+        """The array with its axes in reverse order."""
+        return DONE["function"](np.transpose, (self,), {})
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"an array on a device has no attribute {name!r}")
+        return DONE["attribute"](self, name)
 
     # --- for tilewright -----------------------------------------------------------------------
     @property
@@ -179,43 +220,3 @@ class Array:
     def on(self) -> Device:
         """The device that it lives on."""
         return self._device
-
-
-def to_device(values: Any, device: str) -> Any:
-    """The tree ``values`` with its arrays and numbers on a device: ``"sim"``.
-
-    NumPy arrays, arrays of other devices and numbers are copied; what is there already stays.
-    ``"cpu"`` gives NumPy arrays. Raises ``UserError`` for a device that does not exist,
-    ``DTypeError`` for an element type that is not supported, ``OutOfMemory``.
-    """
-    return tree.map_with_path(lambda path, leaf: moved(leaf, device, path), values)
-
-
-def moved(leaf: Any, device: str, path: str = "") -> Any:
-    """One array on a device; messages call it by its path."""
-    from tilewright.runtime.gpu.devices import device_named
-
-    if isinstance(leaf, Tracer):
-        raise TraceError(
-            "a traced value cannot be moved to a device", loc=here(),
-            hint="a program runs on one device: that of its arguments, or that of jit's target")
-    if device == "cpu":
-        return leaf.numpy() if isinstance(leaf, Array) else np.asarray(leaf)
-    there = device_named(device)
-    try:
-        if not isinstance(leaf, Array):
-            return Array(there.place(host_array(leaf, path)))
-        resident = leaf.resident()
-        found = resident.moved(there)
-        return leaf if found is resident else Array(found)
-    except OutOfMemory as error:
-        raise OutOfMemory(
-            error.what, expected=error.expected, got=error.got, loc=here(), hint=error.hint
-        ) from None
-
-
-def host_array(leaf: Any, path: str) -> np.ndarray:
-    """An array or number as a NumPy array that can go to a device. Raises as :func:`to_device`."""
-    array = np.asarray(leaf)
-    checked_dtype(array.dtype, f"the argument values{path} of tw.to_device")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -17,7 +17,7 @@ import numpy as np
 
 from tilewright.errors import DTypeError, ShapeError, TraceError, UserError
 from tilewright.frontend import tree
-from tilewright.frontend.jit import jit
+from tilewright.frontend.leaves import ByArrays
 from tilewright.frontend.location import definition, here
 from tilewright.frontend.trace import (
     Traced,
@@ -272,18 +272,13 @@ def _in_trace(values: Any) -> bool:
 
 def _anywhere(f: Function, inner: Function) -> Function:
     """``inner`` in a running trace, and jitted where there is none."""
-    jitted: dict[Any, Function] = {}
+    outside = ByArrays(inner, _is_array, named=f)
 
     @functools.wraps(f)
     def run(*args: Any, **kwargs: Any) -> Any:
         if _in_trace((args, kwargs)):
             return inner(*args, **kwargs)
-        leaves, spec = tree.flatten((args, kwargs))
-        static = tuple((i, x) for i, x in enumerate(leaves) if not _is_array(x))
-        key = (spec, static)
-        if key not in jitted:
-            jitted[key] = jit(_with_static(f, inner, spec, static))
-        return jitted[key](*(x for x in leaves if _is_array(x)))
+        return outside(args, kwargs)
     return run
 
 
@@ -291,18 +286,3 @@ def _is_array(leaf: Any) -> bool:
     """True for what is traced; flags, strings and functions belong to the signature instead."""
     numbers = isinstance(leaf, (int, float, complex, np.generic)) and not isinstance(leaf, bool)
     return numbers or hasattr(leaf, "__array__") or hasattr(leaf, "__dlpack__")
-
-
-def _with_static(
-    f: Function, inner: Function, spec: tree.TreeSpec, static: tuple[tuple[int, Any], ...]
-) -> Function:
-    """``inner`` as a function of the leaves that are arrays."""
-    @functools.wraps(f)
-    def run(*arrays: Any) -> Any:
-        rest = iter(arrays)
-        fixed = dict(static)
-        leaves = [fixed[i] if i in fixed else next(rest) for i in range(spec.num_leaves)]
-        args, kwargs = tree.unflatten(spec, leaves)
-        return inner(*args, **kwargs)
-    del run.__wrapped__  # jit reads the parameters' names from this function
-    return run

@@ -1,0 +1,197 @@
+"""What is done with arrays on a device outside of a jitted function.
+
+An operator or a function of NumPy on them is a jitted function of that one operation, compiled once
+per types and per value of all that is no array (an axis, an index). It runs on the device and its
+result stays there, so that code around jitted functions needs no copies to the CPU.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import numpy as np
+
+from tilewright.errors import OutOfBounds, OutOfMemory, TraceError
+from tilewright.frontend import tree
+from tilewright.frontend.array import DONE, Array
+from tilewright.frontend.build import checked_dtype
+from tilewright.frontend.leaves import ByArrays
+from tilewright.frontend.location import here
+from tilewright.frontend.signature import NUMBERS
+from tilewright.frontend.tracer import FUNCTIONS, Tracer, current
+
+Function = Callable[..., Any]
+PRINTED = (np.array2string, np.array_repr, np.array_str)
+
+__all__ = ["Array", "to_device"]
+
+
+# --- where they are -------------------------------------------------------------------------
+def to_device(values: Any, device: str) -> Any:
+    """The tree ``values`` with its arrays and numbers on a device: ``"sim"``.
+
+    NumPy arrays, arrays of other devices and numbers are copied; what is there already stays.
+    ``"cpu"`` gives NumPy arrays. Raises ``UserError`` for a device that does not exist,
+    ``DTypeError`` for an element type that is not supported, ``OutOfMemory``.
+    """
+    return tree.map_with_path(lambda path, leaf: moved(leaf, device, path), values)
+
+
+def moved(leaf: Any, device: str, path: str = "") -> Any:
+    """One array on a device; messages call it by its path."""
+    from tilewright.runtime.gpu.devices import device_named
+
+    if isinstance(leaf, Tracer):
+        raise TraceError(
+            "a traced value cannot be moved to a device", loc=here(),
+            hint="a program runs on one device: that of its arguments, or that of jit's target")
+    if device == "cpu":
+        return leaf.numpy() if isinstance(leaf, Array) else np.asarray(leaf)
+    there = device_named(device)
+    try:
+        if not isinstance(leaf, Array):
+            return Array(there.place(host_array(leaf, path)))
+        resident = leaf.resident()
+        found = resident.moved(there)
+        return leaf if found is resident else Array(found)
+    except OutOfMemory as error:
+        raise OutOfMemory(
+            error.what, expected=error.expected, got=error.got, loc=here(), hint=error.hint
+        ) from None
+
+
+def host_array(leaf: Any, path: str) -> np.ndarray:
+    """An array or number as a NumPy array that can go to a device. Raises as :func:`to_device`."""
+    array = np.asarray(leaf)
+    checked_dtype(array.dtype, f"the argument values{path} of tw.to_device")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+# --- operations -----------------------------------------------------------------------------
+_jitted: dict[Any, ByArrays] = {}
+
+
+def run(
+    key: Any, operation: Function, args: tuple[Any, ...], kwargs: Any, numbers: bool = False
+) -> Any:
+    """One operation on arrays. In a running trace it is a part of that, its arrays constants.
+
+    Numbers are compiled in, as axes must be, unless ``numbers`` says that they are inputs.
+    """
+    if current() is not None:
+        args, kwargs = tree.map(on_host, (args, kwargs))
+        return operation(*args, **kwargs)
+    if (key, numbers) not in _jitted:
+        _jitted[key, numbers] = ByArrays(operation, is_array_or_number if numbers else is_array)
+    return _jitted[key, numbers](args, kwargs)
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf of an operation is an array."""
+    return isinstance(leaf, Array | np.ndarray | np.generic)
+
+
+def is_array_or_number(leaf: Any) -> bool:
+    """Whether a leaf is an array or a Python number."""
+    return is_array(leaf) or type(leaf) in NUMBERS
+
+
+def on_host(leaf: Any) -> Any:
+    """A leaf that NumPy takes."""
+    return leaf.numpy() if isinstance(leaf, Array) else leaf
+
+
+def call_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: Any) -> Any:
+    """A ufunc, or a method of one such as ``reduce``."""
+    if kwargs.get("out") is not None:
+        refuse_out(ufunc.__name__)
+    call = method == "__call__"
+
+    def operation(*operands: Any, **options: Any) -> Any:
+        return getattr(ufunc, method)(*operands, **options)
+
+    operation.__name__ = ufunc.__name__
+    return run((ufunc, method), operation, inputs, kwargs, numbers=call)
+
+
+def call_function(function: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """A function of NumPy. Raises ``TraceError`` for one that does not run on a device."""
+    if function in (np.shape, np.ndim, np.size) and len(args) + len(kwargs) == 1:
+        return getattr((*args, *kwargs.values())[0], function.__name__)
+    if function in PRINTED:
+        args, kwargs = tree.map(on_host, (args, kwargs))
+        return function(*args, **kwargs)
+    if kwargs.get("out") is not None:
+        refuse_out(function.__name__)
+    if function not in FUNCTIONS:
+        name = f"{function.__module__}.{function.__name__}".replace("numpy.", "np.")
+        raise TraceError(
+            f"the NumPy function {name} does not run on a device", loc=here(),
+            hint=f"copy its arguments to the CPU: {name}(x.numpy())")
+    return run(function, function, args, kwargs)
+
+
+def refuse_out(name: str) -> NoReturn:
+    """Raise for an operation that is to write into an array."""
+    raise TraceError(
+        f"np.{name} of arrays on a device cannot write into its argument out", loc=here(),
+        hint=f"use its result; for an array of the CPU, x[...] = np.{name}(...).numpy()")
+
+
+def get(array: Array, index: Any) -> Any:
+    """``array[index]``; one program serves all elements and rows."""
+    places = index if isinstance(index, tuple) else (index,)
+    numbers = all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in places)
+    if numbers and places:
+        if len(places) > array.ndim:
+            raise IndexError(f"{len(places)} indices for an array of {array.ndim} axes")
+        for axis, (i, size) in enumerate(zip(places, array.shape, strict=False)):
+            if not -size <= i < size:
+                raise OutOfBounds(
+                    f"index {i} is outside of axis {axis}, which has size {size}",
+                    expected=f"{-size} to {size - 1}", got=i, loc=here())
+        places = tuple(int(i) % size for i, size in zip(places, array.shape, strict=False))
+        return run("get", take_element, (array, *places), {}, numbers=True)
+    return run("get", operator.getitem, (array, index), {})
+
+
+def take_element(array: Any, *places: Any) -> Any:
+    """``array[places]``."""
+    return array[places]
+
+
+def attribute(array: Array, name: str) -> Any:
+    """A method or property that traced values have. Raises ``TraceError`` for others of NumPy's."""
+    found = getattr(Tracer, name, None)
+    if isinstance(found, property) and name != "at":
+        return run(("property", name), operator.attrgetter(name), (array,), {})
+    if found is None or name == "at":
+        if name != "at" and not hasattr(np.ndarray, name):
+            raise AttributeError(f"an array on a device has no attribute {name!r}")
+        raise TraceError(
+            f"an array on a device has no .{name} outside of a jitted function", loc=here(),
+            hint="use it in a function with @tw.jit" if name == "at" else f"x.numpy().{name}")
+
+    def operation(value: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(value, name)(*args, **kwargs)
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("out") is not None:
+            refuse_out(name)
+        return run(("method", name), operation, (array, *args), kwargs)
+
+    operation.__name__ = method.__name__ = name
+    return method
+
+
+def not_in_place(array: Array, other: Any) -> Any:
+    """``x += y`` is ``x = x + y``: an array never changes."""
+    return NotImplemented
+
+
+for _name in ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "lshift",
+              "rshift", "and", "xor", "or"):
+    setattr(Array, f"__i{_name}__", not_in_place)
+DONE.update(ufunc=call_ufunc, function=call_function, get=get, move=moved, attribute=attribute)
