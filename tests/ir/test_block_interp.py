@@ -7,12 +7,13 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-from block_kernels import PRODUCT, SUM
+from block_kernels import PRODUCT, SPECIALISED, SUM
 
 from tilewright.errors import CompilerBug
 from tilewright.ir.instructions import INSTRUCTIONS, swizzled
 from tilewright.ir.interp import run_kernel
 from tilewright.ir.text import parse
+from tilewright.ir.verify import verify
 from tilewright.ptxsim import fragments
 from tilewright.ptxsim.formats import FORMATS
 
@@ -119,6 +120,42 @@ def test_copies_that_are_not_waited_for(old: str, new: str, complaint: str) -> N
     assert old in PRODUCT
     with pytest.raises(CompilerBug, match=complaint):
         product(PRODUCT.replace(old, new))
+
+
+def specialised(text: str) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    a = random.standard_normal((64, 256)).astype(ml_dtypes.bfloat16)
+    w = np.zeros(16384, ml_dtypes.bfloat16)
+    matrix = random.standard_normal((100, 160)).astype(ml_dtypes.bfloat16)
+    w[:16000] = matrix.reshape(-1)
+    y = np.zeros(8192, np.float32)
+    run_kernel(parse(text), [a.reshape(-1), w, y])
+    expected = np.zeros((64, 128), np.float32)
+    expected[:, :100] = a[:, :160].astype(np.float32) @ matrix.astype(np.float32).T
+    return y.reshape(64, 128), expected
+
+
+def test_warps_that_copy_and_warps_that_multiply() -> None:
+    np.testing.assert_allclose(*specialised(SPECIALISED), rtol=1e-4, atol=1e-4)
+    verify(parse(SPECIALISED))
+
+
+@pytest.mark.parametrize("old, new, complaint", [
+    ("run mbarrier_wait(bars[k % 2 + 2], (k // 2 + 1) % 2)", "", "more than 1 threads arrive"),
+    ("run mbarrier_arrive(bars[k % 2 + 2])", "", "none is left to complete it"),
+    ("run mbarrier_expect(bars[k % 2], 16384)", "run mbarrier_expect(bars[k % 2], 16000)",
+     "none is left to complete it"),
+    ("run mbarrier_init(bars[i + 2], 128)", "run mbarrier_init(bars[i + 2], 129)",
+     "none is left to complete it"),
+    ("run mbarrier_wait(bars[k % 2], k // 2)", "", "none is left to complete it"),
+    ("      barrier\n", "", "a race: thread"),
+    ("run mbarrier_init(bars[i], 1)", "", "is not set up"),
+    ("as[k % 2 * 4096], a[0]", "as[k % 2 * 4096 + 64], a[0]", "not aligned"),
+])
+def test_mbarriers_that_are_used_wrongly(old: str, new: str, complaint: str) -> None:
+    assert old in SPECIALISED
+    with pytest.raises(CompilerBug, match=complaint):
+        specialised(SPECIALISED.replace(old, new))
 
 
 # --- the meaning of instructions, against the fragments of the simulator -------------------

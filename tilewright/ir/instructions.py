@@ -24,6 +24,9 @@ WARP, WARPGROUP = 32, 128
 PIECE = 16
 """Bytes of an asynchronous copy."""
 
+BOX_BYTES = 128
+"""Bytes of a row of a box that a tensor copy moves."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -55,7 +58,10 @@ class Number:
 
 
 Operand: TypeAlias = Place | Number
-Kind: TypeAlias = Literal["matrix", "async_copy", "async_commit", "async_wait", "order"]
+Kind: TypeAlias = Literal[
+    "matrix", "async_copy", "async_commit", "async_wait", "tensor_copy", "mbarrier_init",
+    "mbarrier_arrive", "mbarrier_expect", "mbarrier_wait", "order",
+]
 
 
 @dataclass(frozen=True)
@@ -124,17 +130,18 @@ def transposed(rows: Array) -> Array:
     return rows.reshape(4, 8, 8)[:, T * 2 + np.arange(2), G].transpose(1, 0, 2).reshape(WARP, 8)
 
 
-SWIZZLE = 64
-"""Elements of 16 bits in a row of a swizzled tile, 128 bytes."""
+SWIZZLE = BOX_BYTES // 2
+"""Elements of 16 bits in a row of a swizzled tile."""
 
 
-def swizzled(index: Array) -> Array:
-    """Where an element of 16 bits lies in a buffer whose 16-byte pieces are swizzled by 128 bytes.
+def swizzled(index: Array, itemsize: int = 2) -> Array:
+    """Where an element lies in a buffer whose 16-byte pieces are swizzled by 128 bytes.
 
     The number of the piece in its row of 128 bytes is xored with the row's number modulo 8.
     """
     index = np.asarray(index)
-    return np.asarray(index ^ ((index // SWIZZLE) % 8 * 8))
+    row, piece = BOX_BYTES // itemsize, PIECE // itemsize
+    return np.asarray(index ^ ((index // row) % 8 * piece))
 
 
 def warpgroup(n: int, across: bool) -> Callable[..., Array]:
@@ -193,6 +200,12 @@ def groups() -> list[Row]:
     return rows
 
 
+def mbarrier(kind: Kind, *more: Operand) -> Row:
+    """What is done at an mbarrier, a place of an i64 in shared memory."""
+    access: Access = "out" if kind == "mbarrier_init" else "in"
+    return Row(kind, (Place("shared", (i64,), 1, access), *more), 1, "sm_90", kind)
+
+
 ROWS = (
     Row("async_copy", (
         Place("shared", (), 0, "out"), Place("global", (), 0, "in", like=0), Number(bool_),
@@ -211,15 +224,35 @@ ROWS = (
     Row("wgmma_fence", (), WARPGROUP, "sm_90a", "order"),
     Row("wgmma_commit", (), WARPGROUP, "sm_90a", "order"),
     Row("wgmma_wait", (Number(i64, True),), WARPGROUP, "sm_90a", "order"),
-    Row("async_fence", (), 1, "sm_90a", "order"),
+    Row("async_fence", (), 1, "sm_90", "order"),
+    mbarrier("mbarrier_init", Number(i64, True)),
+    mbarrier("mbarrier_arrive"),
+    mbarrier("mbarrier_expect", Number(i64, True)),
+    mbarrier("mbarrier_wait", Number(i64)),
+    Row("tensor_copy", (
+        Place("shared", (), None, "out"), Place("global", (), None, "in", like=0),
+        Place("shared", (i64,), 1, "in"), Number(i64), Number(i64), Number(i64), Number(i64),
+        Number(i64, True),
+    ), 1, "sm_90", "tensor_copy"),
+    Row("registers_less", (Number(i64, True),), WARPGROUP, "sm_90a", "order"),
+    Row("registers_more", (Number(i64, True),), WARPGROUP, "sm_90a", "order"),
 )
 
 INSTRUCTIONS: dict[str, Row] = {row.name: row for row in ROWS}
 """By name. ``async_copy(to, from, whether)`` copies 16 bytes, zeros if it is false, at some time
 before the ``async_wait(n)`` after the ``async_commit`` that follows: it waits until at most ``n``
 of the thread's last commits are under way. ``async_fence`` makes what threads stored in shared
-memory visible to wgmma; ``wgmma_wait(n)`` is for wgmma what async_wait is for copies: it reads and
-writes between ``wgmma_fence`` and that wait.
+memory visible to wgmma and to tensor copies; ``wgmma_wait(n)`` is for wgmma what async_wait is for
+copies: it reads and writes between ``wgmma_fence`` and that wait.
+
+``mbarrier_init(bar, n)``: a phase ends when n threads have arrived and all announced bytes have
+landed. ``mbarrier_expect(bar, bytes)`` announces and arrives. ``mbarrier_wait(bar, parity)`` waits
+until the phase of that parity is over; before the first phase, that of parity 1 is.
+``tensor_copy(to, from, bar, row, column, rows, columns, box)`` copies ``box`` rows of 128 bytes
+from the place (row, column) of a matrix [rows, columns] that begins at ``from``, zeros outside of
+it, into a swizzled tile; ``from``, ``rows`` and ``columns`` are known before the launch. Its bytes
+land at ``bar``. ``registers_less(n)`` and ``registers_more(n)`` say how many registers the threads
+of a warpgroup keep.
 """
 
 

@@ -276,5 +276,9 @@ class BlockRules:
         self.demand(row.access == "in" or b.access != "in", f"{b.name} is in and cannot be written")
         count = row.elements(b.dtype)
         self.access(b, e.index, None, scope, count or 1)
-        for write in {"in": (False,), "out": (True,), "inout": (False, True)}[row.access or "in"]:
+        # What a warpgroup or a tensor copy touches beyond the first element is its own affair.
+        writes = {"in": (False,), "out": (True,), "inout": (False, True)}[row.access or "in"]
+        if True in writes:
+            self.stored.add(b.name)
+        for write in writes if count is not None else ():
             self.touched(b, e.index, None, scope, write, count or 1)
