@@ -120,7 +120,7 @@ def measure(name: str, peers: list[str], rounds: int, seconds: float, threads: i
     model, batch = case.build(size), case.batch(size)
     row: dict[str, Any] = {"model": name, "threads": threads, "size": vars_of(size),
                            "parameters": sum(p.numel() for p in model.parameters())}
-    with tw.threads(threads), torch._dynamo.config.patch(case.dynamo):
+    with tw.threads(threads):
         steps: dict[str, Callable[[], Any]] = {}
         for peer in peers:
             compile = compiler(peer)

@@ -6,8 +6,8 @@ times a step of larger ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -48,7 +48,6 @@ class Case:
     batch      random inputs and targets
     loss       of the (compiled) networks on a batch
     optimizer  of all parameters
-    dynamo     settings of TorchDynamo without which it does not trace one graph
     why        what is set so that PyTorch traces one graph
     """
 
@@ -57,7 +56,6 @@ class Case:
     loss: Callable[..., Tensor]
     optimizer: Callable[..., torch.optim.Optimizer] = adamw
     rate: float = 1e-3
-    dynamo: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""
 
     def train(
@@ -66,8 +64,7 @@ class Case:
         """The losses of one step per batch, and the parameters and buffers after the last."""
         step = self.step(model, compile)
         torch.manual_seed(7)
-        with torch._dynamo.config.patch(self.dynamo):
-            losses = [step(batch).item() for batch in batches]
+        losses = [step(batch).item() for batch in batches]
         return losses, dict(model.state_dict())
 
     def step(self, model: nn.Module, compile: Compile) -> Callable[[Batch], Tensor]:

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SGD = torch.optim.SGD
-RECURRENT = {"allow_rnn": True}
 
 
 def _mlp(s: Size) -> nn.Module:
@@ -105,13 +104,8 @@ PLAIN: dict[str, Case] = {
     "vae": Case(
         lambda s: VAE(s.image ** 2, 4 * s.width, s.width),
         lambda s: (torch.rand(s.batch, s.image ** 2),), _elbo),
-    "lstm": Case(
-        lambda s: Recurrent(nn.LSTM, s.words, s.width), _words, next_word, dynamo=RECURRENT,
-        why="TorchDynamo leaves recurrent layers to eager PyTorch unless told to trace them; "
-        "then it forgets the dropout between layers, so there is none"),
-    "gru": Case(
-        lambda s: Recurrent(nn.GRU, s.words, s.width), _words, next_word, dynamo=RECURRENT,
-        why="as for the LSTM"),
+    "lstm": Case(lambda s: Recurrent(nn.LSTM, s.words, s.width), _words, next_word),
+    "gru": Case(lambda s: Recurrent(nn.GRU, s.words, s.width), _words, next_word),
     "nn_transformer": Case(
         lambda s: Translator(s.words, s.width, s.heads, s.layers, s.length),
         lambda s: (tokens(s), tokens(s)), _translated),

@@ -200,7 +200,7 @@ class Recurrent(nn.Module):
     def __init__(self, cell: type[nn.LSTM] | type[nn.GRU], words: int, width: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(words, width)
-        self.cell = cell(width, width, num_layers=2, batch_first=True)
+        self.cell = cell(width, width, num_layers=2, batch_first=True, dropout=0.1)
         self.head = nn.Linear(width, words)
 
     def forward(self, tokens: Tensor) -> Tensor:

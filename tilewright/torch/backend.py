@@ -27,6 +27,7 @@ from tilewright.torch.options import Options, read_options
 from tilewright.torch.program import Program, compile_part
 from tilewright.torch.recipe import Part, Recipe
 from tilewright.torch.records import Record, Region, region_of
+from tilewright.torch.recurrent import trace_for, write_out
 from tilewright.torch.sizes import at
 
 _region: ContextVar[Region] = ContextVar("tilewright_region")
@@ -44,6 +45,7 @@ def backend(
     ``CompilerBug``.
     """
     chosen = read_options(options, rest)
+    write_out(module)
     region = region_of(module, example_inputs)
     compilers = {
         kind: keeping(functools.partial(_compile, options=chosen, region=region, kind=kind))
@@ -62,6 +64,9 @@ def backend(
             )(module, example_inputs)
     finally:
         _region.reset(token)
+
+
+trace_for(backend)
 
 
 def _compile(
