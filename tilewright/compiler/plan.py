@@ -15,6 +15,9 @@ from tilewright.ir.sizes import Dim, total
 from tilewright.ir.symbolic import Condition
 from tilewright.ir.types import TensorType
 
+ALIGNED = 16
+"""Bytes of which the address of every buffer is a multiple, where a GPU runs a plan."""
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:

@@ -17,8 +17,8 @@ from tilewright.codegen.emit_index import Affine, plus, times
 from tilewright.codegen.emit_vector import expressions, loads
 from tilewright.codegen.gpu.fast import functions
 from tilewright.codegen.gpu.instructions import GridInstructions
-from tilewright.codegen.gpu.memory import WIDEST
 from tilewright.codegen.gpu.shuffles import exchanged
+from tilewright.compiler.plan import ALIGNED
 from tilewright.compiler.target import Target
 from tilewright.errors import CompilerBug
 from tilewright.ir import loops as k
@@ -68,9 +68,9 @@ class GridEmitter(GridInstructions):
         What is only read keeps its contents.
         """
         if buffer.access == "in":
-            return f"ptr noalias readonly align {WIDEST}"
+            return f"ptr noalias readonly align {ALIGNED}"
         own = not (blocks_of(kernel) and buffer.name in read_buffers(kernel.body))
-        return f"ptr {'noalias ' * own}align {WIDEST}"
+        return f"ptr {'noalias ' * own}align {ALIGNED}"
 
     # --- the grid -----------------------------------------------------------------------
     def parallel(self, s: k.For) -> None:
@@ -224,7 +224,7 @@ def emit_entry(kernel: k.Kernel, target: Target) -> Entry:
 def wrapper(name: str, emitted: Emitted, buffers: list[str], threads: int) -> str:
     """The entry around a kernel's function, which tells the threads of the grid apart."""
     sizes = [f"i64 %n{n}" for n in range(emitted.sizes)]
-    params = [*buffers, *sizes, f"ptr align {WIDEST} %memory", f"ptr align {WIDEST} %team"]
+    params = [*buffers, *sizes, "ptr %memory", "ptr %team"]
     attributes = f'convergent nounwind "nvvm.reqntid"="{threads},1,1"'
     lines = [f"define ptx_kernel void @{name}({', '.join(params)}) {attributes} {{", "entry:"]
     lines += [

@@ -12,14 +12,15 @@ from tilewright.codegen.convert import carrier, memory
 from tilewright.codegen.emit import Emitter
 from tilewright.codegen.emit_core import Val
 from tilewright.codegen.emit_index import Affine
+from tilewright.compiler.plan import ALIGNED
 from tilewright.errors import CompilerBug
 from tilewright.ir import loops as k
 from tilewright.ir.types import DType, as_number, bool_
 
-WIDEST = 16
-"""Bytes of a thread's widest access, and what every parameter's address is a multiple of."""
+WIDEST = ALIGNED
+"""Bytes of a thread's widest access."""
 
-ALIGNED, WHOLE = 128, 1024
+LINE, WHOLE = 128, 1024
 """What the address of a shared buffer is a multiple of: a line, or the pattern of a swizzle if the
 buffer has room for one."""
 
@@ -161,7 +162,7 @@ class GridMemory(Emitter):
             super().allocate(buffer)
             return
         size = as_number(buffer.size) * buffer.dtype.itemsize
-        align = WHOLE if size >= WHOLE else ALIGNED
+        align = WHOLE if size >= WHOLE else LINE
         offset = -(-self.block_bytes // align) * align
         self.block_bytes = offset + size
         name = self.b.fresh("shared")

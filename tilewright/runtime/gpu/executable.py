@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tilewright.compiler.cost import scaled
-from tilewright.compiler.plan import Plan, Slot
+from tilewright.compiler.plan import ALIGNED, Plan, Slot
 from tilewright.errors import (
     CompilerBug,
     DTypeError,
@@ -109,6 +109,7 @@ class GpuExecutable:
     def _run(self, inputs: list[Resident]) -> list[Resident]:
         plan, device = self.plan, self.device
         self._separate(inputs)
+        inputs = [device.copy(r) if r.address % ALIGNED else r for r in inputs]
         outputs = [device.fresh(t.dtype.numpy, concrete(t.shape)) for t in plan.outputs]
         arena, scratch = device.memory.take(plan.arena), device.memory.take(self.scratch)
         ticket = device.ledger.open(self.failure) if plan.checks else None
