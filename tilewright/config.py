@@ -41,8 +41,8 @@ SWITCHES: dict[str, Switch] = {s.name: s for s in (
                             "that changed it; 4: LLVM IR and assembly as well, and the verifier "
                             "between passes"),
     Switch("num_threads", count, 0, "threads of a program; 0: the cores this process may use"),
-    Switch("target", str, "", "CPU tier: sse2, avx2, avx512; or sim, a simulated GPU; empty: the "
-                                "best that the host has"),
+    Switch("target", str, "", "CPU tier: sse2, avx2, avx512; or cuda, cuda:1, a GPU; or sim, a "
+                                "simulated one; empty: the best that the host has"),
     Switch("fast_math", count, 0, "1: on a GPU, functions of f32 are the machine's approximations "
                                   "(exp, log, tanh, sin, cos, division, square root)"),
     Switch("cache", str, "", "folder of the disk cache; empty: tilewright's in the user's folder "
@@ -114,6 +114,11 @@ def cuda_tool(name: str) -> Path | None:
         if found is not None:
             return Path(found)
     return None
+
+
+def cuda_waits() -> bool:
+    """Whether the CUDA driver waits for every kernel (CUDA_LAUNCH_BLOCKING, NVIDIA's variable)."""
+    return os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0")
 
 
 @contextmanager

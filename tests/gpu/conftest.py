@@ -1,8 +1,35 @@
-"""The helpers of tests/codegen: kernels in machine code, cases of vector functions."""
+"""The helpers of tests/codegen, and CUDA: pretended, or that of this machine."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from cuda_here import hardware, pretend
+from fake_cuda import FakeCuda
+
+from tilewright.runtime.gpu.cuda import cuda_driver
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "codegen"))
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
+    """A pretended CUDA with a GPU of compute capability 9.0 and one of 8.0."""
+    cuda = FakeCuda((9, 0), (8, 0))
+    pretend(monkeypatch, cuda)
+    cuda_driver.cache_clear()
+    yield cuda
+    cuda_driver.cache_clear()
+
+
+@pytest.fixture(params=["pretended", pytest.param("hardware", marks=pytest.mark.gpu)])
+def cuda(request: pytest.FixtureRequest) -> str:
+    """The target of a GPU: a pretended one, and that of this machine if there is one."""
+    if request.param == "pretended":
+        request.getfixturevalue("fake_cuda")
+    else:
+        hardware()
+    return "cuda"

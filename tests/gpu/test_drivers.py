@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuda_here import hardware
 from device_kernels import ALL
+from fake_cuda import FakeCuda
 
 from tilewright.errors import CompilerBug, Location, OutOfMemory, UserError
 from tilewright.ptxsim.tensormap import DataType, TensorMap
+from tilewright.runtime.gpu.cuda import CudaDriver
 from tilewright.runtime.gpu.driver import Driver
 from tilewright.runtime.gpu.sim import SimDriver
 
@@ -23,9 +26,14 @@ class What:
     loc: Location | None = Location("model.py", 7, "f")
 
 
-@pytest.fixture(params=["sim"])
+@pytest.fixture(params=[
+    "sim", "cuda", "no pools", pytest.param("hardware", marks=pytest.mark.gpu)])
 def driver(request: pytest.FixtureRequest) -> Driver:
-    return SimDriver(memory=32 << 20)
+    if request.param == "hardware":
+        return hardware()
+    if request.param == "sim":
+        return SimDriver(memory=32 << 20)
+    return CudaDriver(0, FakeCuda(pools=int(request.param == "cuda")))
 
 
 def put(driver: Driver, array: np.ndarray, stream: int | None = None) -> int:

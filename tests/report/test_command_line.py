@@ -41,7 +41,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
         assert line in text
     assert "TILEWRIGHT_DEBUG        0 (default)" in text
     titles = [line for line in text.splitlines() if not line.startswith(" ")]
-    assert titles == ["versions", "machine", "threads", "switches", "self-check"]
+    assert titles == ["versions", "machine", "gpus", "threads", "switches", "self-check"]
 
 
 def test_doctor_finds_a_target_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:

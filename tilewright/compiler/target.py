@@ -25,6 +25,7 @@ class Gpu:
     block_threads    threads of a block, at most
     thread_registers registers of a thread, at most
     warp             threads that run together
+    device           what runs the code: ``sim``, ``cuda:0``
     """
 
     architecture: str
@@ -41,6 +42,7 @@ class Gpu:
     block_threads: int = 1024
     thread_registers: int = 255
     warp: int = 32
+    device: str = "sim"
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,20 @@ class Target:
         return max(1, self.vector_bytes // itemsize)
 
 
+DEVICES = ("sim", "cuda")
+"""What runs code for a GPU, as the first part of a target's name."""
+
+
 def is_gpu(name: str) -> bool:
-    """Whether a target's name is a GPU's: ``sim`` or ``sim:sm_80``."""
-    return name.partition(":")[0] == "sim"
+    """Whether a target's name is a GPU's: ``sim``, ``sim:sm_80``, ``cuda``, ``cuda:1``."""
+    return name.partition(":")[0] in DEVICES
 
 
 def device_of(name: str) -> str | None:
-    """The device whose programs a target's name means: ``sim`` for ``sim:sm_80``; None: the CPU."""
-    return name.partition(":")[0] if is_gpu(name) else None
+    """The device of a target's name: ``sim`` for ``sim:sm_80``, ``cuda:0`` for ``cuda``; None: the
+    CPU.
+    """
+    kind, _, which = name.partition(":")
+    if kind == "cuda":
+        return f"cuda:{which or 0}"
+    return kind if kind in DEVICES else None

@@ -78,7 +78,7 @@ def write(
 
 
 def name_of(target: Target) -> str:
-    """The name by which :func:`target_named` finds a target."""
+    """The name by which :func:`target_named` finds a target, that of a GPU on any machine."""
     return target.name if target.gpu is None else f"sim:{target.name}"
 
 

@@ -31,6 +31,7 @@ def doctor() -> tuple[str, bool]:
     sections = {
         "versions": versions(),
         "machine": [*machine(), *diskcache.state()],
+        "gpus": gpus(),
         "threads": threads(),
         "switches": settings,
         "self-check": outcome.splitlines(),
@@ -74,7 +75,8 @@ def machine() -> list[str]:
     reason = config.source("target")
     why = "the best that the processor has" if reason == "default" else f"chosen by {reason}"
     if target.gpu is not None:
-        return [*lines, f"{'target':<12}{target.name}, an NVIDIA GPU, simulated ({why})"]
+        where = "simulated" if target.gpu.device == "sim" else target.gpu.device
+        return [*lines, f"{'target':<12}{target.name}, an NVIDIA GPU, {where} ({why})"]
     lines.append(
         f"{'target':<12}{target.name}: vectors of {target.vector_bytes} bytes, "
         f"{target.registers} registers ({why})"
@@ -86,6 +88,16 @@ def machine() -> list[str]:
     sizes = zip(("L1 data", "L2", "L3"), (target.l1, target.l2, target.l3), strict=True)
     lines.append(f"{'caches':<12}{', '.join(f'{n} {size >> 10} KiB' for n, size in sizes)}")
     return lines
+
+
+def gpus() -> list[str]:
+    """The GPUs that the CUDA driver sees, or why there are none."""
+    from tilewright.runtime.gpu.drivers import seen
+
+    try:
+        return seen()
+    except UserError as error:  # one that is too old to compile for
+        return str(error).splitlines()
 
 
 def threads() -> list[str]:

@@ -111,14 +111,15 @@ def target_named(name: str | None = None, fast_math: bool | None = None) -> Targ
     """The machine to compile for: of this name, else of the switch ``target``, else the host.
 
     ``fast_math`` as the switch of that name, which holds if it is None.
-    Raises ``UserError`` for one that does not exist here.
+    Raises ``UserError`` for one that does not exist here, ``DeviceError`` for a device that cannot
+    be used.
     """
     name = config.get("target") if name is None else name
     if is_gpu(name):
-        from tilewright.codegen import gpu
+        from tilewright.runtime.gpu.drivers import target_of
 
         fast = bool(config.get("fast_math")) if fast_math is None else fast_math
-        return replace(gpu.named(name), fast_math=fast)
+        return replace(target_of(name), fast_math=fast)
     from tilewright.codegen import cpu
 
     return cpu.host_target(name)
@@ -139,10 +140,10 @@ def runs(plan: Plan, native: Any, target: Target, work: Work | None = None) -> A
     """What runs the code of a plan on arrays; ``work`` as :class:`Executable` takes it."""
     if target.gpu is None:
         return executable_of(plan, native, work)
+    from tilewright.runtime.gpu.drivers import driver_named
     from tilewright.runtime.gpu.executable import gpu_executable
-    from tilewright.runtime.gpu.sim import sim_driver
 
-    return gpu_executable(plan, native, sim_driver())
+    return gpu_executable(plan, native, driver_named(target.gpu.device))
 
 
 def _store(graph: Graph) -> Cache | None:

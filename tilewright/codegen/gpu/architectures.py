@@ -114,14 +114,24 @@ def version_text(ptx: int) -> str:
 
 
 def ptx_of_driver(version: int) -> int:
-    """The newest PTX that both a driver and LLVM know; 0 for a driver older than CUDA 6."""
+    """The newest PTX that both a driver and LLVM know; 0 for a driver older than CUDA 6.
+
+    A driver reads all older versions too, so one that is newer than the table reads its newest.
+    """
     return max((ptx for cuda, ptx in PTX_OF_DRIVER.items() if cuda <= version), default=0)
 
 
 def driver_of_ptx(ptx: int) -> str:
     """The first CUDA version whose driver reads a PTX: ``12.0`` for 80."""
-    cuda = min(cuda for cuda, newest in PTX_OF_DRIVER.items() if newest >= ptx)
-    return f"{cuda // 1000}.{cuda % 1000 // 10}"
+    known = [cuda for cuda, newest in PTX_OF_DRIVER.items() if newest >= ptx]
+    if known:
+        return cuda_text(min(known))
+    return f"newer than {cuda_text(max(PTX_OF_DRIVER))}"
+
+
+def cuda_text(version: int) -> str:
+    """``12.4`` for 12040."""
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def architecture(name: str) -> Architecture:
@@ -135,10 +145,11 @@ def architecture(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
-def of_capability(major: int, minor: int) -> Architecture:
-    """The best architecture for a device. Raises ``UserError`` for one older than sm_50.
+def of_capability(major: int, minor: int, ptx: int = NEWEST_PTX) -> Architecture:
+    """The best architecture for a device whose driver reads PTX up to ``ptx``.
 
-    A device takes code for its own architecture, with what that alone has, and for older ones.
+    A device takes code for its own architecture, with what that alone has, and for older ones. It
+    is the oldest if the driver knows none. Raises ``UserError`` for a device older than sm_50.
     """
     number = 10 * major + minor
     usable = [a for a in ARCHITECTURES.values()
@@ -149,7 +160,8 @@ def of_capability(major: int, minor: int) -> Architecture:
             expected="5.0 or newer",
             got=f"{major}.{minor}",
         )
-    return max(usable, key=lambda a: (a.sm, a.suffix))
+    known = [a for a in usable if a.ptx <= ptx] or usable[:1]
+    return max(known, key=lambda a: (a.sm, a.suffix))
 
 
 def gpu_target(
@@ -159,6 +171,7 @@ def gpu_target(
     multiprocessors: int | None = None,
     l2: int | None = None,
     shared_most: int | None = None,
+    device: str = "sim",
 ) -> Target:
     """The target of an architecture, with what a device says of itself.
 
@@ -166,6 +179,7 @@ def gpu_target(
     multiprocessors  how many the device has
     l2               its bytes of L2 cache
     shared_most      bytes of shared memory that a block may ask for
+    device           what is to run the code
 
     Raises ``UserError`` for an architecture that is not known, or that the driver does not know.
     """
@@ -180,6 +194,7 @@ def gpu_target(
         a.name, a.sm, a.tier, min(ptx, NEWEST_PTX), multiprocessors or a.multiprocessors,
         shared=48 * KIB, shared_most=shared_most or a.shared_most * KIB,
         shared_all=a.shared_all * KIB, registers=a.registers, threads=a.threads, blocks=a.blocks,
+        device=device,
     )
     return Target(
         a.name, vector_bytes=16, registers=gpu.thread_registers, l1=a.shared_all * KIB,

@@ -1,4 +1,4 @@
-"""The names of GPU targets: a device, and for the simulator an architecture."""
+"""The names of targets of the simulator: it runs code for any architecture."""
 
 from __future__ import annotations
 
@@ -17,5 +17,6 @@ def named(name: str) -> Target:
     """The target of ``sim`` or ``sim:sm_90a``. Raises ``UserError`` for an unknown one."""
     device, _, rest = name.partition(":")
     if device != "sim":
-        raise UserError(f"there is no GPU target '{name}'", expected="sim, sim:sm_80", got=name)
+        raise UserError(f"there is no GPU target '{name}'", expected="sim, sim:sm_80, cuda, cuda:1",
+                        got=name)
     return gpu_target(rest or SIMULATED)

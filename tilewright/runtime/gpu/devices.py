@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tilewright.errors import UserError
 from tilewright.runtime.gpu.device import Device, device_of
-from tilewright.runtime.gpu.sim import sim_driver
+from tilewright.runtime.gpu.drivers import driver_named
 
 
 def device_named(name: str) -> Device:
-    """The device of this name. Raises ``UserError`` for one that is not there."""
-    if name != "sim":
-        raise UserError(f"there is no device '{name}'", expected="sim", got=name)
-    return device_of(sim_driver())
+    """The device of ``sim``, ``cuda`` or ``cuda:1``.
+
+    Raises ``UserError`` for another name, ``DeviceError`` for a device that cannot be used.
+    """
+    return device_of(driver_named(name))

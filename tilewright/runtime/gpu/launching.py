@@ -1,0 +1,100 @@
+"""What a launch needs besides the driver: arguments in memory, and who is to be named in messages.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tilewright.errors import CompilerBug
+from tilewright.runtime.gpu.driver import Argument, Named
+
+STRUCTURE = 64
+"""The alignment of structures that are passed by value."""
+
+MOST_REMEMBERED = 64
+MOST_NAMED = 5
+
+
+class Arguments:
+    """Room for a kernel's arguments, as cuLaunchKernel takes them: an array of their addresses.
+
+    addresses  where that array is
+    """
+
+    def __init__(self, arguments: Sequence[Argument]) -> None:
+        layout, offsets, end = "<", [], 0
+        for argument in arguments:
+            size, grain = (len(argument), STRUCTURE) if isinstance(argument, bytes) else (8, 8)
+            start = -(-end // grain) * grain
+            layout += f"{start - end}x" + (f"{size}s" if isinstance(argument, bytes) else "q")
+            offsets.append(start)
+            end = start + size
+        self.format = struct.Struct(layout)
+        room = np.zeros(end + STRUCTURE, np.uint8)
+        skip = -room.ctypes.data % STRUCTURE
+        self.bytes = room[skip : skip + end].data
+        self.array = np.array(offsets, np.uint64) + np.uint64(room.ctypes.data + skip)
+        self.addresses = self.array.ctypes.data
+
+    def fill(self, arguments: Sequence[Argument]) -> None:
+        """Put the arguments of a launch in their places."""
+        try:
+            self.format.pack_into(self.bytes, 0, *arguments)
+        except struct.error as error:
+            raise CompilerBug(f"a kernel was given arguments of another kind: {error}") from error
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A launch: the stream, the entry of the module, and for what."""
+
+    stream: int
+    entry: str
+    what: Named | None
+
+    def __str__(self) -> str:
+        return self.entry if self.what is None else f"{self.what.name}, {self.what.loc}"
+
+
+class Launches:
+    """The newest launches that nobody waited for yet."""
+
+    def __init__(self) -> None:
+        self.recent: deque[Launched] = deque(maxlen=MOST_REMEMBERED)
+
+    def add(self, stream: int, entry: str, what: Named | None) -> None:
+        """Note a launch."""
+        self.recent.append(Launched(stream, entry, what))
+
+    def again(self, stream: int, graph: Sequence[Launched]) -> None:
+        """Note the launches of a graph."""
+        self.recent.extend(replace(launch, stream=stream) for launch in graph)
+
+    def take(self, stream: int) -> tuple[Launched, ...]:
+        """Those of a stream, which are noted no longer."""
+        taken = tuple(launch for launch in self.recent if launch.stream == stream)
+        if taken:
+            left = [launch for launch in self.recent if launch.stream != stream]
+            self.recent = deque(left, MOST_REMEMBERED)
+        return taken
+
+    def suspects(self, last: bool = False) -> list[str]:
+        """Lines that name the kernels that may have failed, the newest first.
+
+        last  the host waits for every launch, so that it is the last one
+        """
+        recent = list(self.recent)[-1:] if last else self.recent
+        names = list(dict.fromkeys(str(launch) for launch in reversed(recent)))
+        if len(names) == 1:
+            return [f"  kernel:   {names[0]}"]
+        lines = [f"            {name}" for name in names[:MOST_NAMED]]
+        if lines:
+            lines.insert(0, "  kernels:  one of these, the last launched first:")
+        if len(names) > MOST_NAMED:
+            lines.append(f"            and {len(names) - MOST_NAMED} before them")
+        return lines
