@@ -13,6 +13,8 @@ from tilewright.codegen.gpu.program import Step
 from tilewright.codegen.gpu.ptx import ptx
 from tilewright.ir.text import parse
 from tilewright.ptxsim.simulator import Simulator
+from tilewright.ptxsim.tensormap import record
+from tilewright.runtime.gpu.executable import tensor_map
 
 TEAM = 17
 
@@ -47,10 +49,11 @@ def run(
     team, scratch = memory.allocate(8 * TEAM), memory.allocate(1 << 20)
     memory.put(team, np.zeros(8 * TEAM, np.uint8))
     for n, e in enumerate(found):
-        step = Step(e.name, n, e.kernel, e.threads, e.shared, e.scratch)
+        step = Step(e.name, n, e.kernel, e.threads, e.shared, e.scratch, e.maps)
         blocks = step.blocks(sizes)
         if blocks:
-            arguments: tuple[Any, ...] = (*places, *sizes.values(), scratch, team)
+            maps = [record(tensor_map(m, places[m.buffer])) for m in step.matrices(sizes)]
+            arguments: tuple[Any, ...] = (*places, *sizes.values(), scratch, team, *maps)
             simulator.launch(program, e.name, (blocks,), (e.threads,), arguments, e.shared)
     code = memory.get(team, 8 * TEAM).view(np.int64)[TEAM - 1]
     assert not code, f"a check failed: {code}"

@@ -7,7 +7,7 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-from block_kernels import PRODUCT, SPECIALISED, SUM
+from kernels_of_blocks import PRODUCT, SPECIALISED, SUM
 
 from tilewright.errors import CompilerBug
 from tilewright.ir.instructions import INSTRUCTIONS, swizzled

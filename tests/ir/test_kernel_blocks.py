@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from block_kernels import PRODUCT, SUM
+from kernels_of_blocks import PRODUCT, SUM
 
 from tilewright.compiler.kernels import structure
 from tilewright.ir.text import parse, show

@@ -97,7 +97,7 @@ class Emitter(Vectors):
         body = self.b.text()
         params = [f"{self.parameter(p, kernel)} %b{n}" for n, p in enumerate(kernel.params)]
         params += [f"i64 %n{n}" for n in range(len(kernel.sizes))]
-        params += ["i64 %tid", "i64 %nthreads", "ptr noalias %scratch", "ptr %team"]
+        params += ["i64 %tid", "i64 %nthreads", "ptr noalias %scratch", "ptr %team", *self.more()]
         lines = [
             f"({', '.join(params)}) {self.attributes} {{",
             "entry:",
@@ -116,6 +116,10 @@ class Emitter(Vectors):
         return Emitted(
             name, text, frozenset(declarations), self.scratch, len(kernel.params), loops,
             len(kernel.sizes))
+
+    def more(self) -> list[str]:
+        """Further parameters."""
+        return []
 
     def parameter(self, buffer: Buffer, kernel: Kernel) -> str:
         """The type and the attributes of a buffer's parameter."""

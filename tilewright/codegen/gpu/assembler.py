@@ -14,8 +14,8 @@ from pathlib import Path
 from tilewright import config
 from tilewright.errors import CompilerBug, UserError
 
-SERIALISED = ("C7510", "C7517", "C7519")
-"""Warnings that say that wgmma instructions wait for each other."""
+SERIALISED = "instructions are serialized"
+"""What a warning says if wgmma instructions wait for each other; its number says more than that."""
 
 IGNORED_REGISTERS = ("C7504", "C7508")
 """Warnings that say that setmaxnreg has no effect."""
@@ -64,7 +64,7 @@ class Assembled:
     @property
     def serialised(self) -> bool:
         """Whether ptxas made wgmma instructions wait for each other."""
-        return any(w.number in SERIALISED for w in self.warnings)
+        return any(SERIALISED in w.text for w in self.warnings)
 
     @property
     def ignores_setmaxnreg(self) -> bool:

@@ -15,8 +15,8 @@ from tilewright.codegen.builder import Value
 from tilewright.codegen.emit import Emitted
 from tilewright.codegen.emit_index import Affine, plus, times
 from tilewright.codegen.emit_vector import expressions, loads
+from tilewright.codegen.gpu.bulk import GridBulk, MatrixMap
 from tilewright.codegen.gpu.fast import functions
-from tilewright.codegen.gpu.instructions import GridInstructions
 from tilewright.codegen.gpu.shuffles import exchanged
 from tilewright.compiler.plan import ALIGNED
 from tilewright.compiler.target import Target
@@ -46,6 +46,7 @@ class Entry:
     shared   bytes of memory of a block
     scratch  bytes of memory that each thread needs for itself
     text     its function and the entry around it, and the declarations that they need
+    maps     the matrices of its tensor copies: further parameters, the last ones
     """
 
     name: str
@@ -55,9 +56,10 @@ class Entry:
     scratch: int
     text: str
     declarations: frozenset[str]
+    maps: tuple[MatrixMap, ...] = ()
 
 
-class GridEmitter(GridInstructions):
+class GridEmitter(GridBulk):
     """The threads of a grid as the team."""
 
     attributes = "alwaysinline convergent nounwind"
@@ -71,6 +73,9 @@ class GridEmitter(GridInstructions):
             return f"ptr noalias readonly align {ALIGNED}"
         own = not (blocks_of(kernel) and buffer.name in read_buffers(kernel.body))
         return f"ptr {'noalias ' * own}align {ALIGNED}"
+
+    def more(self) -> list[str]:
+        return [f"ptr %map{n}" for n in range(len(self.maps))]
 
     # --- the grid -----------------------------------------------------------------------
     def parallel(self, s: k.For) -> None:
@@ -208,6 +213,7 @@ def emit_entry(kernel: k.Kernel, target: Target) -> Entry:
     Raises as :func:`tilewright.codegen.emit`.
     """
     emitter, threads = GridEmitter(target, functions(target)), threads_of(kernel)
+    emitter.numbers = {p.name: n for n, p in enumerate(kernel.params)}
     emitted = emitter.kernel(kernel)
     buffers = [f"{emitter.parameter(p, kernel)} %b{n}" for n, p in enumerate(kernel.params)]
     name = "e" + emitted.name[1:]
@@ -218,14 +224,25 @@ def emit_entry(kernel: k.Kernel, target: Target) -> Entry:
     }
     return Entry(
         name, kernel, threads, emitter.block_bytes, emitted.scratch,
-        text + wrapper(name, emitted, buffers, threads), frozenset(declarations))
+        text + wrapper(name, emitted, buffers, threads, len(emitter.maps)),
+        frozenset(declarations), tuple(emitter.maps))
 
 
-def wrapper(name: str, emitted: Emitted, buffers: list[str], threads: int) -> str:
+MAP = 'ptr byval([128 x i8]) align 64 "nvvm.grid_constant"'
+"""The type of a tensor map's parameter."""
+
+
+def wrapper(
+    name: str, emitted: Emitted, buffers: list[str], threads: int, maps: int = 0
+) -> str:
     """The entry around a kernel's function, which tells the threads of the grid apart."""
     sizes = [f"i64 %n{n}" for n in range(emitted.sizes)]
     params = [*buffers, *sizes, "ptr %memory", "ptr %team"]
+    params += [f"{MAP} %map{n}" for n in range(maps)]
     attributes = f'convergent nounwind "nvvm.reqntid"="{threads},1,1"'
+    if "setmaxnreg" in emitted.text:
+        # Registers can only be handed on if ptxas knows how many there are at first.
+        attributes += ' "nvvm.minctasm"="1"'
     lines = [f"define ptx_kernel void @{name}({', '.join(params)}) {attributes} {{", "entry:"]
     lines += [
         line for r in SPECIAL for line in (
@@ -234,6 +251,7 @@ def wrapper(name: str, emitted: Emitted, buffers: list[str], threads: int) -> st
     ]
     passed = [f"ptr %b{n}" for n in range(emitted.buffers)]
     passed += [*sizes, "i64 %tid", "i64 %threads", "ptr %scratch", "ptr %team"]
+    passed += [f"ptr %map{n}" for n in range(maps)]
     lines += [
         f"  %before = mul nuw nsw i64 %ctaid.wide, {threads}",
         "  %tid = add nuw nsw i64 %before, %tid.wide",

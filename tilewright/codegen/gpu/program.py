@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from tilewright.codegen.gpu.bulk import MatrixMap
 from tilewright.codegen.gpu.emit import Entry, emit_entry, phases
 from tilewright.compiler.plan import Plan
 from tilewright.compiler.target import Target
 from tilewright.errors import CompilerBug
 from tilewright.ir import loops as k
+from tilewright.ir.types import DType
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Step:
     threads  of a block
     shared   bytes of memory of a block
     scratch  bytes of memory that a thread needs for itself
+    maps     the matrices whose tensor maps are its last arguments
     """
 
     entry: str
@@ -28,6 +31,13 @@ class Step:
     threads: int
     shared: int
     scratch: int
+    maps: tuple[MatrixMap, ...] = ()
+
+    def matrices(self, sizes: Mapping[str, int]) -> list[Matrix]:
+        """What its tensor maps say, given the numbers of the kernel's sizes."""
+        return [
+            Matrix(m.buffer, m.dtype, number_of(m.first, sizes), number_of(m.rows, sizes),
+                   number_of(m.columns, sizes), m.box, m.box_columns) for m in self.maps]
 
     def blocks(self, sizes: Mapping[str, int]) -> int:
         """Blocks of the grid, given the numbers of the kernel's sizes; 0: nothing is to do."""
@@ -42,6 +52,21 @@ class Step:
                     return max(trip, 0)
                 threads = max(threads, trip)
         return -(-threads // self.threads)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix that a launch copies boxes of: [rows, columns] from the element ``first`` of an
+    argument on, in boxes of [box, box_columns].
+    """
+
+    buffer: int
+    dtype: DType
+    first: int
+    rows: int
+    columns: int
+    box: int
+    box_columns: int
 
 
 @dataclass
@@ -84,7 +109,8 @@ def build(plan: Plan, target: Target) -> GpuProgram:
         for entry in entries_of(launch.kernel, target):
             entries[entry.name] = entry
             steps.append(Step(
-                entry.name, number, entry.kernel, entry.threads, entry.shared, entry.scratch))
+                entry.name, number, entry.kernel, entry.threads, entry.shared, entry.scratch,
+                entry.maps))
     if not entries:
         return GpuProgram("", (), target)
     declarations = frozenset[str]().union(*(e.declarations for e in entries.values()))

@@ -17,12 +17,16 @@ from tilewright.errors import (
 )
 from tilewright.ir.graph import Node
 from tilewright.ir.sizes import evaluate
-from tilewright.ir.types import TensorType, as_number, concrete
+from tilewright.ir.types import DType, TensorType, as_number, concrete
+from tilewright.ptxsim.tensormap import DataType, Swizzle, TensorMap
 from tilewright.runtime.executable import SizedExecutable, overlapping, prepare
 from tilewright.runtime.gpu.device import Device, Resident, device_of
-from tilewright.runtime.gpu.driver import Driver
+from tilewright.runtime.gpu.driver import Argument, Driver
 from tilewright.runtime.gpu.ledger import Ticket
 from tilewright.runtime.results import Layout, lay_out
+
+MAPS = 256
+"""Tensor maps that a program keeps."""
 
 NAMED = 5
 """Buffers of the arena that a message about memory names."""
@@ -50,6 +54,33 @@ class Step(Protocol):
 
     def blocks(self, sizes: dict[str, int]) -> int: ...  # noqa: D102
 
+    def matrices(self, sizes: dict[str, int]) -> Sequence[Matrix]: ...  # noqa: D102
+
+
+class Matrix(Protocol):
+    """A matrix that a launch copies boxes of, in an argument."""
+
+    @property
+    def buffer(self) -> int: ...  # noqa: D102
+
+    @property
+    def dtype(self) -> DType: ...  # noqa: D102
+
+    @property
+    def first(self) -> int: ...  # noqa: D102
+
+    @property
+    def rows(self) -> int: ...  # noqa: D102
+
+    @property
+    def columns(self) -> int: ...  # noqa: D102
+
+    @property
+    def box(self) -> int: ...  # noqa: D102
+
+    @property
+    def box_columns(self) -> int: ...  # noqa: D102
+
 
 class Gpu(Protocol):
     """PTX of a plan: the text and its steps."""
@@ -69,6 +100,7 @@ class GpuExecutable:
         self.plan, self.program = plan, program
         self.device: Device = device_of(driver)
         self.layout: Layout = lay_out(plan)
+        self.maps: dict[tuple[Matrix, int], bytes] = {}
         self.grids = [step.blocks(self._sizes(step)) for step in program.steps]
         self.scratch = max((blocks * step.threads * step.scratch for blocks, step
                             in zip(self.grids, program.steps, strict=True)), default=0)
@@ -162,10 +194,22 @@ class GpuExecutable:
             if not blocks:
                 continue
             launch = self.plan.launches[step.launch]
-            arguments = (*map(address, launch.args), *self._sizes(step).values(), *rest)
+            addresses, sizes = list(map(address, launch.args)), self._sizes(step)
+            maps: list[Argument] = [self._map(m, addresses[m.buffer]) for m in step.matrices(sizes)]
+            arguments: tuple[Argument, ...] = (*addresses, *sizes.values(), *rest, *maps)
             self.device.driver.launch(
                 self.module, step.entry, blocks, step.threads, arguments, step.shared,
                 what=launch.kernel)
+
+    def _map(self, matrix: Matrix, address: int) -> bytes:
+        """The tensor map of a matrix in an argument; made once for each address."""
+        key = matrix, address
+        found = self.maps.get(key)
+        if found is None:
+            if len(self.maps) >= MAPS:
+                self.maps.clear()
+            found = self.maps[key] = self.device.driver.tensor_map(tensor_map(matrix, address))
+        return found
 
     def _sizes(self, step: Step) -> dict[str, int]:
         """The numbers of the sizes of a step's kernel, in the order of its parameters."""
@@ -215,6 +259,19 @@ class GpuExecutable:
         return OutOfMemory(
             f"{error.what}: a program needs more", expected=error.expected,
             got="\n            ".join([str(error.got), *needs]), hint=error.hint)
+
+
+ELEMENTS = {"bf16": DataType.BFLOAT16, "f16": DataType.FLOAT16, "f32": DataType.FLOAT32}
+"""What tensor maps call the element types."""
+
+
+def tensor_map(matrix: Matrix, address: int) -> TensorMap:
+    """The tensor map of a matrix in an argument at an address, swizzled by 128 bytes."""
+    itemsize = matrix.dtype.itemsize
+    return TensorMap(
+        ELEMENTS[matrix.dtype.name], address + matrix.first * itemsize,
+        (matrix.columns, matrix.rows), (matrix.columns * itemsize,),
+        (matrix.box_columns, matrix.box), (1, 1), swizzle=Swizzle.B128)
 
 
 def largest(plan: Plan) -> list[tuple[int, Node]]:

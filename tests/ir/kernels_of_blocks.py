@@ -1,5 +1,7 @@
 """Kernels for blocks of threads."""
 
+from pathlib import Path
+
 SUM = """kernel sum(x: f32[256] in, y: f32[4] out) {
   for b in 0..4 block {
     alloc part: f32[2] shared
@@ -62,53 +64,4 @@ PRODUCT = """kernel g(x: bf16[1024] in, w: bf16[512] in, y: f32[512] out) {
 """
 
 
-SPECIALISED = """kernel g(a: bf16[16384] in, w: bf16[16384] in, y: f32[8192] out) {
-  for b in 0..2 block {
-    alloc bars: i64[4] shared
-    alloc as: bf16[8192] shared
-    alloc ws: bf16[8192] shared
-    for t in 0..256 thread {
-      if t == 0 {
-        for i in 0..2 {
-          run mbarrier_init(bars[i], 1)
-          run mbarrier_init(bars[i + 2], 128)
-        }
-      }
-      run async_fence()
-      barrier
-      if t // 128 == 0 {
-        run registers_less(40)
-        if t == 0 {
-          for k in 0..4 {
-            run mbarrier_wait(bars[k % 2 + 2], (k // 2 + 1) % 2)
-            run mbarrier_expect(bars[k % 2], 16384)
-            run tensor_copy(as[k % 2 * 4096], a[0], bars[k % 2], 0, k * 64, 64, 256, 64)
-            run tensor_copy(ws[k % 2 * 4096], w[0], bars[k % 2], b * 64, k * 64, 100, 160, 64)
-          }
-        }
-      } else {
-        run registers_more(232)
-        alloc c: f32[32] register
-        for i in 0..32 unroll {
-          c[i] = 0.0:f32
-        }
-        for k in 0..4 {
-          run mbarrier_wait(bars[k % 2], k // 2)
-          run wgmma_fence()
-          for i in 0..4 unroll {
-            run wgmma_m64n64k16(c[0], as[k % 2 * 4096 + i * 16], ws[k % 2 * 4096 + i * 16])
-          }
-          run wgmma_commit()
-          run wgmma_wait(0)
-          run mbarrier_arrive(bars[k % 2 + 2])
-        }
-        let l: i64 = t % 128
-        let row: i64 = l // 32 * 16 + l % 32 // 4
-        for i in 0..32 unroll {
-          y[(row + i // 2 % 2 * 8) * 128 + b * 64 + l % 4 * 2 + i % 2 + i // 4 * 8] = c[i]
-        }
-      }
-    }
-  }
-}
-"""
+SPECIALISED = (Path(__file__).parent / "blocks" / "specialised.tw").read_text()
