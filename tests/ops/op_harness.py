@@ -417,8 +417,9 @@ STRUCTURED: dict[str, list[tuple[Any, tuple[tuple[int, ...], ...]]]] = {
 }
 """Attributes and input shapes (for iota: the result's shape), by row."""
 
-GIVEN = {"input", "full", "const", "size", "cast", "bitcast"}
-"""Rows whose tests are written out: sources and conversions."""
+GIVEN = {"input", "full", "const", "size", "cast", "bitcast"} | {
+    name for name, op in OPS.items() if op.kind == "routine"}
+"""Rows whose tests are written out: sources, conversions and routines."""
 
 
 def structured_inputs(

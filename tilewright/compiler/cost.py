@@ -56,7 +56,7 @@ def node_flops(node: Node) -> Dim:
     kind, row = node.op.kind, node.op
     if kind in ("source", "view"):
         return 0
-    if kind in ("elementwise", "scan"):
+    if kind in ("elementwise", "scan", "routine"):
         return row.flops * node.type.size
     if kind == "reduce":
         return node.inputs[0].type.size

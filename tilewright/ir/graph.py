@@ -38,7 +38,7 @@ class Op:
     """One row of the op table.
 
     kind        'source' | 'elementwise' | 'reduce' | 'view' | 'contract' | 'index' | 'scan'
-                | 'sort' | 'search'
+                | 'sort' | 'search' | 'routine'
     arity       number of inputs; None for any number
     infer       (attrs, input types) -> result type; raises ``TypeError``/``ValueError`` on misuse
     numpy       (attrs, result type, *arrays) -> array: the definition of what the op means

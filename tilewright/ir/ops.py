@@ -21,6 +21,8 @@ from tilewright.ir import expansions as e
 from tilewright.ir import index_derivatives as i
 from tilewright.ir import infer, meaning
 from tilewright.ir import order_derivatives as o
+from tilewright.ir import recurrences as s
+from tilewright.ir import routines as r
 from tilewright.ir import transposes as t
 from tilewright.ir.graph import (
     OPS,
@@ -28,6 +30,7 @@ from tilewright.ir.graph import (
     ConstAttrs,
     FullAttrs,
     InputAttrs,
+    NoAttrs,
     Op,
     SizeAttrs,
     apply,
@@ -256,3 +259,22 @@ register(Op("argsort", "sort", 1, infer.infer_argsort, meaning.argsort, a.SortAt
             transpose=t.nothing))
 register(Op("searchsorted", "search", 2, infer.infer_searchsorted, meaning.searchsorted,
             a.SearchAttrs, types=ALL, transpose=t.nothing))
+
+# --- serial algorithms on each item of a batch ------------------------------------------
+for _name, _arity, _rule, _meaning, _attrs, _flops in (  # flops: of a matrix of ten columns
+    ("cholesky", 1, r.infer_factor("cholesky", True), r.each(2, r.cholesky), NoAttrs, 3),
+    ("lu", 1, r.infer_factor("lu", False), r.each(2, r.lu), NoAttrs, 7),
+    ("qr", 1, r.infer_factor("qr", False), r.each(2, r.qr), NoAttrs, 13),
+    ("reflect", 2, r.infer_reflect, r.each(2, r.reflect), r.ReflectAttrs, 20),
+    ("triangular_solve", 2, r.infer_triangular, r.each(2, r.triangular_solve), r.TriangleAttrs,
+     10),
+    ("eigh", 1, r.infer_factor("eigh", True), r.each(2, r.eigh), NoAttrs, 500),
+    ("svd", 1, r.infer_svd, r.each(2, r.svd), NoAttrs, 500),
+    ("matrix_exp", 1, r.infer_square("matrix_exp"), r.each(2, r.matrix_exp), NoAttrs, 400),
+    ("polynomial", 2, r.infer_numbers("polynomial"), s.polynomial, r.PolynomialAttrs, 20),
+    ("zeta", 2, r.infer_numbers("zeta"), s.zeta, NoAttrs, 500),
+    ("incomplete_gamma", 3, r.infer_numbers("incomplete_gamma"), s.incomplete_gamma,
+     r.GammaAttrs, 500),
+):
+    register(Op(_name, "routine", _arity, _rule, _meaning, _attrs, types=r.TYPES, flops=_flops,
+                transpose=r.refused))

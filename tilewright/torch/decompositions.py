@@ -27,6 +27,7 @@ from tilewright.torch.ops import (  # noqa: F401 - they enter rows
     ordered,
     pointwise,
     pooling,
+    recurrences,
     reductions,
     sampling,
     searching,

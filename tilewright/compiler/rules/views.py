@@ -300,7 +300,8 @@ def views_of(node: Node) -> list[Node]:
 SOURCES = Rules(
     *(law(f"empty-{kind}", any_op(kind), lambda m: full(m.root.type, 0),
           when=lambda m: 0 in m.root.shape, examples=empties)
-      for kind in ("elementwise", "view", "reduce", "contract", "scan", "sort", "search")),
+      for kind in ("elementwise", "view", "reduce", "contract", "scan", "sort", "search",
+                   "routine")),
     *(law(f"{name}-full", op(name, ...), refilled, when=lambda m: all_full(m.root.inputs),
           examples=lambda: [*views_of(number(2.5, 2, 3)),
                             concat([number(1.0, 2), number(1.0, 3)], 0),

@@ -13,6 +13,7 @@ from tilewright.compiler.schedules.gpu import families
 from tilewright.compiler.schedules.group import Group
 from tilewright.compiler.schedules.pointwise import lower_pointwise
 from tilewright.compiler.schedules.reduction import lower_rows
+from tilewright.compiler.schedules.routine import lower_routine
 from tilewright.compiler.schedules.scan import lower_scan
 from tilewright.compiler.schedules.scatter import lower_scatter
 from tilewright.compiler.schedules.search import searchsorted
@@ -24,7 +25,7 @@ FAMILIES: dict[str, Callable[[Group, Target], LoweredKernel]] = {
     "pointwise": lower_pointwise, "rows": lower_rows, "columns": lower_columns,
     "full": lower_full, "taps": lower_taps, "contraction": lower_contraction,
     "scatter": lower_scatter,
-    "scan": lower_scan, "sort": lower_sort,
+    "scan": lower_scan, "sort": lower_sort, "routine": lower_routine,
 }
 
 ON_GPU = families(FAMILIES)

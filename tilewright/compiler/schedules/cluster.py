@@ -33,8 +33,11 @@ SMALL_FULL = 1 << 15
 
 
 def is_anchor(node: Node) -> bool:
-    """Whether a node is the heart of a kernel: a reduction, contraction, scan, sort or scatter."""
-    return node.op.kind in ("reduce", "contract", "scan", "sort") or node.op.attrs is PutAttrs
+    """Whether a node is the heart of a kernel: a reduction, contraction, scan, sort, routine or
+    scatter.
+    """
+    kinds = ("reduce", "contract", "scan", "sort", "routine")
+    return node.op.kind in kinds or node.op.attrs is PutAttrs
 
 
 class Anchors:
@@ -211,6 +214,8 @@ def _family(node: Node) -> tuple[Family, Shape, tuple[int, ...]]:
         return "contraction", node.shape, ()
     if node.op.kind == "index":
         return "scatter", node.shape, ()
+    if node.op.kind == "routine":
+        return "routine", node.shape, ()
     if node.op.kind in ("scan", "sort"):
         family: Family = "scan" if node.op.kind == "scan" else "sort"
         return family, node.shape, (node.attrs.axis,)
@@ -256,7 +261,7 @@ def clusters_of(anchors: Anchors, apart: frozenset[Node] = frozenset()) -> list[
         key: object = family if family == "full" else (family, shape, axes)
         if family in ("scan", "sort"):
             key = family, shape, node.attrs, node.inputs if family == "sort" else ()
-        alone = node in apart or family in ("contraction", "scatter")
+        alone = node in apart or family in ("contraction", "scatter", "routine")
         candidates = [] if alone else open_clusters.setdefault(key, [])
         for cluster in reversed(candidates[-MOST_OPEN:]):
             if _joins(node, cluster):

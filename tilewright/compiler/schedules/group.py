@@ -17,7 +17,8 @@ from tilewright.ir.sizes import Dim, product
 from tilewright.ir.types import Shape
 
 Family: TypeAlias = Literal[
-    "pointwise", "rows", "columns", "full", "taps", "contraction", "scatter", "scan", "sort"]
+    "pointwise", "rows", "columns", "full", "taps", "contraction", "scatter", "scan", "sort",
+    "routine"]
 
 
 @dataclass(eq=False)
@@ -26,7 +27,7 @@ class Group:
 
     shape    the iteration domain: the shape that is reduced, contracted into, or written
     axes     rows, columns, full, taps, scan, sort: the axes that the anchors reduce or run along
-    anchors  the reductions, scans, sorts, contraction or scatter at the heart of the group
+    anchors  the reductions, scans, sorts, contraction, scatter or routine at the heart of the group
     stores   (value, node whose buffer receives it): the value, or a reshape of it
     homes    every node that lives in a buffer -> the node that the buffer is known by
     uses     how often each node is read in the whole graph
@@ -92,7 +93,7 @@ def flops(members: Sequence[Node]) -> Dim:
     """Floating point operations of these nodes, each computed once."""
     total: Dim = 0
     for node in members:
-        if node.op.kind in ("elementwise", "scan"):
+        if node.op.kind in ("elementwise", "scan", "routine"):
             total = total + node.op.flops * node.type.size
         elif node.op.kind == "reduce":
             total = total + node.inputs[0].type.size
@@ -110,7 +111,8 @@ def contracted_size(node: Node) -> Dim:
 
 def name_of(group: Group, members: Sequence[Node]) -> str:
     """A readable name: the family and the weightiest operations."""
-    kinds = ("elementwise", "reduce", "contract", "index", "scan", "sort", "search")
+    kinds = (
+        "elementwise", "reduce", "contract", "index", "scan", "sort", "search", "routine")
     ops = [n.op.name for n in members if n.op.kind in kinds]
     weighty = [o for o in dict.fromkeys(reversed(ops)) if o not in ("cast", "where", "add", "mul")]
     chosen = (weighty or list(dict.fromkeys(reversed(ops))) or ["copy"])[:3]
