@@ -58,6 +58,7 @@ class Target:
     bf16_dot      has a bf16 dot product instruction (vdpbf16ps)
     triple, cpu, features   in LLVM's words
     fast_math     functions of f32 may be a GPU's approximations; a CPU has none
+    tf32          a GPU may round the factors of f32 contractions to 10 bits of mantissa
     gpu           what there is to know if it is a GPU; the vector is then a thread's access to
                   memory, and the registers are a thread's
     """
@@ -76,6 +77,7 @@ class Target:
     bf16_dot: bool = False
     contract: bool = True
     fast_math: bool = False
+    tf32: bool = False
     gpu: Gpu | None = None
 
     def lanes(self, itemsize: int) -> int:

@@ -110,7 +110,7 @@ class Program:
 def target_named(name: str | None = None, fast_math: bool | None = None) -> Target:
     """The machine to compile for: of this name, else of the switch ``target``, else the host.
 
-    ``fast_math`` as the switch of that name, which holds if it is None.
+    ``fast_math`` as the switch of that name, which holds if it is None; ``tf32`` as the switch.
     Raises ``UserError`` for one that does not exist here, ``DeviceError`` for a device that cannot
     be used.
     """
@@ -119,7 +119,8 @@ def target_named(name: str | None = None, fast_math: bool | None = None) -> Targ
         from tilewright.runtime.gpu.drivers import target_of
 
         fast = bool(config.get("fast_math")) if fast_math is None else fast_math
-        return replace(target_of(name), fast_math=fast)
+        tf32 = bool(config.get("tf32"))
+        return replace(target_of(name), fast_math=fast, tf32=tf32)
     from tilewright.codegen import cpu
 
     return cpu.host_target(name)

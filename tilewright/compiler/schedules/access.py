@@ -79,6 +79,7 @@ class Writer:
         self._depths: dict[str, int] = {}
         self._names: dict[str, int] = {}
         self._sizes = hinted()
+        self._as_place = False
 
     # --- statements and scopes ----------------------------------------------------------
 
@@ -92,6 +93,10 @@ class Writer:
     def write(self, statement: k.Stmt) -> None:
         """Append a statement to the innermost body."""
         self.scopes[-1].statements.append(statement)
+
+    def run(self, instruction: str, *operands: k.ExprLike) -> None:
+        """Append a machine instruction to the innermost body."""
+        self.write(k.Instruction(instruction, tuple(k.expr(e) for e in operands)))
 
     @contextmanager
     def loop(
@@ -132,6 +137,13 @@ class Writer:
         self.scopes[depth].statements.append(k.Let(var, value))
         return var
 
+    def shuffle(self, mode: k.ShuffleMode, value: k.Expr, lane: k.ExprLike) -> k.Expr:
+        """Name what another thread of the warp has for ``value``."""
+        var = k.Var(self.name("s"), value.dtype)
+        self._depths[var.name] = len(self.scopes) - 1
+        self.write(k.Shuffle(var, mode, value, k.expr(lane)))
+        return var
+
     def depth(self, e: k.Expr) -> int:
         """The outermost body in which ``e`` can be computed."""
         if isinstance(e, k.Var):
@@ -167,6 +179,14 @@ class Writer:
             return self._elementwise(node, index, mask)
         return RULES[node.op.name](self, node, index, mask)
 
+    def place(self, node: Node, index: Index) -> k.Load:
+        """Where an element is in memory. The node is a view of what is in a buffer, unmasked."""
+        self._as_place = True
+        found = self.value(node, index)
+        self._as_place = False
+        assert isinstance(found, k.Load) and found.mask is None
+        return found
+
     def _elementwise(self, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
         key = (node, index, mask)
         for scope in self.scopes:
@@ -188,11 +208,11 @@ class Writer:
         buffer = self.input(buffer_node)
         self.offsets.setdefault(buffer, set()).add(offset)
         key = (buffer, offset, mask)
-        for scope in self.scopes:
+        for scope in () if self._as_place else self.scopes:
             if key in scope.memo:
                 return scope.memo[key]
         load: k.Expr = k.Load(buffer, offset, mask)
-        if self._uses.get(node, 2) > 1:
+        if self._uses.get(node, 2) > 1 and not self._as_place:
             depth = self.depth(load)
             load = self.let_at(depth, "x", load)
             self.scopes[depth].memo[key] = load

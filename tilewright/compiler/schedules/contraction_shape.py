@@ -132,9 +132,7 @@ def roles_of(node: Node, values: Sequence[Node], is_leaf: Callable[[Node], bool]
     a = node.attrs
     options = []
     for flipped in (False, True):
-        pair = [(node.inputs[0], a.lhs), (node.inputs[1], a.rhs)]
-        (lhs, lhs_labels), (rhs, rhs_labels) = reversed(pair) if flipped else pair
-        roles = _roles(node, lhs, lhs_labels, rhs, rhs_labels, values, is_leaf)
+        roles = oriented(node, values, is_leaf, flipped)
         # Cycles per element: vectors copied, squares transposed, elements scattered.
         m, n, depth = estimate(roles.m), estimate(roles.n), estimate(roles.depth)
         cost = depth * n * (0.2 if roles.rhs_unit == "n" else 0.4)
@@ -147,6 +145,15 @@ def roles_of(node: Node, values: Sequence[Node], is_leaf: Callable[[Node], bool]
             cost += 3.0 * m * n
         options.append((cost * estimate(roles.batch_size), roles))
     return min(options, key=lambda option: option[0])[1]
+
+
+def oriented(
+    node: Node, values: Sequence[Node], is_leaf: Callable[[Node], bool], flipped: bool
+) -> Roles:
+    """The contraction with its first operand as ``lhs``, or its second if ``flipped``."""
+    pair = [(node.inputs[0], node.attrs.lhs), (node.inputs[1], node.attrs.rhs)]
+    (lhs, lhs_labels), (rhs, rhs_labels) = reversed(pair) if flipped else pair
+    return _roles(node, lhs, lhs_labels, rhs, rhs_labels, values, is_leaf)
 
 
 def _roles(
