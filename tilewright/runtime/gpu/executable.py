@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from tilewright.compiler.cost import scaled
@@ -22,12 +22,15 @@ from tilewright.ptxsim.tensormap import DataType, Swizzle, TensorMap
 from tilewright.runtime.executable import SizedExecutable, overlapping, prepare
 from tilewright.runtime.gpu.device import Device, Resident, device_of
 from tilewright.runtime.gpu.driver import Argument, Driver
-from tilewright.runtime.gpu.ledger import Ticket
+from tilewright.runtime.gpu.graphs import FEWEST, Graphs
+from tilewright.runtime.gpu.ledger import TEAM_WORDS, Ticket
+from tilewright.runtime.gpu.memory import Block
 from tilewright.runtime.results import Layout, lay_out
 
 MAPS = 256
 """Tensor maps that a program keeps."""
 
+TEAM_BYTES = 8 * TEAM_WORDS
 NAMED = 5
 """Buffers of the arena that a message about memory names."""
 
@@ -104,6 +107,8 @@ class GpuExecutable:
         self.grids = [step.blocks(self._sizes(step)) for step in program.steps]
         self.scratch = max((blocks * step.threads * step.scratch for blocks, step
                             in zip(self.grids, program.steps, strict=True)), default=0)
+        self.graphs = Graphs(driver)
+        self.team: Block | None = None
         with driver.lock:
             self.module = self.device.module(program.text) if program.steps else None
             self.constants = [self.device.place(c) for c in plan.constants]
@@ -146,9 +151,36 @@ class GpuExecutable:
         arena, scratch = device.memory.take(plan.arena), device.memory.take(self.scratch)
         ticket = device.ledger.open(self.failure) if plan.checks else None
         places = {"input": inputs, "output": outputs, "constant": self.constants}
-        self._launch(
-            places, arena.address, (scratch.address, ticket.address if ticket else 0))
+
+        def launch(team: int) -> None:
+            self._launch(places, arena.address, (scratch.address, team))
+
+        if self.grids.count(0) > len(self.grids) - FEWEST:
+            launch(ticket.address if ticket else 0)
+        else:
+            self._replay(launch, (*inputs, *outputs, arena, scratch), ticket)
         return self._results(inputs, outputs, ticket)
+
+    def _replay(
+        self, launch: Callable[[int], None], memory: Sequence[Any], ticket: Ticket | None
+    ) -> None:
+        """Launch by way of a graph. A call's words in the ledger are elsewhere each time: a graph
+        has a team of its own, whose words are copied there.
+        """
+        addresses = tuple(m.address for m in memory)
+        if ticket is None:
+            self.graphs.run(addresses, lambda: launch(0))
+            return
+        if self.team is None:
+            self.team = self.device.memory.take(TEAM_BYTES)
+        team, driver = self.team.address, self.device.driver
+
+        def work() -> None:
+            driver.fill(team, 0, TEAM_BYTES)
+            launch(team)
+
+        self.graphs.run(addresses, work)
+        driver.copy(ticket.address, team, TEAM_BYTES)
 
     # --- what goes in -------------------------------------------------------------------------
     def _given(self, value: Any, type: TensorType, index: int) -> Resident:
