@@ -225,6 +225,35 @@ def test_threads_meet_in_global_memory(schedule: int | None) -> None:
     np.testing.assert_array_equal(y, want)
 
 
+KEPT = """kernel kept(x: f32[64] in, y: f32[64] inout) {
+  for b in 0..1 block {
+    alloc tile: f32[64] shared
+    for t in 0..64 thread {
+      tile[t] = x[t]
+      y[t] = x[t]
+      barrier
+      if t == 5 {
+        tile[7] = 1.0:f32
+        y[9] = 2.0:f32
+      }
+      barrier
+      y[t] = tile[t] + y[t]
+    }
+  }
+}
+"""
+
+
+def test_a_barrier_may_change_what_a_thread_stored() -> None:
+    x = RANDOM.standard_normal(64).astype(np.float32)
+    _, y = run(KEPT, [x, np.zeros_like(x)])
+    tile, out = x.copy(), x.copy()
+    tile[7], out[9] = 1, 2
+    np.testing.assert_array_equal(y, tile + out)
+    (found,) = opcodes(compiled(KEPT)).values()
+    assert found["ld.shared.b32"] == found["ld.global.b32"] == found["ld.global.nc.b32"] == 1
+
+
 STAGES = """kernel stages(n: i64, x: f32[n] in, w: f32[n] workspace, y: f32[n] out) {
   let half: i64 = n // 2
   for i in 0..n parallel {

@@ -89,6 +89,8 @@ class Emitter(Vectors):
         self.scratch = 0
         for number, buffer in enumerate(kernel.params):
             self.pointers[buffer.name] = f"%b{number}"
+            if self.kind(buffer) != "ptr":
+                self.b.kinds[f"%b{number}"] = self.kind(buffer)
         for number, var in enumerate(kernel.sizes):
             self.env[var.name] = Affine(0, ((f"%n{number}", 1),))
             self.ranges[f"%n{number}"] = (0, LARGEST_SIZE)
@@ -120,6 +122,10 @@ class Emitter(Vectors):
     def more(self) -> list[str]:
         """Further parameters."""
         return []
+
+    def kind(self, buffer: Buffer) -> str:
+        """The type of pointers to a buffer."""
+        return "ptr"
 
     def parameter(self, buffer: Buffer, kernel: Kernel) -> str:
         """The type and the attributes of a buffer's parameter."""

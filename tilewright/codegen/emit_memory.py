@@ -33,7 +33,7 @@ class Memory(Core):
         key = (place, index.const)
         found: str | None = memo.get(key)
         if found is None:
-            found = self.b.pointer(f"getelementptr {element}, ptr {place}, i64 {index.const}")
+            found = self.b.beyond(place, element, f"i64 {index.const}")
             memo[key] = found
         return found
 
@@ -41,12 +41,12 @@ class Memory(Core):
         return self.b.pure(
             ("at", place, element, by),
             (place, by),
-            lambda: self.b.pointer(f"getelementptr {element}, ptr {place}, i64 {by}"),
+            lambda: self.b.beyond(place, element, f"i64 {by}"),
             cheap=True,
         )
 
-    def addresses(self, buffer: Buffer, index: Affine | Val, copy: int) -> Value:
-        """A vector of places, as the operand of a gather or scatter (the type is not a DType's)."""
+    def addresses(self, buffer: Buffer, index: Affine | Val, copy: int) -> str:
+        """A vector of places, as the operand of a gather or scatter: ``<4 x ptr> %p``."""
         section = self.require_section()
         width = section.width
         element = llvm_type(memory(buffer.dtype))
@@ -59,8 +59,8 @@ class Memory(Core):
             if less(buffer.size * buffer.dtype.itemsize, 2**31):
                 # Indices of 32 bits are gathered twice as many at once.
                 offsets = self.b.convert("sext", self.b.convert("trunc", offsets, i32), i64)
-        name = self.b.pointer(f"getelementptr {element}, ptr {place}, {offsets.typed}")
-        return Value(name, i64, width)
+        kind, name = self.b.typed(self.b.beyond(place, element, offsets.typed)).rsplit(" ", 1)
+        return f"<{width} x {kind}> {name}"
 
     def known_alignment(self, buffer: Buffer, index: Affine, lanes: int) -> int:
         """Bytes of which the address of an access is known to be a multiple."""
@@ -137,7 +137,7 @@ class Memory(Core):
         kind = memory(buffer.dtype)
         align = align or kind.itemsize
         raw = self.b.define(
-            kind, lanes, f"load {llvm_type(kind, lanes)}, ptr {place}, align {align}"
+            kind, lanes, f"load {llvm_type(kind, lanes)}, {self.b.typed(place)}, align {align}"
         )
         return from_memory(self.b, raw, buffer.dtype, self.machine)
 
@@ -161,7 +161,7 @@ class Memory(Core):
         if mask is None:
             mask = Value("true" if width == 1 else "splat (i1 true)", bool_, width)
         return self.masked_read(
-            buffer, "gather", f"v{width}p0", f"<{width} x ptr> {where.name}", mask, other
+            buffer, "gather", f"v{width}p0", where, mask, other
         )
 
     def load_spread(
@@ -189,7 +189,7 @@ class Memory(Core):
             return self.read_where(buffer, place, mask, other)
         if index.lane < 0:
             mask, other = self.reverse(mask), None if other is None else self.reverse(other)
-        value = self.masked_read(buffer, "load", "p0", f"ptr {place}", mask, other)
+        value = self.masked_read(buffer, "load", "p0", self.b.typed(place), mask, other)
         return self.reverse(value) if index.lane < 0 else value
 
     def masked_read(
@@ -227,7 +227,7 @@ class Memory(Core):
         place = self.address(buffer, index)
         raw = to_memory(self.b, value, buffer.dtype, self.machine)
         align = self.known_alignment(buffer, index, 1)
-        self.b.write(f"  store {raw.typed}, ptr {place}, align {align}")
+        self.b.write(f"  store {raw.typed}, {self.b.typed(place)}, align {align}")
 
     def store_copy(
         self,
@@ -248,12 +248,12 @@ class Memory(Core):
         if contiguous and isinstance(index, Affine):
             back = index.lane < 0
             first = index.uniform().shift(index.lane * width * copy - (width - 1 if back else 0))
-            where = f"ptr {self.address(buffer, first)}"
+            where = self.b.typed(self.address(buffer, first))
             align = self.known_alignment(buffer, first, width)
             if back:
                 value, mask = self.reverse(value), None if mask is None else self.reverse(mask)
         else:
-            where = f"<{width} x ptr> {self.addresses(buffer, index, copy).name}"
+            where = self.addresses(buffer, index, copy)
             align = 1
         raw = to_memory(self.b, value, buffer.dtype, self.machine)
         if width == 1:

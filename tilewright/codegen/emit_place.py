@@ -36,6 +36,8 @@ class Placer(Builder):
 
     A value's depth is the number of regions that enclose its definition; parameters and constants
     have depth 0.
+
+    kinds  the types of pointers to one kind of memory, by name; others are generic
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -44,6 +46,7 @@ class Placer(Builder):
         self.regions = [Region([], True, False)]
         self.depths: dict[str, int] = {}
         self.allocas: dict[str, str] = {}
+        self.kinds: dict[str, str] = {}
         self.place = 0
         self.block = "entry"
 
@@ -68,6 +71,17 @@ class Placer(Builder):
         self.lines.append(f"  {name} = {instruction}")
         self.depths[name] = self.place
         return name
+
+    def typed(self, place: str) -> str:
+        """``ptr %p``, as a pointer is written in an instruction."""
+        return f"{self.kinds.get(place, 'ptr')} {place}"
+
+    def beyond(self, place: str, element: str, by: str) -> str:
+        """A pointer so many elements after another one: ``by`` is a typed number or vector."""
+        found = self.pointer(f"getelementptr {element}, {self.typed(place)}, {by}")
+        if place in self.kinds:
+            self.kinds[found] = self.kinds[place]
+        return found
 
     def label(self, name: str) -> None:
         self.lines.append(f"{name}:")

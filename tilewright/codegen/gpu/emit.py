@@ -17,6 +17,7 @@ from tilewright.codegen.emit_index import Affine, plus, times
 from tilewright.codegen.emit_vector import expressions, loads
 from tilewright.codegen.gpu.bulk import GridBulk, MatrixMap
 from tilewright.codegen.gpu.fast import functions
+from tilewright.codegen.gpu.memory import KINDS
 from tilewright.codegen.gpu.shuffles import exchanged
 from tilewright.compiler.plan import ALIGNED
 from tilewright.compiler.target import Target
@@ -70,9 +71,9 @@ class GridEmitter(GridBulk):
         What is only read keeps its contents.
         """
         if buffer.access == "in":
-            return f"ptr noalias readonly align {ALIGNED}"
+            return f"{self.kind(buffer)} noalias readonly align {ALIGNED}"
         own = not (blocks_of(kernel) and buffer.name in read_buffers(kernel.body))
-        return f"ptr {'noalias ' * own}align {ALIGNED}"
+        return f"{self.kind(buffer)} {'noalias ' * own}align {ALIGNED}"
 
     def more(self) -> list[str]:
         return [f"ptr %map{n}" for n in range(len(self.maps))]
@@ -249,7 +250,7 @@ def wrapper(
             f"  %{r}.short = call i32 @llvm.nvvm.read.ptx.sreg.{r}.x()",
             f"  %{r}.wide = zext i32 %{r}.short to i64")
     ]
-    passed = [f"ptr %b{n}" for n in range(emitted.buffers)]
+    passed = [f"{KINDS['global']} %b{n}" for n in range(emitted.buffers)]
     passed += [*sizes, "i64 %tid", "i64 %threads", "ptr %scratch", "ptr %team"]
     passed += [f"ptr %map{n}" for n in range(maps)]
     lines += [

@@ -74,15 +74,13 @@ class GridInstructions(GridMemory):
         CODE[s.name](self, s.operands)
 
     # --- operands -----------------------------------------------------------------------
-    def place(self, e: Expr, space: int) -> str:
+    def place(self, e: Expr) -> str:
         """``ptr addrspace(3) %p``: where an operand lies."""
         assert isinstance(e, Load)
         index = self.linear(e.index)
         if not isinstance(index, Affine):
             raise CompilerBug(f"the place of an instruction in {e.buffer.name} varies")
-        kind = f"ptr addrspace({space})"
-        near = self.b.pointer(f"addrspacecast ptr {self.address(e.buffer, index)} to {kind}")
-        return f"{kind} {near}"
+        return self.b.typed(self.address(e.buffer, index))
 
     def number(self, e: Expr) -> int:
         """A constant operand."""
@@ -174,7 +172,7 @@ def struct(dtype: DType, count: int) -> str:
 # --- copies ------------------------------------------------------------------------------
 def async_copy(e: GridInstructions, operands: Sequence[Expr]) -> None:
     """16 bytes from global to shared memory, past the registers."""
-    to, source = e.place(operands[0], 3), e.place(operands[1], 1)
+    to, source = e.place(operands[0]), e.place(operands[1])
     whether = e.value(operands[2])
     if isinstance(whether, list):
         raise CompilerBug("the condition of a copy varies")
@@ -187,7 +185,7 @@ def async_copy(e: GridInstructions, operands: Sequence[Expr]) -> None:
 
 def ldmatrix(name: str, e: GridInstructions, operands: Sequence[Expr]) -> None:
     """Four matrices of 8 x 8 from shared memory."""
-    where = e.place(operands[1], 3)
+    where = e.place(operands[1])
     registers = e.several(i32, 4, f"ldmatrix.sync.aligned.m8n8.x4.{name}.p3", where)
     e.put(operands[0], e.unpacked(registers, operands[0].dtype))
 
@@ -238,9 +236,8 @@ def descriptor(e: GridInstructions, operand: Expr, across: bool) -> Value:
     near = index.shift(-whole // size)
 
     def start() -> Value:
-        place = e.b.pointer(
-            f"addrspacecast ptr {e.address(operand.buffer, near)} to ptr addrspace(3)")
-        number = e.b.define(u32, 1, f"ptrtoint ptr addrspace(3) {place} to i32")
+        place = e.b.typed(e.address(operand.buffer, near))
+        number = e.b.define(u32, 1, f"ptrtoint {place} to i32")
         pieces = e.b.binary("lshr", number, Value("4", u32))
         return e.b.binary("or", e.b.convert("zext", pieces, i64), Value(str(fixed), i64))
 

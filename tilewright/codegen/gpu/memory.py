@@ -32,15 +32,21 @@ INDEX, VALUE = k.Var("%index"), "%value"
 """Names of what an access was given before its branch."""
 
 
+KINDS: dict[k.Space, str] = {"global": "ptr addrspace(1)", "shared": "ptr addrspace(3)"}
+"""Types of pointers: an access names the memory that it is to."""
+
+
 class GridMemory(Emitter):
     """Memory as the threads of a grid see it.
 
-    A choice between two addresses would hide what kind of memory they are in, so where an access
-    depends on a mask there is a branch, of which ptxas makes a predicate.
+    Where an access depends on a mask there is a branch, of which ptxas makes a predicate.
     """
 
     block_bytes = 0
     """Bytes of the block's memory so far."""
+
+    def kind(self, buffer: k.Buffer) -> str:
+        return KINDS.get(buffer.space, "ptr")
 
     # --- alignment ----------------------------------------------------------------------
     def known_alignment(self, buffer: k.Buffer, index: Affine, lanes: int) -> int:
@@ -134,7 +140,7 @@ class GridMemory(Emitter):
             self.store_one(self.lane_of(raw, lane), place, active)
 
     def store_one(self, raw: Value, place: str, mask: Value | None) -> None:
-        line = f"  store {raw.typed}, ptr {place}, align {raw.dtype.itemsize}"
+        line = f"  store {raw.typed}, {self.b.typed(place)}, align {raw.dtype.itemsize}"
         if mask is None or mask.name == "true":
             self.b.write(line)
         elif mask.name != "false":
@@ -142,10 +148,13 @@ class GridMemory(Emitter):
 
     def places(self, where: str, kind: DType, lanes: int) -> list[str]:
         """The addresses of the lanes, given one vector of them or the first."""
-        if where.startswith("<"):
-            return [self.b.pointer(f"extractelement {where}, i64 {n}") for n in range(lanes)]
-        return [self.b.pointer(f"getelementptr {llvm_type(kind)}, {where}, i64 {n}")
-                for n in range(lanes)]
+        name = where.rsplit(" ", 1)[1]
+        if not where.startswith("<"):
+            return [self.b.beyond(name, llvm_type(kind), f"i64 {n}") for n in range(lanes)]
+        found = [self.b.pointer(f"extractelement {where}, i64 {n}") for n in range(lanes)]
+        if name in self.b.kinds:
+            self.b.kinds.update(dict.fromkeys(found, self.b.kinds[name]))
+        return found
 
     def lane_of(self, v: Value, lane: int) -> Value:
         """One lane; of a constant mask itself a constant."""
@@ -166,7 +175,7 @@ class GridMemory(Emitter):
         offset = -(-self.block_bytes // align) * align
         self.block_bytes = offset + size
         name = self.b.fresh("shared")
-        base = "addrspacecast (ptr addrspace(3) @tw_shared to ptr)"
-        self.b.allocas[name] = f"  {name} = getelementptr i8, ptr {base}, i64 {offset}"
+        kind = self.b.kinds[name] = self.kind(buffer)
+        self.b.allocas[name] = f"  {name} = getelementptr i8, {kind} @tw_shared, i64 {offset}"
         self.b.declarations.add(SHARED)
         self.pointers[buffer.name] = name
