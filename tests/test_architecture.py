@@ -27,6 +27,7 @@ LAZY = {
     "jax": "optional",
     "onnx": "optional",
     "cuda": "optional",
+    "pycuda": "optional",
     "IPython": "optional",
 }
 

@@ -41,8 +41,8 @@ SWITCHES: dict[str, Switch] = {s.name: s for s in (
                             "that changed it; 4: LLVM IR and assembly as well, and the verifier "
                             "between passes"),
     Switch("num_threads", count, 0, "threads of a program; 0: the cores this process may use"),
-    Switch("target", str, "", "CPU tier: sse2, avx2, avx512; or cuda, cuda:1, a GPU; or sim, a "
-                                "simulated one; empty: the best that the host has"),
+    Switch("target", str, "", "CPU tier: sse2, avx2, avx512; or cuda, cuda:1, pycuda, a GPU; or "
+                                "sim, a simulated one; empty: the best that the host has"),
     Switch("fast_math", count, 0, "1: on a GPU, functions of f32 are the machine's approximations "
                                   "(exp, log, tanh, sin, cos, division, square root)"),
     Switch("tf32", count, 0, "1: on a GPU with tensor cores, contractions of f32 round their "

@@ -88,7 +88,7 @@ def test_target_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TILEWRIGHT_TARGET", "AVX2")
     assert message(tw.UserError, tw.jit(lambda x: x + 1), X) == text("""
         there is no target 'AVX2'
-          expected: sse2, avx2, avx512, sim, cuda
+          expected: sse2, avx2, avx512, sim, cuda, pycuda
           got:      AVX2
           hint:     see the switch TILEWRIGHT_TARGET
     """)

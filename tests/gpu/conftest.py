@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from cuda_here import hardware, pretend
 from fake_cuda import FakeCuda
+from fake_pycuda import install
 
+from tilewright.frontend import foreign
+from tilewright.runtime.gpu import pycuda
 from tilewright.runtime.gpu.cuda import cuda_driver
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "codegen"))
@@ -23,6 +26,18 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     cuda_driver.cache_clear()
     yield cuda
     cuda_driver.cache_clear()
+
+
+@pytest.fixture
+def fake_pycuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
+    """A pretended PyCUDA with a current context; the CUDA behind it."""
+    cuda = FakeCuda((9, 0))
+    driver = install(monkeypatch, cuda)
+    driver.Device(0).make_context()
+    monkeypatch.setattr(pycuda, "_drivers", {})
+    yield cuda
+    sys.modules.pop("tilewright.frontend.gpuarray", None)
+    foreign.CALLS.pop("pycuda.gpuarray", None)
 
 
 @pytest.fixture(params=["pretended", pytest.param("hardware", marks=pytest.mark.gpu)])

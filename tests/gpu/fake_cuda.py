@@ -8,7 +8,6 @@ waits for it, an error of a kernel stays, and a PTX text that is too new is refu
 from __future__ import annotations
 
 import ctypes
-import re
 import threading
 from collections.abc import Callable
 from enum import IntEnum
@@ -16,50 +15,34 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from fake_cuda_kernels import Kernels
 from fake_cuda_types import (
+    WORDS,
     Chip,
     CUcontext,
     CUdevice_attribute,
     CUdeviceptr,
     CUevent,
-    CUfunction,
     CUgraph,
     CUgraphExec,
     CUjit_option,
     CUmemoryPool,
-    CUmodule,
     CUresult,
     CUstream,
     Handle,
     Refusal,
     cuuint32_t,
     cuuint64_t,
+    guarded,
 )
 
-from tilewright.errors import CompilerBug, OutOfMemory, UserError
+from tilewright.errors import CompilerBug, OutOfMemory
 from tilewright.ptxsim import tensormap
 from tilewright.ptxsim.faults import Fault
-from tilewright.ptxsim.simulator import Program, Simulator
 from tilewright.runtime.gpu.sim import Event, SimDriver
 
 
-def guarded(function: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
-    """A function whose result is a tuple that begins with a code, as all of the package's."""
-
-    def call(self: FakeCuda, *arguments: Any) -> tuple[Any, ...]:
-        code = CUresult.CUDA_SUCCESS
-        try:
-            result = function(self, *arguments)
-        except Refusal as refusal:
-            code, result = refusal.code, self.nothing.get(function.__name__)
-        if result is None:
-            return (code,)
-        return (code, *result) if isinstance(result, tuple) else (code, result)
-
-    return call
-
-
-class FakeCuda:
+class FakeCuda(Kernels):
     """What ``from cuda.bindings import driver`` gives.
 
     chips    compute capabilities of the devices
@@ -114,6 +97,10 @@ class FakeCuda:
             raise Refusal(CUresult.CUDA_ERROR_INVALID_HANDLE)
         return found
 
+    def must(self, result: tuple[Any, ...]) -> None:
+        if result[0]:
+            raise Refusal(result[0])
+
     @property
     def stack(self) -> list[Chip]:
         if not hasattr(self.threads, "stack"):
@@ -150,8 +137,7 @@ class FakeCuda:
 
     # --- devices and contexts ------------------------------------------------------------
     def cuGetErrorString(self, code: Any) -> tuple[Any, ...]:
-        words = re.sub("^CUDA_ERROR_", "", CUresult(code).name).lower().replace("_", " ")
-        return CUresult.CUDA_SUCCESS, words.encode()
+        return CUresult.CUDA_SUCCESS, WORDS[int(code)].encode()
 
     def cuInit(self, flags: int) -> tuple[Any, ...]:
         return (self.init,)
@@ -225,7 +211,7 @@ class FakeCuda:
 
     @guarded
     def cuMemFree(self, address: Any) -> None:
-        self.cuCtxSynchronize()
+        self.must(self.cuCtxSynchronize())
         self.chip().sim._free(int(address))
 
     @guarded
@@ -265,6 +251,16 @@ class FakeCuda:
         chip.ask(handle, copy)
 
     @guarded
+    def cuMemcpyHtoD(self, to: Any, source: int, size: int) -> None:
+        self.must(self.cuMemcpyHtoDAsync(to, source, size, 0))
+        self.must(self.cuStreamSynchronize(0))
+
+    @guarded
+    def cuMemcpyDtoH(self, to: int, source: Any, size: int) -> None:
+        self.must(self.cuMemcpyDtoHAsync(to, source, size, 0))
+        self.must(self.cuStreamSynchronize(0))
+
+    @guarded
     def cuMemcpyDtoHAsync(self, to: int, source: Any, size: int, stream: Any) -> None:
         chip, handle = self.stream(stream)
         memory = chip.sim.simulator.memory
@@ -288,11 +284,14 @@ class FakeCuda:
         chip = self.chip()
         handle = self.new(CUstream, chip)
         chip.streams[int(handle)] = chip.sim.new_stream()
+        if not flags:
+            chip.blocking.add(int(handle))
         return handle
 
     @guarded
     def cuStreamDestroy(self, stream: Any) -> None:
         chip, handle = self.stream(stream)
+        chip.blocking.discard(handle)
         self.finish(chip, lambda: chip.sim.end_stream(chip.streams.pop(handle)))
 
     @guarded
@@ -331,6 +330,11 @@ class FakeCuda:
             raise Refusal(CUresult.CUDA_ERROR_NOT_READY)
 
     @guarded
+    def cuEventSynchronize(self, event: Any) -> None:
+        chip, found = self.chip(), self.known(event, list)[0]
+        self.finish(chip, lambda: chip.sim.reached(found))
+
+    @guarded
     def cuEventElapsedTime(self, start: Any, end: Any) -> float:
         first, last = (self.known(e, list)[0] for e in (start, end))
         if not isinstance(first, Event) or first.seconds is None or last.seconds is None:
@@ -363,72 +367,3 @@ class FakeCuda:
         chip, handle = self.stream(stream)
         for work in self.known(graph, list):
             chip.ask(handle, work.do)
-
-    # --- modules and kernels -------------------------------------------------------------
-    @guarded
-    def cuModuleLoadDataEx(self, image: Any, count: int, options: Any, values: Any) -> Any:
-        chip = self.chip()
-        assert count == len(options) == len(values) and image.endswith(b"\0")
-        text = image[:-1].decode()
-        major, minor = re.search(r"\.version (\d+)\.(\d+)", text).groups()
-        if 1000 * (int(major) + 4) + 10 * int(minor) > self.version:
-            raise Refusal(CUresult.CUDA_ERROR_UNSUPPORTED_PTX_VERSION)
-        arch, own = re.search(r"\.target sm_(\d+)(a?)", text).groups()
-        here = 10 * chip.capability[0] + chip.capability[1]
-        if int(arch) > here or own and int(arch) != here:
-            raise Refusal(CUresult.CUDA_ERROR_NO_BINARY_FOR_GPU)
-        try:
-            return self.new(CUmodule, chip.sim.load(text))
-        except Fault as fault:
-            log = values[list(options).index(CUjit_option.CU_JIT_ERROR_LOG_BUFFER)]
-            said = f"ptxas fatal: {fault}".encode()
-            log[: len(said)] = said
-            raise Refusal(CUresult.CUDA_ERROR_INVALID_PTX) from fault
-
-    @guarded
-    def cuModuleUnload(self, module: Any) -> None:
-        self.known(module, Program)
-        del self.objects[int(module)]
-
-    @guarded
-    def cuModuleGetFunction(self, module: Any, name: bytes) -> Any:
-        program = self.known(module, Program)
-        if name.decode() not in program.module.kernels:
-            raise Refusal(CUresult.CUDA_ERROR_NOT_FOUND)
-        return self.new(CUfunction, (program, name.decode(), int(module)))
-
-    @guarded
-    def cuFuncSetAttribute(self, function: Any, which: int, value: int) -> None:
-        if which != 8 or value > 227 << 10:
-            raise Refusal(CUresult.CUDA_ERROR_INVALID_VALUE)
-        self.known(function, tuple)
-        self.allowed[int(function)] = value
-
-    @guarded
-    def cuLaunchKernel(
-        self, function: Any, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int,
-        stream: Any, parameters: int, extra: int,
-    ) -> None:
-        chip, handle = self.stream(stream)
-        program, name, module = self.known(function, tuple)
-        self.known(module, Program)
-        small = 0 < gx < 1 << 31 and 0 < gy < 1 << 16 and 0 < gz < 1 << 16
-        if not small or bx * by * bz > 1024 or shared > self.allowed.get(int(function), 48 << 10):
-            raise Refusal(CUresult.CUDA_ERROR_INVALID_VALUE)
-        wanted = program.module.kernels[name].parameters
-        addresses = (ctypes.c_uint64 * len(wanted)).from_address(parameters)
-        arguments = [ctypes.string_at(a, p.size)
-                     for a, p in zip(addresses, wanted, strict=True)]
-        simulator: Simulator = chip.sim.simulator
-        grid, block = (gx, gy, gz), (bx, by, bz)
-        chip.ask(handle, lambda: simulator.launch(program, name, grid, block, arguments, shared))
-
-    @guarded
-    def cuTensorMapEncodeTiled(self, kind: Any, rank: int, address: int, *how: Any) -> Any:
-        sizes = [tuple(map(int, each)) for each in how[:4]]
-        try:
-            record = tensormap.encode(kind, address, *sizes, *how[4:])
-        except UserError:
-            raise Refusal(CUresult.CUDA_ERROR_INVALID_VALUE) from None
-        words = [cuuint64_t(int.from_bytes(record[i : i + 8], "little")) for i in range(0, 128, 8)]
-        return SimpleNamespace(opaque=words)

@@ -34,6 +34,23 @@ class CUresult(IntEnum):
     CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900
 
 
+WORDS = {
+    1: "invalid argument", 2: "out of memory", 3: "initialization error",
+    100: "no CUDA-capable device is detected", 101: "invalid device ordinal",
+    201: "invalid device context",
+    209: "no kernel image is available for execution on the device",
+    218: "a PTX JIT compilation failed",
+    222: "the provided PTX was compiled with an unsupported toolchain.",
+    400: "invalid resource handle", 500: "named symbol not found", 600: "device not ready",
+    700: "an illegal memory access was encountered",
+    702: "the launch timed out and was terminated", 716: "misaligned address",
+    719: "unspecified launch failure",
+    803: "system has unsupported display driver / cuda driver combination",
+    900: "operation not permitted when stream is capturing",
+}
+"""What cuGetErrorString says of the codes."""
+
+
 class CUdevice_attribute(IntEnum):
     CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK = 8
     CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT = 16
@@ -74,7 +91,10 @@ class cuuint32_t(Handle): ...
 
 @dataclass
 class Chip:
-    """A device: its numbers, its memory and what is in its streams."""
+    """A device: its numbers, its memory and what is in its streams.
+
+    The default stream, 0, and the blocking streams take turns.
+    """
 
     capability: tuple[int, int]
     sim: SimDriver
@@ -82,13 +102,25 @@ class Chip:
     pools: int = 1
     sticky: int = 0
     streams: dict[int, int] = field(default_factory=dict)
+    blocking: set[int] = field(default_factory=set)
     captures: dict[int, list[Work]] = field(default_factory=dict)
 
     def number(self, stream: Any) -> int:
         return self.streams[int(stream)]
 
+    def __post_init__(self) -> None:
+        self.streams[0] = self.sim.stream
+
+    def order(self, handle: int) -> list[int]:
+        """The streams whose work comes before new work of a stream."""
+        if handle == 0:
+            return sorted(self.blocking)
+        return [0] if handle in self.blocking else []
+
     def ask(self, stream: Any, do: Callable[[], None], always: bool = False) -> None:
         work = Work(do, always)
+        for earlier in self.order(int(stream)):
+            self.sim.wait(self.sim.record(self.number(earlier)), self.number(stream))
         if int(stream) in self.captures:
             self.captures[int(stream)].append(work)
         else:
@@ -98,3 +130,19 @@ class Chip:
 class Refusal(Exception):
     def __init__(self, code: CUresult) -> None:
         self.code = code
+
+
+def guarded(function: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
+    """A function whose result is a tuple that begins with a code, as all of the package's."""
+
+    def call(self: Any, *arguments: Any) -> tuple[Any, ...]:
+        code = CUresult.CUDA_SUCCESS
+        try:
+            result = function(self, *arguments)
+        except Refusal as refusal:
+            code, result = refusal.code, self.nothing.get(function.__name__)
+        if result is None:
+            return (code,)
+        return (code, *result) if isinstance(result, tuple) else (code, result)
+
+    return call

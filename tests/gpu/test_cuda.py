@@ -77,9 +77,10 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("code,what", [
-    (CUresult.CUDA_ERROR_NO_DEVICE, "the NVIDIA driver finds no GPU\n  got:      no device (CUDA_"),
+    (CUresult.CUDA_ERROR_NO_DEVICE,
+     "the NVIDIA driver finds no GPU\n  got:      no CUDA-capable device is detected (CUDA_"),
     (CUresult.CUDA_ERROR_SYSTEM_DRIVER_MISMATCH,
-     "the NVIDIA driver does not start\n  got:      system driver mismatch (CUDA_"),
+     "the NVIDIA driver does not start\n  got:      system has unsupported display driver / cuda"),
 ])
 def test_no_device(monkeypatch: pytest.MonkeyPatch, code: CUresult, what: str) -> None:
     pretend(monkeypatch, FakeCuda(init=code))
@@ -151,7 +152,7 @@ def test_wrong_ptx_is_our_bug(fake_cuda: FakeCuda) -> None:
     with driver.lock, pytest.raises(CompilerBug) as raised:
         driver.load(ALL.replace("bar.sync 0;", "bar.sync 0"))
     message = str(raised.value)
-    assert message.startswith("cuda:0 does not accept the PTX: invalid ptx (CUDA_ERROR_INVALID_PTX")
+    assert message.startswith("cuda:0 does not accept the PTX: a PTX JIT compilation failed (CUDA")
     assert "\nptxas fatal: " in message
 
 
@@ -179,7 +180,8 @@ def test_a_kernel_that_fails(fake_cuda: FakeCuda) -> None:
         with pytest.raises(CompilerBug) as raised:
             driver.read(kept, np.zeros(1))
         assert str(raised.value) == (
-            "a kernel failed on cuda:0: illegal address (CUDA_ERROR_ILLEGAL_ADDRESS)\n"
+            "a kernel failed on cuda:0: an illegal memory access was encountered "
+            "(CUDA_ERROR_ILLEGAL_ADDRESS)\n"
             "  kernel:   softmax, model.py:1\n"
             "  hint:     this process cannot use cuda:0 any more"
         )
@@ -189,7 +191,7 @@ def test_a_kernel_that_fails(fake_cuda: FakeCuda) -> None:
             use()
         assert str(lost.value) == (
             "this process cannot use cuda:0 any more\n"
-            "  got:      illegal address (CUDA_ERROR_ILLEGAL_ADDRESS)\n"
+            "  got:      an illegal memory access was encountered (CUDA_ERROR_ILLEGAL_ADDRESS)\n"
             "  hint:     an error before this one says why; start a new process"
         )
     with driver_named("cuda:1").lock:
@@ -241,20 +243,20 @@ def test_what_others_did_is_not_our_bug(fake_cuda: FakeCuda) -> None:
     driver = driver_named("cuda:0")
     with driver.lock:
         fake_cuda.chips[0].sticky = 700
-        with pytest.raises(DeviceError, match="^cuda:0 failed: illegal address"):
+        with pytest.raises(DeviceError, match="^cuda:0 failed: an illegal memory access"):
             driver.synchronise()
     other = driver_named("cuda:1")
     with other.lock:
         faulty(other, "slow")
         fake_cuda.chips[1].sticky = 702
-        with pytest.raises(DeviceError, match="^a kernel failed on cuda:1: launch timeout"):
+        with pytest.raises(DeviceError, match="^a kernel failed on cuda:1: the launch timed out"):
             other.synchronise()
 
 
 # --- calls -------------------------------------------------------------------------------
 def test_threads_have_the_context_while_they_hold_the_lock(fake_cuda: FakeCuda) -> None:
     driver = driver_named("cuda:0")
-    with pytest.raises(CompilerBug, match="cuMemAllocFromPoolAsync failed on cuda:0: invalid cont"):
+    with pytest.raises(CompilerBug, match="cuMemAllocFromPoolAsync failed on cuda:0: invalid dev"):
         driver.allocate(8)
 
     def use(i: int) -> int:

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_here import hardware
+from cuda_here import hardware, pycuda_hardware
 from device_kernels import ALL
 from fake_cuda import FakeCuda
 
-from tilewright.errors import CompilerBug, Location, OutOfMemory, UserError
+from tilewright.errors import CompilerBug, Location, OutOfMemory, Unsupported, UserError
 from tilewright.ptxsim.tensormap import DataType, TensorMap
 from tilewright.runtime.gpu.cuda import CudaDriver
 from tilewright.runtime.gpu.driver import Driver
+from tilewright.runtime.gpu.pycuda import pycuda_driver
 from tilewright.runtime.gpu.sim import SimDriver
 
 
@@ -27,10 +28,16 @@ class What:
 
 
 @pytest.fixture(params=[
-    "sim", "cuda", "no pools", pytest.param("hardware", marks=pytest.mark.gpu)])
+    "sim", "cuda", "no pools", "pycuda", pytest.param("hardware", marks=pytest.mark.gpu),
+    pytest.param("pycuda hardware", marks=pytest.mark.gpu)])
 def driver(request: pytest.FixtureRequest) -> Driver:
+    if request.param == "pycuda":
+        request.getfixturevalue("fake_pycuda")
+        return pycuda_driver()
     if request.param == "hardware":
         return hardware()
+    if request.param == "pycuda hardware":
+        return pycuda_hardware()
     if request.param == "sim":
         return SimDriver(memory=32 << 20)
     return CudaDriver(0, FakeCuda(pools=int(request.param == "cuda")))
@@ -183,6 +190,10 @@ def test_memory_about_to_be_freed_is_used(driver: Driver) -> None:
 
 
 def test_tensor_maps(driver: Driver) -> None:
+    if driver.name == "pycuda":
+        with pytest.raises(Unsupported, match="PyCUDA has no tensor maps"):
+            driver.tensor_map(TensorMap(DataType.FLOAT32, 0, (8, 8), (32,), (8, 8), (1, 1)))
+        return
     if driver.capability < (9, 0):
         pytest.skip("the device has no tensor copies")
     text = (Path(__file__).parents[1] / "ptxsim" / "data" / "bulk.ptx").read_text()

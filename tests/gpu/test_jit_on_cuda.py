@@ -89,7 +89,7 @@ def test_a_wrong_kernel_is_told_by_its_line(fake_cuda: FakeCuda) -> None:
     with pytest.raises(CompilerBug) as raised:
         run([f32(5)])
     name = compiled.plan.launches[0].kernel.name
-    assert "a kernel failed on cuda:0: illegal address" in str(raised.value)
+    assert "a kernel failed on cuda:0: an illegal memory access" in str(raised.value)
     assert f"kernel:   {name}, {__file__}:{line}\n" in str(raised.value)
     with pytest.raises(DeviceError, match="this process cannot use cuda:0 any more"):
         tw.jit(lambda x: x - 1, target="cuda")(f32(5))

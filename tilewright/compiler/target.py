@@ -85,12 +85,13 @@ class Target:
         return max(1, self.vector_bytes // itemsize)
 
 
-DEVICES = ("sim", "cuda")
+DEVICES = ("sim", "cuda", "pycuda")
 """What runs code for a GPU, as the first part of a target's name."""
 
 
 def is_gpu(name: str) -> bool:
-    """Whether a target's name is a GPU's: ``sim``, ``sim:sm_80``, ``cuda``, ``cuda:1``."""
+    """Whether a target's name is a GPU's: ``sim``, ``sim:sm_80``, ``cuda``, ``cuda:1``, ``pycuda``.
+    """
     return name.partition(":")[0] in DEVICES
 
 

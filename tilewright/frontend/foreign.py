@@ -14,10 +14,10 @@ from typing import Any
 
 from tilewright.frontend import tree
 
-ARRAYS = {"torch": "Tensor"}
+ARRAYS = {"torch": "Tensor", "pycuda.gpuarray": "GPUArray"}
 """By package: the class of its arrays."""
 
-ROOMS = {"torch": "tilewright.torch"}
+ROOMS = {"torch": "tilewright.torch", "pycuda.gpuarray": "tilewright.frontend.gpuarray"}
 """By package: the module that calls functions on its arrays."""
 
 CALLS: dict[str, Callable[..., Any]] = {}

@@ -324,8 +324,9 @@ def jit(
     donate_argnames  parameters whose memory may be overwritten with results: the arrays must not be
                      used afterwards
     target           CPU tier (``sse2``, ``avx2``, ``avx512``); the host's best if left out.
-                     ``cuda`` or ``cuda:1``: a GPU. ``sim`` or, for an architecture, ``sim:sm_90a``:
-                     PTX for a GPU, run by a simulator
+                     ``cuda`` or ``cuda:1``: a GPU; ``pycuda``: that of PyCUDA's current context.
+                     ``sim`` or, for an architecture, ``sim:sm_90a``: PTX for a GPU, run by a
+                     simulator
     threads          number of threads; what ``tw.threads`` says if left out
     dynamic          axes whose sizes are not compiled in, by parameter (or by leaf, as in messages:
                      ``params['w']``): ``{axis: name}``, a list of names and None, or text such as

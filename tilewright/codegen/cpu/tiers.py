@@ -99,7 +99,7 @@ def tier_target(tier: str) -> Target:
     if tier not in TIERS:
         raise UserError(
             f"there is no target '{tier}'",
-            expected=", ".join((*TIERS, "sim", "cuda")),
+            expected=", ".join((*TIERS, "sim", "cuda", "pycuda")),
             got=tier,
             hint="see the switch TILEWRIGHT_TARGET",
         )

@@ -145,15 +145,18 @@ def architecture(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
-def of_capability(major: int, minor: int, ptx: int = NEWEST_PTX) -> Architecture:
+def of_capability(
+    major: int, minor: int, ptx: int = NEWEST_PTX, own: bool = True
+) -> Architecture:
     """The best architecture for a device whose driver reads PTX up to ``ptx``.
 
-    A device takes code for its own architecture, with what that alone has, and for older ones. It
-    is the oldest if the driver knows none. Raises ``UserError`` for a device older than sm_50.
+    A device takes code for its own architecture, with what that alone has if ``own`` says so, and
+    for older ones. It is the oldest if the driver knows none. Raises ``UserError`` for a device
+    older than sm_50.
     """
     number = 10 * major + minor
     usable = [a for a in ARCHITECTURES.values()
-              if a.sm == number or a.sm < number and not a.suffix]
+              if not a.suffix and a.sm <= number or own and a.sm == number]
     if not usable:
         raise UserError(
             f"a GPU of compute capability {major}.{minor} is too old",

@@ -17,6 +17,7 @@ def named(name: str) -> Target:
     """The target of ``sim`` or ``sim:sm_90a``. Raises ``UserError`` for an unknown one."""
     device, _, rest = name.partition(":")
     if device != "sim":
-        raise UserError(f"there is no GPU target '{name}'", expected="sim, sim:sm_80, cuda, cuda:1",
-                        got=name)
+        raise UserError(
+            f"there is no GPU target '{name}'", expected="sim, sim:sm_80, cuda, cuda:1, pycuda",
+            got=name)
     return gpu_target(rest or SIMULATED)

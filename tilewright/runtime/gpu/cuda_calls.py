@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from tilewright import config
 from tilewright.errors import CompilerBug, DeviceError, OutOfMemory
-from tilewright.runtime.gpu.launching import Launches
+from tilewright.runtime.gpu.launching import Condition
 
 NO_DEVICE = 100
 OUT_OF_MEMORY = 2
@@ -87,17 +86,15 @@ def bindings() -> Any:
     return driver
 
 
-class Calls:
+class Calls(Condition):
     """The functions of the CUDA driver for one device, whose failures are errors.
 
-    launches  what may be to blame
-    lost      what ended the use of the device by this process, if something did
+    cu  cuda-bindings' module of the driver API
     """
 
     def __init__(self, cu: Any, device: str) -> None:
-        self.cu, self.device = cu, device
-        self.launches = Launches()
-        self.lost: str | None = None
+        super().__init__(device)
+        self.cu = cu
 
     def __call__(self, name: str, *arguments: Any) -> Any:
         """The result of a function. Raises the error that its code stands for."""
@@ -112,10 +109,7 @@ class Calls:
         Raises :class:`Refused` if the code is not success; ``DeviceError`` if the driver has no
         such function, or the device is lost.
         """
-        if self.lost is not None:
-            raise DeviceError(
-                f"this process cannot use {self.device} any more", got=self.lost,
-                hint="an error before this one says why; start a new process")
+        self.check()
         try:
             code, *results = getattr(self.cu, name)(*arguments)
         except RuntimeError as error:  # how the package says that the library lacks a function
@@ -133,7 +127,7 @@ class Calls:
         """Raise the error that a code stands for."""
         code, text = refused.code, refused.text
         if code in FATAL:
-            self._lose(refused)
+            self.lose(text, refused, ours=code not in NOT_OURS)
         if code == OUT_OF_MEMORY:
             raise OutOfMemory(
                 f"the memory of {self.device} is used up", got=f"{refused.call}: {text}",
@@ -142,20 +136,6 @@ class Calls:
         if code in OURS:
             raise CompilerBug(what) from refused
         raise DeviceError(what, hint=FORKED if code in GONE else None) from refused
-
-    def _lose(self, refused: Refused) -> NoReturn:
-        """Note that the device is lost, and raise what made it so."""
-        self.lost = refused.text
-        lines = self.launches.suspects(last=config.cuda_waits())
-        hint = f"this process cannot use {self.device} any more"
-        if len(lines) > 1:
-            hint += "; with CUDA_LAUNCH_BLOCKING=1 in the environment the error names the kernel"
-        if not lines:
-            raise DeviceError(f"{self.device} failed: {refused.text}", hint=hint) from refused
-        what = "\n".join([f"a kernel failed on {self.device}: {refused.text}", *lines])
-        if refused.code in NOT_OURS:
-            raise DeviceError(what, hint=hint) from refused
-        raise CompilerBug(f"{what}\n  hint:     {hint}") from refused
 
 
 def described(cu: Any, code: Any) -> str:

@@ -7,7 +7,7 @@ from tilewright.runtime.gpu.drivers import driver_named
 
 
 def device_named(name: str) -> Device:
-    """The device of ``sim``, ``cuda`` or ``cuda:1``.
+    """The device of ``sim``, ``cuda``, ``cuda:1`` or ``pycuda``.
 
     Raises ``UserError`` for another name, ``DeviceError`` for a device that cannot be used.
     """

@@ -17,7 +17,8 @@ from tilewright.runtime.gpu.driver import Driver
 
 
 def driver_named(device: str) -> Driver:
-    """The driver of ``sim``, ``cuda`` or ``cuda:1``, the same one always.
+    """The driver of ``sim``, ``cuda`` or ``cuda:1``, the same one always; of ``pycuda``, that of
+    PyCUDA's current context.
 
     Raises ``UserError`` for another name, ``DeviceError`` for a device that cannot be used.
     """
@@ -25,24 +26,30 @@ def driver_named(device: str) -> Driver:
         from tilewright.runtime.gpu.sim import sim_driver
 
         return sim_driver()
+    if device == "pycuda":
+        from tilewright.runtime.gpu.pycuda import pycuda_driver
+
+        return pycuda_driver()
     kind, _, number = (device_of(device) or "").partition(":")
     if kind != "cuda" or not number.isdecimal():
         raise UserError(
-            f"there is no device '{device}'", expected="sim, cuda, cuda:1", got=device)
+            f"there is no device '{device}'", expected="sim, cuda, cuda:1, pycuda", got=device)
     from tilewright.runtime.gpu.cuda import cuda_driver
 
     return cuda_driver(int(number))
 
 
 def target_of(name: str) -> Target:
-    """The target of a GPU's name: ``sim``, ``sim:sm_90a``, ``cuda``, ``cuda:1``.
+    """The target of a GPU's name: ``sim``, ``sim:sm_90a``, ``cuda``, ``cuda:1``, ``pycuda``.
 
     Raises ``UserError`` for another name, ``DeviceError`` for a device that cannot be used.
     """
     if name.partition(":")[0] == "sim":
         return named(name)
     driver = driver_named(name)
-    found, own = of_capability(*driver.capability, driver.ptx), driver.properties
+    # What an architecture has alone, above all wgmma, is of use only with tensor maps.
+    alone = driver.name != "pycuda"
+    found, own = of_capability(*driver.capability, driver.ptx, alone), driver.properties
     return gpu_target(
         found.name, device=driver.name, ptx=driver.ptx, multiprocessors=own.multiprocessors,
         l2=own.l2, shared_most=own.shared_most)

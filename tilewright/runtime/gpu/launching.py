@@ -1,5 +1,4 @@
-"""What a launch needs besides the driver: arguments in memory, and who is to be named in messages.
-"""
+"""What a launch needs besides the driver: arguments in memory, and whom messages blame."""
 
 from __future__ import annotations
 
@@ -7,10 +6,12 @@ import struct
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import numpy as np
 
-from tilewright.errors import CompilerBug
+from tilewright import config
+from tilewright.errors import CompilerBug, DeviceError
 from tilewright.runtime.gpu.driver import Argument, Named
 
 STRUCTURE = 64
@@ -98,3 +99,41 @@ class Launches:
         if len(names) > MOST_NAMED:
             lines.append(f"            and {len(names) - MOST_NAMED} before them")
         return lines
+
+
+class Condition:
+    """Whether this process can use a device, and what may be to blame if not.
+
+    launches  the newest that nobody waited for
+    lost      what ended the use of the device, if something did
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.launches = Launches()
+        self.lost: str | None = None
+
+    def check(self) -> None:
+        """Raise ``DeviceError`` if the device is lost."""
+        if self.lost is not None:
+            raise DeviceError(
+                f"this process cannot use {self.device} any more", got=self.lost,
+                hint="an error before this one says why; start a new process")
+
+    def lose(self, text: str, cause: Exception, ours: bool = True) -> NoReturn:
+        """Note that the device is lost, and raise what made it so.
+
+        text  what CUDA says
+        ours  whether a kernel's code is to blame, if one was under way
+        """
+        self.lost = text
+        lines = self.launches.suspects(last=config.cuda_waits())
+        hint = f"this process cannot use {self.device} any more"
+        if len(lines) > 1:
+            hint += "; with CUDA_LAUNCH_BLOCKING=1 in the environment the error names the kernel"
+        if not lines:
+            raise DeviceError(f"{self.device} failed: {text}", hint=hint) from cause
+        what = "\n".join([f"a kernel failed on {self.device}: {text}", *lines])
+        if not ours:
+            raise DeviceError(what, hint=hint) from cause
+        raise CompilerBug(f"{what}\n  hint:     {hint}") from cause
