@@ -52,8 +52,8 @@ def test_training_goes_on(broken: Path) -> None:
     (script,) = broken.iterdir()
     loc = f"{__file__}:{warning.lineno} in test_training_goes_on"
     assert str(warning.message) == (
-        "tilewright could not compile a forward program, which runs in PyTorch instead; this is a "
-        "bug in tilewright, not in your program\n"
+        "tilewright could not compile aten.tanh.default of a forward program, which runs in "
+        "PyTorch instead; this is a bug in tilewright, not in your program\n"
         "  failure:    IndexError: tuple index out of range\n"
         f"  at:         {loc}\n"
         f"  reproducer: python {script}\n"
@@ -61,6 +61,9 @@ def test_training_goes_on(broken: Path) -> None:
     report = tw.torch.report(compiled)
     assert [f.reproducer for f in report.faults] == [str(script)]
     assert f"reproducer: python {script}" in str(report)
+    assert [f.target for f in report.fallbacks] == ["aten.tanh.default"]
+    forward, backward = report.graphs[0].programs
+    assert forward.kernels and backward.kernels, "the rest is compiled"
 
 
 def test_the_script_runs_to_the_end_where_nothing_fails(broken: Path) -> None:
@@ -97,3 +100,53 @@ def test_a_failure_of_the_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     (script,) = tmp_path.iterdir()
     assert "compile_graph(graph" in script.read_text()
     assert [f.reproducer for f in tw.torch.report(f).faults] == [str(script)]
+
+
+@pytest.fixture
+def breaks_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The compiler fails on graphs with these ops."""
+    ops: set[str] = set()
+    compile = program.CompiledProgram
+
+    def fail(graph: Any, *args: Any, **kwargs: Any) -> Any:
+        if ops & {node.op.name for node in graph.nodes()}:
+            raise AssertionError("no such schedule")
+        return compile(graph, *args, **kwargs)
+    monkeypatch.setattr(program, "CompiledProgram", fail)
+    with config.override(reproducers=str(tmp_path)):
+        yield ops
+
+
+def chain(x: torch.Tensor) -> torch.Tensor:
+    return ((x @ x).exp() + x.sum(0).sin() @ x).exp().tanh()
+
+
+def test_the_operator_that_breaks_the_compiler_runs_in_pytorch(
+    breaks_at: set[str], tmp_path: Path
+) -> None:
+    breaks_at.add("sin")
+    x, f = torch.randn(4, 4), torch.compile(chain, backend=backend)
+    with pytest.warns(BackendWarning, match="compile aten.sin.default of an inference"):
+        torch.testing.assert_close(f(x), chain(x))
+    report = tw.torch.report(f)
+    assert [f.target for f in report.fallbacks] == ["aten.sin.default"]
+    assert [f.operators for f in report.faults] == ["aten.sin.default"]
+    assert len(list(tmp_path.iterdir())) == 1, "the tries in between leave no scripts"
+
+
+def test_all_operators_of_a_kind(breaks_at: set[str]) -> None:
+    breaks_at.add("exp")
+    x, f = torch.randn(4, 4), torch.compile(chain, backend=backend)
+    with pytest.warns(BackendWarning, match="2 calls of aten.exp.default"):
+        torch.testing.assert_close(f(x), chain(x))
+    report = tw.torch.report(f)
+    assert [f.reason for f in report.fallbacks] == [
+        "tilewright failed: AssertionError: no such schedule"]
+    assert report.graphs[0].programs[0].kernels
+
+
+def test_unrelated_failures_are_a_whole_program(breaks_at: set[str]) -> None:
+    breaks_at |= {"exp", "reduce_sum", "tanh", "sin", "contract", "dot"}
+    x, f = torch.randn(4, 4), torch.compile(chain, backend=backend)
+    with pytest.warns(BackendWarning, match="could not compile"):
+        torch.testing.assert_close(f(x), chain(x))

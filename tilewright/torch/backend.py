@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import fx
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 
+from tilewright import config
 from tilewright.errors import CompilerBug, UserError
 from tilewright.frontend.named import Decisions
 from tilewright.frontend.reproducer import first_line
@@ -19,14 +22,15 @@ from tilewright.ir.decide import deciding
 from tilewright.ir.sizes import Size, named
 from tilewright.runtime.executable import SizedExecutable
 from tilewright.runtime.threads import threads as threads_of
-from tilewright.torch.convert import convert
+from tilewright.torch.convert import Converter, convert
+from tilewright.torch.culprits import culprits, described, failed_rows
 from tilewright.torch.decompositions import decompositions
 from tilewright.torch.faults import bug, fault_of, warn
 from tilewright.torch.kept import Kept, caching, keeping
 from tilewright.torch.options import Options, read_options
 from tilewright.torch.program import Program, compile_part
 from tilewright.torch.recipe import Part, Recipe
-from tilewright.torch.records import Record, Region, region_of
+from tilewright.torch.records import Fault, Record, Region, region_of
 from tilewright.torch.recurrent import trace_for, write_out
 from tilewright.torch.sizes import at
 
@@ -40,7 +44,7 @@ def backend(
     """``torch.compile(model, backend="tilewright")``.
 
     ``options`` as in :class:`~tilewright.torch.options.Options`. Raises ``UserError`` for an option
-    or value that does not exist. If tilewright itself fails, the program runs in PyTorch after a
+    or value that does not exist. Operators on which tilewright itself fails run in PyTorch after a
     :class:`~tilewright.torch.faults.BackendWarning`; with ``fallback=False`` that is a
     ``CompilerBug``.
     """
@@ -85,19 +89,56 @@ def _compile(
 def _program(
     module: fx.GraphModule, sizes: dict[Any, int], options: Options, found: Record
 ) -> tuple[Callable[..., Any], Recipe | None]:
-    """The program of these sizes and its recipe; where tilewright fails, the traced one itself."""
+    """The program of these sizes and its recipe; operators on which tilewright fails, and at worst
+    all of them, run in PyTorch, and then there is no recipe to keep.
+    """
     try:
-        recipe = convert(module, sizes)
-        return _build(recipe, options, found), recipe
+        converter = Converter(module, sizes)
+        recipe = converter.recipe()
+        for error, nodes in failed_rows(converter.failures):
+            _tell(fault_of(module, error), nodes, found, options, error)
+        return _build(recipe, options, found), None if found.faults else recipe
     except (UserError, ImportError):
         raise
     except Exception as error:
         fault = fault_of(module, error)
         if not options.fallback:
             raise bug(fault, error) from error
-        warn(fault, found.kind)
-        found.faults.append(fault)
-        return _InPyTorch(module, found), None
+        run, nodes = _without_culprits(module, sizes, options, found, fault)
+        _tell(fault, nodes, found, options, error)
+        return run or _InPyTorch(module, found), None
+
+
+def _tell(
+    fault: Fault, nodes: Sequence[fx.Node], found: Record, options: Options, error: Exception
+) -> None:
+    """Say which operators run in PyTorch after a failure: all of them if none is named."""
+    fault = replace(fault, operators=described(n.target for n in nodes))
+    if not options.fallback:
+        raise bug(fault, error) from error
+    warn(fault, found.kind)
+    found.faults.append(fault)
+
+
+def _without_culprits(
+    module: fx.GraphModule, sizes: dict[Any, int], options: Options, found: Record, fault: Fault
+) -> tuple[Callable[..., Any] | None, list[fx.Node]]:
+    """The program of which few operators run in PyTorch, and these; None if there is no such."""
+    reason = f"tilewright failed: {fault.message}"
+    made: dict[frozenset[fx.Node], Callable[..., Any]] = {}
+
+    def works(nodes: Collection[fx.Node]) -> bool:
+        try:
+            recipe = Converter(module, sizes, dict.fromkeys(nodes, reason)).recipe()
+            run = _build(recipe, options, found)
+        except Exception:  # one failure is being told already
+            return False
+        made.clear()
+        made[frozenset(nodes)] = run
+        return True
+    with tempfile.TemporaryDirectory() as folder, config.override(reproducers=folder):
+        nodes = culprits(module, works)
+    return made.get(frozenset(nodes)), nodes
 
 
 def _build(recipe: Recipe, options: Options, found: Record) -> Callable[..., Any]:

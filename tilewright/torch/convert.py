@@ -11,14 +11,15 @@ from __future__ import annotations
 import contextlib
 import inspect
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx
 
-from tilewright.errors import UnsupportedSize
+from tilewright.errors import UnsupportedSize, UserError
+from tilewright.frontend.reproducer import first_line
 from tilewright.ir.build import place
 from tilewright.ir.graph import Graph, Node, input_node
 from tilewright.ir.sizes import Size
@@ -37,7 +38,7 @@ from tilewright.torch.recipe import (
     Slot,
     Update,
 )
-from tilewright.torch.strides import Layout, layout_of, read, write
+from tilewright.torch.strides import Layout, contiguous, layout_of, read, write
 from tilewright.torch.symbols import value_of
 from tilewright.torch.table import Call, NotCompiled, find
 
@@ -70,10 +71,18 @@ class _Depth:
 
 
 class Converter:
-    """Walks a program once. ``sizes`` are the numbers of its named sizes."""
+    """Walks a program once.
 
-    def __init__(self, module: fx.GraphModule, sizes: Sizes) -> None:
+    ``sizes`` are the numbers of its named sizes; ``refused`` are operators that are to run in
+    PyTorch, and why. Operators whose rows fail do so too, and are in ``failures``.
+    """
+
+    def __init__(
+        self, module: fx.GraphModule, sizes: Sizes, refused: Mapping[fx.Node, str] | None = None
+    ) -> None:
         self.module, self.sizes = module, sizes
+        self.refused = refused or {}
+        self.failures: dict[fx.Node, Exception] = {}
         self.named = any(isinstance(size, Size) for size in sizes.values())
         self.slots: dict[fx.Node, int] = {}
         self.made = 0
@@ -143,9 +152,16 @@ class Converter:
             self._item(node)
             return
         try:
+            if node in self.refused:
+                raise NotCompiled(self.refused[node])
             self._compile(node)
         except NotCompiled as reason:
             self._eager(node, str(reason))
+        except (UserError, ImportError):
+            raise
+        except Exception as error:
+            self.failures[node] = error
+            self._eager(node, f"tilewright failed: {first_line(error)}")
 
     def _item(self, node: fx.Node) -> None:
         source, index = node.args
@@ -329,7 +345,7 @@ class Converter:
         value = self.values[node]
         if layout is None:
             layout = Layout(shape, tuple(range(len(shape))), shape, False)
-            export = Export(self._slot(), shape, _contiguous(shape), meta.dtype, strides)
+            export = Export(self._slot(), shape, contiguous(shape), meta.dtype, strides)
         else:
             export = Export(self._slot(), shape, strides, meta.dtype)
         made.exports.append((export, write(value, layout)))
@@ -411,14 +427,13 @@ class Converter:
         return Part(graph, slots, copied, exports)
 
 
-def _contiguous(shape: Sequence[int]) -> tuple[int, ...]:
-    strides, n = [], 1
-    for d in reversed(shape):
-        strides.append(n)
-        n *= max(1, d)
-    return tuple(reversed(strides))
-
-
 def convert(module: fx.GraphModule, sizes: Sizes) -> Recipe:
-    """The steps of a traced program for these numbers of its named sizes."""
-    return Converter(module, sizes).recipe()
+    """The steps of a traced program for these numbers of its named sizes.
+
+    Raises what a row of the table raises.
+    """
+    converter = Converter(module, sizes)
+    recipe = converter.recipe()
+    for error in converter.failures.values():
+        raise error
+    return recipe

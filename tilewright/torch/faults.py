@@ -1,7 +1,8 @@
 """A failure of tilewright itself does not end a training run.
 
-The program that could not be compiled runs in PyTorch, operator by operator, with a warning that
-names a script which fails likewise. With the option ``fallback=False`` it is a ``CompilerBug``.
+The operators that could not be compiled, at worst all of a program, run in PyTorch, with a warning
+that names a script which fails likewise. With the option ``fallback=False`` it is a
+``CompilerBug``.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ print("compiled and ran: the failure does not occur")
 
 
 class BackendWarning(RuntimeWarning):
-    """A program runs in PyTorch because tilewright failed to compile it."""
+    """Operators run in PyTorch because tilewright failed to compile them."""
 
 
 def fault_of(module: fx.GraphModule, error: Exception) -> Fault:
@@ -79,9 +80,12 @@ def bug(fault: Fault, error: Exception) -> CompilerBug:
 
 
 def warn(fault: Fault, kind: str) -> None:
-    """Say that a program runs in PyTorch."""
+    """Say what runs in PyTorch."""
+    what = f"{'an' if kind == 'inference' else 'a'} {kind} program"
+    if fault.operators:
+        what = f"{fault.operators} of {what}"
     lines = [
-        f"tilewright could not compile a {kind} program, which runs in PyTorch instead; this is a "
+        f"tilewright could not compile {what}, which runs in PyTorch instead; this is a "
         "bug in tilewright, not in your program",
         f"  failure:    {fault.message}", *_rest(fault)]
     text = "\n".join(lines)

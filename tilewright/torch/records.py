@@ -40,11 +40,15 @@ class GraphBreak:
 
 @dataclass(frozen=True)
 class Fault:
-    """A failure of tilewright after which a program runs in PyTorch: the message and its script."""
+    """A failure of tilewright: the message and its script.
+
+    ``operators`` are those that run in PyTorch for it, in words; empty for a whole program.
+    """
 
     message: str
     reproducer: str
     loc: Location | None = None
+    operators: str = ""
 
 
 @dataclass(eq=False)

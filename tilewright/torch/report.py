@@ -18,7 +18,7 @@ class ProgramReport:
     versions     how many specialisations were compiled
     kernels      launches of the latest specialisation
     fallbacks    operators that run in PyTorch, each with the user's line, module path and reason
-    faults       failures of tilewright, after which the whole program runs in PyTorch
+    faults       failures of tilewright, each with the operators that run in PyTorch for it
     specialised  why each number of its named sizes is another compile, if it is
     """
 
@@ -115,7 +115,8 @@ def _graph_lines(index: int, graph: GraphReport) -> list[str]:
             lines.append(f"  the {program.kind} is compiled for each number of its sizes: "
                          f"{program.specialised}")
         for fault in program.faults:
-            lines.append(f"  the {program.kind} runs in PyTorch: tilewright failed: "
+            what = f"{fault.operators} of the" if fault.operators else "the"
+            lines.append(f"  {what} {program.kind} runs in PyTorch: tilewright failed: "
                          f"{fault.message}")
             lines += [f"    reproducer: python {fault.reproducer}"] if fault.reproducer else []
         for f in program.fallbacks:

@@ -82,3 +82,12 @@ def write(tensor: Node, layout: Layout) -> Node:
     node = build.transpose(tensor, layout.perm)
     rank = node.type.rank
     return build.part(node, [0] * rank, layout.sizes[:rank], [1] * rank)
+
+
+def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a row-major tensor."""
+    strides, n = [], 1
+    for d in reversed(shape):
+        strides.append(n)
+        n *= max(1, d)
+    return tuple(reversed(strides))
