@@ -67,7 +67,7 @@ def arrive(
 
 def release_barriers(gang: Gang) -> bool:
     """Open every barrier that all have come to; whether there was one."""
-    opened = False
+    opened = []
     for key, barrier in list(gang.barriers.items()):
         block, _ = key
         if barrier.needed is None:
@@ -78,13 +78,15 @@ def release_barriers(gang: Gang) -> bool:
         if len(barrier.arrived) < needed or not barrier.arrived:
             continue
         del gang.barriers[key]
-        opened = True
-        waiting = np.array(barrier.waiting, np.int64)
+        arrived, waiting = np.array(barrier.arrived), np.array(barrier.waiting, np.int64)
+        opened.append((block, arrived, waiting))
         gang.set_state(waiting, RUN)
         gang.advance()
         if gang.unfenced is not None:
-            gang.unfenced.synchronised(np.array(barrier.arrived))
+            gang.unfenced.synchronised(arrived)
         if barrier.votes:
             votes = np.array(list(barrier.votes.values()))
             gang.own(Results).votes.update(dict.fromkeys(barrier.waiting, votes))
-    return opened
+    if opened and gang.races is not None:
+        gang.races.order.opened(opened)
+    return bool(opened)

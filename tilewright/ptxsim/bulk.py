@@ -20,11 +20,15 @@ Data = NDArray[Any]
 
 @dataclass
 class Transfer:
-    """One copy: `source` reads, `target` writes and tells an mbarrier; each happens once."""
+    """One copy: `source` reads, `target` writes and tells an mbarrier; each happens once.
+
+    told  what a wait for it tells the thread that waits, if races are watched
+    """
 
     source: Callable[[], Data]
     target: Callable[[Data], None]
     what: str
+    told: Any = None
     data: Data | None = None
     written: bool = False
 
@@ -78,15 +82,17 @@ class BulkCopies:
         for thread in threads:
             self.committed[thread].append(self.open.pop(thread, []))
 
-    def wait(self, threads: Iterable[int], most: int, reads: bool) -> None:
+    def wait(self, threads: Iterable[int], most: int, reads: bool) -> list[Transfer]:
         """Finish all but the `most` youngest groups of each thread; `reads`: only their reads."""
+        finished = []
         for thread in threads:
             groups = self.committed[thread]
-            for group in groups[: len(groups) - most] if most else groups:
-                for transfer in group:
-                    transfer.read() if reads else transfer.write()
+            finished += [t for group in groups[: max(0, len(groups) - most)] for t in group]
             if not reads and len(groups) > most:
                 del groups[: len(groups) - most]
+        for transfer in finished:
+            transfer.read() if reads else transfer.write()
+        return finished
 
     def unread(self) -> list[str]:
         """Copies from shared memory that no wait has seen: their block must not end yet."""

@@ -27,3 +27,7 @@ class Deadlock(Fault):
 
 class UnknownInstruction(Fault):
     """An instruction, or a form of one, that is not simulated."""
+
+
+class Race(Fault):
+    """Two threads access the same memory, at least one writes, and nothing orders them."""

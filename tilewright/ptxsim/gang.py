@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from tilewright.ptxsim.bulk import BulkCopies
 from tilewright.ptxsim.faults import Fault
-from tilewright.ptxsim.memory import LOCAL_WINDOW, SHARED_WINDOW, WINDOW_SIZE, Memory, check
+from tilewright.ptxsim.memory import LOCAL_WINDOW, SHARED_WINDOW, WINDOW_SIZE, Memory, Span, check
 from tilewright.ptxsim.proxies import Unfenced
+from tilewright.ptxsim.races import Races, Watched
 from tilewright.ptxsim.scalars import CODES, POISON
 from tilewright.ptxsim.syntax import Instruction, Kernel
 from tilewright.ptxsim.table import Meaning
@@ -49,6 +50,7 @@ class Launch:
     local_size: int
     lazy: bool
     asynchronous: bool  # whether the kernel has instructions of the asynchronous proxy
+    watched: Watched | None  # what is watched for races
 
     @property
     def threads(self) -> int:
@@ -82,6 +84,8 @@ class Gang:
         self.bulk = BulkCopies(launch.lazy)
         self._owned: dict[Any, Any] = {}
         self.unfenced = Unfenced(self.shared.size) if launch.asynchronous else None
+        self.now = 0  # the instruction that is executed
+        self.races = None if launch.watched is None else Races(self, launch.watched)
 
     def own(self, kind: Callable[[Gang], State]) -> State:
         """What a family of instructions keeps per gang: made by `kind(gang)` at its first use."""
@@ -141,10 +145,10 @@ class Gang:
 
     def located(
         self, space: str, addresses: Addresses, lanes: Lanes, size: int, count: int = 1
-    ) -> tuple[NDArray[Any], NDArray[np.int64], int | None]:
+    ) -> tuple[NDArray[Any], NDArray[np.int64], Span | None]:
         """The codes of `size` bytes of a space, and where among them addresses of `count` lie.
 
-        Of global memory also the allocation that all of them are in, None of several.
+        Of global memory also their span, None if they are in several allocations.
         """
         if space == "shared":
             places = self.shared_places(addresses, lanes, size, count)
@@ -163,7 +167,9 @@ class Gang:
         """
         if space == "":
             return self._generic(addresses, lanes, size, count, None)
-        array, places, _ = self.located(space, addresses, lanes, size, count)
+        array, places, span = self.located(space, addresses, lanes, size, count)
+        if self.races is not None:
+            self.races.noted(space, places, span, size, size * count, lanes)
         return np.asarray(array[places if count == 1 else places[:, None] + np.arange(count)])
 
     def store(self, space: str, addresses: Addresses, lanes: Lanes, codes: NDArray[Any]) -> None:
@@ -172,8 +178,18 @@ class Gang:
         if space == "":
             self._generic(addresses, lanes, size, count, codes)
             return
-        array, places, _ = self.located(space, addresses, lanes, size, count)
-        array[places if codes.ndim == 1 else places[:, None] + np.arange(count)] = codes
+        array, places, span = self.located(space, addresses, lanes, size, count)
+        at = places if codes.ndim == 1 else places[:, None] + np.arange(count)
+        if self.races is None or space == "local":
+            array[at] = codes
+        else:
+            changes = array[at] != codes
+            array[at] = codes
+            clashes = array[at] != codes
+            if codes.ndim > 1:
+                changes, clashes = changes.any(1), clashes.any(1)
+            changes = clashes | changes & first_of_each(places)
+            self.races.noted(space, places, span, size, size * count, lanes, changes)
         if space == "shared":
             self.stored_to_shared(places * size, size * count, lanes)
 
@@ -264,3 +280,13 @@ class Gang:
     def advance(self) -> None:
         """Something happened that polling lanes may wait for."""
         self.progress += 1
+
+
+def first_of_each(places: NDArray[np.int64]) -> NDArray[np.bool_] | np.bool_:
+    """A mask of the first of those lanes that have the same place; of all if none have."""
+    ordered = np.sort(places)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return np.True_
+    first = np.zeros(len(places), np.bool_)
+    first[np.unique(places, return_index=True)[1]] = True
+    return first

@@ -8,7 +8,7 @@ of generic addresses of their own.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,14 @@ FIRST = 1 << 33
 GAP = 512
 SHARED_WINDOW, LOCAL_WINDOW = 1 << 56, 1 << 57
 WINDOW_SIZE = 1 << 40
+
+
+class Span(NamedTuple):
+    """Where accesses lie: the allocation that has all, the least and the greatest address."""
+
+    start: int
+    low: int
+    high: int
 
 
 class Memory:
@@ -87,8 +95,8 @@ class Memory:
 
     def found(
         self, addresses: NDArray[Any], size: int, count: int = 1
-    ) -> tuple[NDArray[np.int64], int | None]:
-        """The places, and the allocation that all of them are in; None of several.
+    ) -> tuple[NDArray[np.int64], Span | None]:
+        """The places, and their span; None if they are in several allocations.
 
         Faults: an access that is not inside one allocation, or no multiple of all its bytes.
         """
@@ -101,11 +109,12 @@ class Memory:
         if high + whole > end:
             self._check_each(addresses, whole)
             start = None
+        span = None if start is None else Span(start, low, high)
         at -= FIRST
         if int(np.bitwise_or.reduce(at)) & (whole - 1):
             wide = np.asarray(addresses).astype(np.uint64)
             check(wide % np.uint64(whole) == 0, wide, "is not aligned", whole)
-        return at >> (size.bit_length() - 1), start
+        return at >> (size.bit_length() - 1), span
 
     def allocation(self, address: int) -> int | None:
         """The start of the allocation that an address is in."""

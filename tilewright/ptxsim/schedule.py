@@ -52,6 +52,8 @@ class Scheduler:
             raise Fault(f"a block ends while {unread[0]} has not read its shared memory: no "
                         "wait_group followed")
         gang.bulk.finish()
+        if gang.races is not None:
+            gang.races.finish()
 
     # Choosing.
 
@@ -108,7 +110,7 @@ class Scheduler:
         whole = len(lanes) == gang.size
         while True:
             instruction, meaning = code[pc]
-            gang.pc[lanes] = pc + 1
+            gang.pc[lanes], gang.now = pc + 1, pc
             step.instruction, step.lanes, step.whole = instruction, lanes, whole
             self.executed += 1
             turn -= 1

@@ -15,6 +15,7 @@ from tilewright.ptxsim.gang import Dim, Gang, Launch
 from tilewright.ptxsim.memory import Memory
 from tilewright.ptxsim.ops import meaning_of
 from tilewright.ptxsim.parse import parse
+from tilewright.ptxsim.races import Habits, habits, watched
 from tilewright.ptxsim.schedule import Scheduler
 from tilewright.ptxsim.syntax import Kernel, Module, Variable
 
@@ -38,12 +39,19 @@ class Program:
             if v.space in ("global", "const")
         }
         self.code: dict[str, list[Any]] = {}
+        self._habits: dict[str, Habits] = {}
 
     def prepared(self, kernel: Kernel) -> list[Any]:
         """The instructions of a kernel with their meanings. UnknownInstruction if one has none."""
         if kernel.name not in self.code:
             self.code[kernel.name] = [(i, meaning_of(i.parts)) for i in kernel.code]
         return self.code[kernel.name]
+
+    def habits(self, kernel: Kernel) -> Habits:
+        """What the text of a kernel tells of its accesses."""
+        if kernel.name not in self._habits:
+            self._habits[kernel.name] = habits(kernel)
+        return self._habits[kernel.name]
 
 
 def _placed(variable: Variable, memory: Memory) -> int:
@@ -58,15 +66,17 @@ class Simulator:
 
     schedule  None runs all threads in lockstep, an integer is the seed of a random order of warps
     copies    "eager" performs asynchronous work at once, "lazy" as late as waits allow
+    races     whether accesses of the same memory that nothing orders are faults, see `races`
     limit     instructions after which a launch is taken for endless
     """
 
     def __init__(
-        self, schedule: int | None = None, copies: str = "eager", limit: int = 20_000_000
+        self, schedule: int | None = None, copies: str = "eager", limit: int = 20_000_000,
+        races: bool = True,
     ) -> None:
         if copies not in ("eager", "lazy"):
             raise ValueError(f"copies: expected 'eager' or 'lazy', got {copies!r}")
-        self.schedule, self.copies, self.limit = schedule, copies, limit
+        self.schedule, self.copies, self.limit, self.races = schedule, copies, limit, races
         self.memory = Memory()
 
     def load(self, text: str) -> Program:
@@ -109,7 +119,7 @@ class Simulator:
         dims = _dim(grid), _dim(block)
         _check_block(entry, dims[1])
         parameters = self._parameters(entry, arguments)
-        launch = self._launch(program, entry, dims, parameters, shared)
+        launch = self._launch(program, entry, dims, parameters, shared, arguments)
         executed = 0
         try:
             with np.errstate(all="ignore"):
@@ -142,7 +152,8 @@ class Simulator:
         return address
 
     def _launch(
-        self, program: Program, entry: Kernel, dims: tuple[Dim, Dim], parameters: int, shared: int
+        self, program: Program, entry: Kernel, dims: tuple[Dim, Dim], parameters: int, shared: int,
+        arguments: Sequence[Any],
     ) -> Launch:
         symbols = dict(program.globals)
         offset = 0
@@ -163,9 +174,13 @@ class Simulator:
         symbols.update(entry.labels)
         code = program.prepared(entry)
         asynchronous = any(i.name.startswith(ASYNCHRONOUS) for i, _ in code)
+        names = (parameter.name for parameter in entry.parameters)
+        values = program.globals | dict(zip(names, arguments, strict=True))
+        watch = watched(program.habits(entry), self.memory, values) if self.races else None
         return Launch(
             entry, code, program.lines, self.memory, symbols, *dims, total, shared,
             -(-sizes["local"] // 8) * 8, self.copies == "lazy", asynchronous,
+            watch,
         )
 
 

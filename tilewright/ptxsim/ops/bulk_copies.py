@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from tilewright.ptxsim import tensormap
 from tilewright.ptxsim.bulk import Transfer
 from tilewright.ptxsim.faults import Fault, UnknownInstruction
 from tilewright.ptxsim.gang import Gang
-from tilewright.ptxsim.memory import WINDOW_SIZE
+from tilewright.ptxsim.memory import WINDOW_SIZE, Span
 from tilewright.ptxsim.ops.mbarriers import change, places
 from tilewright.ptxsim.ops.movement import ATOMIC
 from tilewright.ptxsim.scalars import CODES, KINDS
@@ -35,7 +36,7 @@ class BlockShared:
     """The shared memory of one block as the asynchronous proxy sees it."""
 
     def __init__(self, gang: Gang, lane: int, what: str) -> None:
-        self.gang, self.what = gang, what
+        self.gang, self.what, self.lane = gang, what, lane
         self.base = gang.shared_base(lane)
 
     def read(self, at: NDArray[Any], size: int) -> NDArray[Any]:
@@ -58,6 +59,29 @@ class BlockShared:
         self.gang.shared.view(codes.dtype)[places_ // size] = codes
         if self.gang.unfenced is not None:
             self.gang.unfenced.overwritten(places_, size)
+
+    def copy_begins(self, at: NDArray[Any], size: int, barrier: int) -> Callable[[], None]:
+        """Watch a copy to here that an mbarrier counts; what to do when its bytes have come."""
+        races = self.gang.races
+        if races is None:
+            return lambda: None
+        key = f"a copy that the mbarrier at {8 * barrier - self.base:#x} counts"
+        told = races.copy_began(self.lane, key, self._places(at, size), size)
+        return lambda: races.order.come(barrier, told)
+
+    def reading_begins(self, at: NDArray[Any], size: int) -> Any:
+        """Watch a copy from here that the thread will wait for; the row that the wait tells."""
+        races = self.gang.races
+        if races is None:
+            return None
+        key = f"a copy out of lane {self.lane}"
+        return races.reading_began(np.array([self.lane]), key, self._places(at, size), size)
+
+    def products_read(self, at: NDArray[Any], size: int, lanes: NDArray[np.int64]) -> Any:
+        """Watch products that read here, begun by warps with these lanes; the row of a wait."""
+        races = self.gang.races
+        return None if races is None else races.reading_began(
+            lanes, f"the wgmma of the warpgroup of lane {self.lane}", self._places(at, size), size)
 
     def poison(self, at: NDArray[Any], size: int) -> None:
         """What a copy that has not come will overwrite."""
@@ -124,9 +148,13 @@ def load_tile(step: Step, i: int) -> None:
 
     def write(codes: NDArray[Any]) -> None:
         near.write(box.near, codes)
+        come()
         change(gang, barrier, lambda b: b.complete(tensor.tile_bytes))
         gang.advance()
 
+    far = gang.launch.memory.found(box.far[box.inside], box.size)
+    watch_far(gang, lane, *far, box.size)
+    come = near.copy_begins(box.near, box.size, barrier)
     if gang.launch.lazy:
         near.poison(box.near, box.size)
     gang.bulk.count_at_barrier(barrier, Transfer(read, write, step.instruction.name))
@@ -150,10 +178,26 @@ def store_tile(step: Step, i: int) -> None:
         far = box.far[box.inside]
         store_global(gang, far, codes[box.inside], kind, name)
 
-    transfer = Transfer(lambda: near.read(box.near, box.size), write, step.instruction.name)
+    watch_far(gang, lane, *gang.launch.memory.found(box.far[box.inside], box.size), box.size, True)
+    transfer = Transfer(lambda: near.read(box.near, box.size), write, step.instruction.name,
+                        told=near.reading_begins(box.near, box.size))
     if not gang.launch.lazy or gang.unfenced is not None:
         near.read(box.near, box.size)  # what is not fenced at issue is wrong at once
     gang.bulk.put_in_group(lane, transfer)
+
+
+def watch_far(
+    gang: Gang, lane: int, places: NDArray[np.int64], span: Span | None, size: int,
+    store: bool = False,
+) -> None:
+    """Watch what a copy does to elements of global memory, on behalf of the thread that began it.
+
+    Additions and their kin are atomic: their instructions are strong.
+    """
+    if gang.races is not None and len(places):
+        changes = np.ones(len(places), np.bool_) if store else None
+        lanes = np.full(len(places), lane)
+        gang.races.noted("global", places, span, size, size, lanes, changes)
 
 
 def store_global(
@@ -212,9 +256,14 @@ def load_range(step: Step, i: int) -> None:
 
     def write(codes: NDArray[Any]) -> None:
         near.write(target, codes)
+        come()
         change(gang, barrier, lambda b: b.complete(size))
         gang.advance()
 
+    if not from_shared:
+        rows = np.arange(start, start + size, GRAIN)
+        watch_far(gang, lane, *gang.launch.memory.found(rows, GRAIN), GRAIN)
+    come = near.copy_begins(target, 1, barrier)
     if gang.launch.lazy:
         near.poison(target, 1)
     gang.bulk.count_at_barrier(barrier, Transfer(read, write, step.instruction.name))
@@ -233,9 +282,11 @@ def store_range(step: Step, i: int) -> None:
     source, target = int(sources[i]) + steps, int(targets[i]) + steps
     near = BlockShared(gang, lane, step.instruction.name)
     near.read(source, width)
+    watch_far(gang, lane, *gang.launch.memory.found(target, width), width, True)
     transfer = Transfer(
         lambda: near.read(source, width),
         lambda codes: store_global(gang, target, codes, kind, name), step.instruction.name,
+        told=near.reading_begins(source, width),
     )
     gang.bulk.put_in_group(lane, transfer)
 
@@ -269,8 +320,11 @@ def commit_group(step: Step) -> None:
 @op("cp.async.bulk.wait_group")
 def wait_group(step: Step) -> None:
     """Wait until only so many of the youngest groups are under way, or have yet to read."""
-    most = step.uniform(step.operands[0], "b32")
-    step.gang.bulk.wait(step.lanes.tolist(), most, "read" in step.parts)
+    most, races = step.uniform(step.operands[0], "b32"), step.gang.races
+    for lane in step.lanes.tolist():
+        for transfer in step.gang.bulk.wait([lane], most, "read" in step.parts):
+            if races is not None and transfer.told is not None:
+                races.order.acquire(np.array([lane]), transfer.told)
 
 
 @op("fence.proxy.async")

@@ -52,6 +52,8 @@ def barrier_of(gang: Gang, block: int) -> ClusterBarrier:
         if gang.unfenced is not None:
             gang.unfenced.synchronised(np.array(sorted(barrier.arrived)))
         barrier.phase += 1
+        if gang.races is not None:
+            gang.races.order.complete(("cluster", block))
         barrier.arrived.clear()
         gang.advance()
     return barrier
@@ -69,8 +71,11 @@ def arrive(step: Step) -> None:
             raise Fault("a thread arrived twice at the barrier of the cluster")
         came[lane] = barrier.phase
         barrier.arrived.add(lane)
-    for block in np.unique(gang.block_of[step.lanes]):
-        barrier_of(gang, int(block))
+    for block in np.unique(gang.block_of[step.lanes]).tolist():
+        if gang.races is not None:
+            order, own = gang.races.order, step.lanes[gang.block_of[step.lanes] == block]
+            order.come(("cluster", block), order.release(own))
+        barrier_of(gang, block)
 
 
 @op("barrier.cluster.wait")
@@ -86,6 +91,11 @@ def wait(step: Step) -> None:
             early.append(lane)
         else:
             del came[lane]
+    passing = step.lanes[~np.isin(step.lanes, early)]
+    if gang.races is not None:
+        for block in np.unique(gang.block_of[passing]).tolist():
+            own = passing[gang.block_of[passing] == block]
+            gang.races.order.passed(("cluster", block), own)
     if early:
         waiting = np.array(early)
         gang.pc[waiting] -= 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+from numpy.typing import NDArray
 
 from tilewright.ptxsim.barriers import Results, arrive
 from tilewright.ptxsim.faults import Fault, UnknownInstruction
@@ -45,10 +48,18 @@ def nothing(step: Step) -> None:
     """Order or time that this simulator always has."""
 
 
-def _count(step: Step, index: int) -> int | None:
-    if len(step.operands) <= index:
-        return None
-    return step.uniform(step.operands[index], "b32")
+def _barriers(
+    step: Step, number: int, count: int
+) -> Iterator[tuple[NDArray[np.int64], int, int | None]]:
+    """The barriers that lanes come to, by operands with their number and their count, if any."""
+    lanes = step.lanes
+    zeros = np.zeros(step.count, np.int64)
+    numbers, counts = (
+        step.values(step.operands[i], "b32").astype(np.int64) if i < len(step.operands) else zeros
+        for i in (number, count))
+    for key in np.unique(numbers << 32 | counts).tolist():
+        own = lanes[(numbers << 32 | counts) == key]
+        yield own, key >> 32, key & 0xFFFFFFFF if count < len(step.operands) else None
 
 
 def together(step: Step) -> bool:
@@ -64,16 +75,16 @@ def together(step: Step) -> bool:
 def bar_sync(step: Step) -> None:
     """Wait at a barrier until its threads have come."""
     if together(step):
-        number = step.uniform(step.operands[0], "b32") if step.operands else 0
-        arrive(step.gang, step.lanes, number, _count(step, 1), wait=True)
+        for lanes, number, count in _barriers(step, 0, 1):
+            arrive(step.gang, lanes, number, count, wait=True)
 
 
 @op("bar.arrive", "barrier.arrive", "barrier.cta.arrive", "bar.cta.arrive")
 def bar_arrive(step: Step) -> None:
     """Come to a barrier without waiting."""
     if together(step):
-        number = step.uniform(step.operands[0], "b32")
-        arrive(step.gang, step.lanes, number, _count(step, 1), wait=False)
+        for lanes, number, count in _barriers(step, 0, 1):
+            arrive(step.gang, lanes, number, count, wait=False)
 
 
 @op("bar.red", "barrier.red", "barrier.cta.red", "bar.cta.red")
@@ -87,11 +98,11 @@ def bar_red(step: Step) -> None:
     if not together(step):
         return
     if int(step.lanes[0]) not in opened:
-        number = step.uniform(step.operands[1], "b32")
-        needed = _count(step, 2) if len(step.operands) > 3 else None
         votes = np.array(step.values(step.operands[-1], "pred"))
         gang.pc[step.lanes] -= 1
-        arrive(gang, step.lanes, number, needed, wait=True, votes=votes)
+        for lanes, number, count in _barriers(step, 1, 2 if len(step.operands) > 3 else 9):
+            own = np.isin(step.lanes, lanes)
+            arrive(gang, lanes, number, count, wait=True, votes=votes[own])
         return
     votes_of = [opened.pop(lane) for lane in step.lanes.tolist()]
     if "popc" in step.parts:
@@ -104,4 +115,6 @@ def bar_red(step: Step) -> None:
 @op("bar.warp.sync")
 def bar_warp(step: Step) -> None:
     """Wait for the threads of the warp that the mask names."""
-    step.collect(whole=False, mask=step.operands[0])
+    met = step.collect(whole=False, mask=step.operands[0])
+    if met and step.gang.races is not None:
+        step.gang.races.order.warps_met(step.lanes)

@@ -28,6 +28,8 @@ class Issue:
     valid: NDArray[Any]
     groups: NDArray[np.int64]
     order: int
+    cells: NDArray[np.int64] | None = None  # what is watched for races, [lanes, cells]
+    stamps: NDArray[np.int64] | None = None
 
 
 class ThreadCopies:
@@ -43,11 +45,15 @@ class ThreadCopies:
         """Start copies of `size` bytes to places in shared memory, zeros beyond `valid`."""
         self.issued += 1
         issue = Issue(lanes, near, far, size, valid, self.committed[lanes].copy(), self.issued)
-        if not self.gang.launch.lazy:
+        races = self.gang.races
+        if races is not None:
+            issue.cells, issue.stamps = races.pending(lanes, near, size)
+        if self.gang.launch.lazy:
+            self.gang.shared[near[:, None] + np.arange(size)] = SHARED_POISON
+        else:
             self._perform(issue, np.ones(len(lanes), np.bool_))
-            return
-        self.gang.shared[near[:, None] + np.arange(size)] = SHARED_POISON
-        self.pending.append(issue)
+        if self.gang.launch.lazy or races is not None:
+            self.pending.append(issue)
 
     def commit(self, lanes: Lanes) -> None:
         """The copies issued since the last commit become a group."""
@@ -61,35 +67,54 @@ class ThreadCopies:
             self.committed - most)
         self._complete(lambda i: waits[i.lanes] & (i.groups < done[i.lanes]))
 
-    def complete_upto(self, lane: int, issued: int) -> None:
-        """Complete those of a lane's copies that are among the first `issued` of all."""
-        self._complete(lambda i: (i.lanes == lane) & (i.order <= issued))
+    def complete_upto(
+        self, lane: int, issued: int, stamps: NDArray[np.int64] | None = None
+    ) -> None:
+        """Complete those of a lane's copies that are among the first `issued` of all.
 
-    def _complete(self, chosen: Any) -> None:
+        stamps  per lane: as of when they are complete, if not as of now
+        """
+        self._complete(lambda i: (i.lanes == lane) & (i.order <= issued), stamps)
+
+    def _complete(self, chosen: Any, stamps: NDArray[np.int64] | None = None) -> None:
         left = []
         for issue in self.pending:
             now = chosen(issue)
             if now.any():
-                self._perform(issue, now)
+                if self.gang.launch.lazy:
+                    self._perform(issue, now)
+                self._end(issue, now, stamps)
             if not now.all():
                 left.append(self._kept(issue, ~now))
         self.pending = left
 
+    def _end(
+        self, issue: Issue, now: NDArray[np.bool_], stamps: NDArray[np.int64] | None
+    ) -> None:
+        races = self.gang.races
+        if races is not None and issue.cells is not None and issue.stamps is not None:
+            at = races.order.stamps if stamps is None else stamps
+            races.waited(issue.cells[now], issue.stamps[now], at[issue.lanes[now]])
+
     def _kept(self, issue: Issue, keep: NDArray[np.bool_]) -> Issue:
         return Issue(issue.lanes[keep], issue.near[keep], issue.far[keep], issue.size,
-                     issue.valid[keep], issue.groups[keep], issue.order)
+                     issue.valid[keep], issue.groups[keep], issue.order,
+                     None if issue.cells is None else issue.cells[keep],
+                     None if issue.stamps is None else issue.stamps[keep])
 
     def _perform(self, issue: Issue, now: NDArray[np.bool_]) -> None:
         near, far, valid = issue.near[now], issue.far[now], issue.valid[now]
-        gang = self.gang
-        for offset in range(issue.size):
-            read = valid > offset
-            at = near + offset
-            gang.shared[at[~read]] = 0
-            if read.any():
-                codes = gang.load("global", far[read] + np.uint64(offset), issue.lanes[now][read],
-                                  1)
-                gang.shared[at[read]] = codes
+        gang, count = self.gang, issue.size // 4
+        at = near[:, None] // 4 + np.arange(count)
+        whole = valid == issue.size
+        words = np.zeros(at.shape, np.uint32)
+        if whole.any():
+            words[whole] = gang.load(
+                "global", far[whole], issue.lanes[now][whole], 4, count).reshape(-1, count)
+        for i in np.flatnonzero(~whole & (valid > 0)).tolist():
+            data = gang.launch.memory.get(int(far[i]), int(valid[i]))
+            words.view(np.uint8)[i, : valid[i]] = data
+        gang.shared.view(np.uint32)[at] = words
         gang.stored_to_shared(near, issue.size, issue.lanes[now])
 
 

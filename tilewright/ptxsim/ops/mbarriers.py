@@ -23,8 +23,10 @@ SIZE = 8
 
 def places(step: Step, operand: Operand) -> list[int]:
     """Where the mbarriers of the lanes lie, as words of the shared memory of all blocks."""
-    at = step.shared_addresses(operand)
-    return [int(p) for p in step.gang.shared_places(at, step.lanes, SIZE)]
+    at = step.gang.shared_places(step.shared_addresses(operand), step.lanes, SIZE)
+    if step.gang.races is not None:
+        step.gang.races.noted("shared", at, None, SIZE, SIZE, step.lanes)
+    return at.tolist()
 
 
 def change(gang: Gang, place: int, function: Callable[[Barrier], Barrier]) -> int:
@@ -40,6 +42,8 @@ def change(gang: Gang, place: int, function: Callable[[Barrier], Barrier]) -> in
     words[place] = new.encode()
     if new.parity != old.parity:
         gang.advance()
+        if gang.races is not None:
+            gang.races.order.complete(place)
     return before
 
 
@@ -55,9 +59,13 @@ def each(step: Step, operand: Operand, function: Callable[[Barrier, int], Barrie
 def init(step: Step) -> None:
     """Make an mbarrier of a word."""
     counts = step.values(step.operands[1], "b32")
-    words = step.gang.shared.view(np.uint64)
-    for place, count in zip(places(step, step.operands[0]), counts, strict=True):
+    gang = step.gang
+    at = gang.shared_places(step.shared_addresses(step.operands[0]), step.lanes, SIZE)
+    words = gang.shared.view(np.uint64)
+    for place, count in zip(at.tolist(), counts, strict=True):
         words[place] = mbarrier.initialised(int(count)).encode()
+    if gang.races is not None:
+        gang.races.made_meeting(at, step.lanes)
 
 
 @op("mbarrier.inval")
@@ -83,10 +91,19 @@ def complete_tx(step: Step) -> None:
     each(step, step.operands[0], lambda b, i: b.complete(int(counts[i])))
 
 
+def come(step: Step, at: list[int]) -> None:
+    """The lanes tell at their mbarriers what they have done."""
+    order, points = step.gang.races.order, np.array(at)  # type: ignore[union-attr]
+    for point in set(at):
+        order.come(point, order.release(step.lanes[points == point]))
+
+
 def arrival(step: Step, function: Callable[[Barrier, int], Barrier]) -> None:
     """An arrival: the state before it goes to the first operand, if there is one."""
     has_state = not isinstance(step.operands[0], Address)
     target = step.operands[1 if has_state else 0]
+    if step.gang.races is not None:
+        come(step, places(step, target))
     tokens = each(step, target, function)
     if has_state:
         step.write(step.operands[0], np.array(tokens, np.uint64), "b64")
@@ -152,7 +169,8 @@ def wait(step: Step) -> None:
     else:
         parities = [mbarrier.parity_of(int(t)) for t in step.values(step.operands[2], "b64")]
     passed = np.zeros(step.count, np.bool_)
-    for i, place in enumerate(places(step, step.operands[1])):
+    at = places(step, step.operands[1])
+    for i, place in enumerate(at):
         gang.bulk.deliver(place)
         try:
             passed[i] = mbarrier.decode(int(words[place])).passed(parities[i])
@@ -160,6 +178,10 @@ def wait(step: Step) -> None:
             raise Fault(f"a wait at shared address {place * SIZE % gang.shared_stride:#x}: "
                         f"{misuse}") from None
     step.write(step.operands[0], passed, "pred")
+    if gang.races is not None:
+        for point in set(at):
+            own = passed & (np.array(at) == point)
+            gang.races.order.passed(point, step.lanes[own])
     if not passed.all():
         gang.poll(step.lanes[~passed])
 
@@ -174,10 +196,18 @@ def copies_arrive(step: Step) -> None:
     for lane, place in zip(step.lanes.tolist(), places(step, step.operands[0]), strict=True):
         if "noinc" not in step.parts:
             change(gang, place, Barrier.add_pending)
-        upto = copies.issued
+        upto, told = copies.issued, None
+        stamps = None if gang.races is None else gang.races.order.stamps.copy()
+        if gang.races is not None:
+            told = gang.races.order.release(np.array([lane]))
 
-        def finish(_: object, lane: int = lane, place: int = place, upto: int = upto) -> None:
-            copies.complete_upto(lane, upto)
+        def finish(
+            _: object, lane: int = lane, place: int = place, upto: int = upto, told: Any = told,
+            stamps: Any = stamps,
+        ) -> None:
+            copies.complete_upto(lane, upto, stamps)
+            if gang.races is not None:
+                gang.races.order.come(place, told)
             change(gang, place, Barrier.arrive)
 
         gang.bulk.count_at_barrier(place, Transfer(lambda: np.zeros(0), finish, "cp.async"))

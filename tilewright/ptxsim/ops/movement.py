@@ -108,7 +108,12 @@ def _apply(step: Step, at: Any, name: str, kind: str, values: list[Any]) -> Any:
     space, at = _space(step, at)
     dtype = np.dtype(np.float16 if kind == "f16x2" else KINDS["bf16"]) if "x2" in kind else (
         KINDS[kind])
-    array, places, _ = step.gang.located(space, at, step.lanes, KINDS[kind].itemsize)
+    gang, size = step.gang, KINDS[kind].itemsize
+    array, places, span = gang.located(space, at, step.lanes, size)
+    if gang.races is not None:
+        # Loops of cas begin with a plain load of what others may be changing.
+        changes = None if name == "cas" else np.ones(step.count, np.bool_)
+        gang.races.noted(space, places, span, size, size, step.lanes, changes)
     old = np.zeros(step.count, array.dtype)
 
     def changed(before: Any, chosen: Any) -> Any:
@@ -124,9 +129,8 @@ def _apply(step: Step, at: Any, name: str, kind: str, values: list[Any]) -> Any:
         old[chosen] = before
         array[places[chosen]] = changed(before, chosen)
     if space == "shared":
-        size = KINDS[kind].itemsize
-        step.gang.stored_to_shared(places * size, size, step.lanes)
-    step.gang.advance()
+        gang.stored_to_shared(places * size, size, step.lanes)
+    gang.advance()
     return old
 
 

@@ -1,0 +1,272 @@
+"""What was accessed, cell by cell: the last write, and the reads that a later write must know of.
+
+A cell is as many bytes as the smallest access of a kernel. Accesses of threads are noted, and
+looked at together before anybody learns anything (see `order`): until then no two threads know of
+what the other does meanwhile, so that its order does not matter. Two accesses of one cell by
+different threads are a race if one of them is a write, not both are strong, and the later thread
+does not know of the earlier access. Writes that leave the value as it is do not race with writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilewright.ptxsim.order import (
+    AGENT,
+    CLOCK,
+    LINE,
+    MOST_INSTRUCTIONS,
+    PENDING,
+    STRONG,
+    WARP,
+    WHO,
+    Order,
+    Stamps,
+)
+
+Ints = NDArray[np.int64]
+Verbs = tuple[str, str]
+Interval = tuple[int, int]
+Found = Callable[[int, int, int, Verbs], None]
+"""Reports a race: the cell, the stamps of an earlier and of a later access, what each does."""
+
+READ_WRITTEN: Verbs = ("writes", "reads")
+WRITE_READ: Verbs = ("reads", "writes")
+WRITE_WRITTEN: Verbs = ("writes", "writes")
+
+MOST_NOTES = 256
+
+
+@dataclass(slots=True)
+class Note:
+    """An access of some lanes, `bytes` at each of the places, which count elements of `size`.
+
+    mark     its instruction and its strength, as in a stamp
+    changes  of a write: whether it left another value than was there
+    """
+
+    places: Ints
+    size: int
+    bytes: int
+    lanes: Ints
+    mark: int
+    changes: NDArray[np.bool_] | None = None
+    span: Interval = (0, 0)  # from the first byte to the last element, where that is used
+
+
+class Shadow:
+    """Of one array of memory. Subclasses say which reads are remembered, and how.
+
+    grain   the logarithm of the bytes of a cell
+    origin  the place of the first cell, in bytes
+    """
+
+    def __init__(self, order: Order, cells: int, grain: int, found: Found, origin: int = 0) -> None:
+        self.order, self.cells, self.grain, self.found = order, cells, grain, found
+        self.origin = origin
+        self.notes: list[Note] = []
+        self.written: Stamps | None = None
+        self.fresh = False  # whether accesses are recorded of which somebody may not know
+        self.lasting = False  # whether some are recorded that no barrier makes known
+
+    def note(self, note: Note) -> None:
+        """Note an access, to be looked at later."""
+        self.notes.append(note)
+        if len(self.notes) >= MOST_NOTES:
+            self.settle(False)
+
+    def settle(self, ending: bool) -> None:
+        """Look at what was noted. `ending`: then everybody concerned will know of everything."""
+        notes, self.notes = self.notes, []
+        stores = [note for note in notes if note.changes is not None]
+        if stores or self.fresh or not ending:
+            kept = self.concerned([note for note in notes if note.changes is None], stores)
+            loads = [self._spread(note) for note in kept]
+            self._check_loads(loads if self.fresh else [])
+            if stores:
+                self._store(*_joined([self._spread(note) for note in stores]))
+                self._check_loads(loads)
+            if loads and not ending:
+                cells, stamps, lanes, _ = _joined(loads)
+                weak = stamps & STRONG == 0
+                self.remember(cells[weak], stamps[weak], lanes[weak])
+            self.fresh = self.lasting or not ending and (self.fresh or bool(notes))
+
+    def concerned(self, loads: list[Note], stores: list[Note]) -> list[Note]:
+        """The loads that may meet a store of this launch."""
+        return loads
+
+    def _spread(self, note: Note) -> tuple[Ints, Stamps, Ints, Any]:
+        """Cells, stamps, lanes and changes, one of each per cell."""
+        first = note.places * note.size - self.origin >> self.grain
+        columns = first, self.order.stamps[note.lanes] | note.mark, note.lanes, note.changes
+        count = note.bytes >> self.grain
+        if count <= 1:
+            return columns
+        cells = (first[:, None] + np.arange(count)).reshape(-1)
+        repeated = (None if c is None else np.repeat(c, count) for c in columns[1:])
+        return (cells, *repeated)  # type: ignore[return-value]
+
+    def _check_loads(self, loads: list[Any]) -> None:
+        written = self.written
+        if written is None:
+            return
+        for cells, stamps, lanes, _ in loads:
+            self.check(written[cells], cells, stamps, lanes, READ_WRITTEN)
+
+    def _store(self, cells: Ints, stamps: Stamps, lanes: Ints, changes: Any) -> None:
+        written = self._writes()
+        some = cells[changes], stamps[changes], lanes[changes]
+        if self.fresh:
+            self.check_reads(cells, stamps, lanes)
+            self.check(written[some[0]], *some, WRITE_WRITTEN)
+        written[some[0]] = some[1]
+        self.check(written[some[0]], *some, WRITE_WRITTEN)
+        if len(some[0]) < len(cells):
+            silent = np.flatnonzero(~changes)
+            silent = silent[self.known(written[cells[silent]], lanes[silent])]
+            written[cells[silent]] = stamps[silent]
+
+    def _writes(self) -> Stamps:
+        if self.written is None:
+            self.written = np.zeros(self.cells, np.int64)
+        return self.written
+
+    def check(
+        self, seen: Stamps, cells: Ints, stamps: Stamps, lanes: Ints, verbs: Verbs
+    ) -> None:
+        """Report the first of the accesses `seen` of the same cells that lanes do not know of."""
+        other = (seen ^ stamps) & WHO != 0
+        if self.lasting:
+            other |= (seen >= PENDING << CLOCK) & (seen != stamps)
+        at = np.flatnonzero(other)
+        if not len(at):
+            return
+        at = at[(seen[at] != 0) & (seen[at] & stamps[at] & STRONG == 0)]
+        at = at[~self.known(seen[at], lanes[at])]
+        if len(at):
+            i = int(at[0])
+            self.found(int(cells[i]), int(seen[i]), int(stamps[i]), verbs)
+
+    def known(self, seen: Stamps, lanes: Ints) -> NDArray[np.bool_]:
+        """Whether lanes know of accesses."""
+        return self.order.known(seen, lanes)
+
+    def check_reads(self, cells: Ints, stamps: Stamps, lanes: Ints) -> None:
+        """Report the first read of a cell that a write does not know of."""
+        raise NotImplementedError
+
+    def remember(self, cells: Ints, stamps: Stamps, lanes: Ints) -> None:
+        """Record reads."""
+        raise NotImplementedError
+
+
+def _joined(spread: list[Any]) -> tuple[Any, ...]:
+    return tuple(
+        None if column[0] is None else column[0] if len(column) == 1 else np.concatenate(column)
+        for column in zip(*spread, strict=True))
+
+
+class LastTwoReaders(Shadow):
+    """Remembers the last two threads that read a cell: exact if only whole blocks synchronise."""
+
+    readers: tuple[Stamps, Stamps] | None = None
+
+    def check_reads(self, cells: Ints, stamps: Stamps, lanes: Ints) -> None:
+        for reader in self.readers or ():
+            self.check(reader[cells], cells, stamps, lanes, WRITE_READ)
+
+    def remember(self, cells: Ints, stamps: Stamps, lanes: Ints) -> None:
+        if self.readers is None:
+            self.readers = np.zeros(self.cells, np.int64), np.zeros(self.cells, np.int64)
+        last, other = self.readers
+        before = last[cells]
+        differs = (before ^ stamps) & WHO != 0
+        other[cells[differs]] = before[differs]
+        last[cells] = stamps
+        lost = (last[cells] ^ stamps) & WHO != 0
+        other[cells[lost]] = stamps[lost]
+
+
+class AllReaders(Shadow):
+    """Remembers per cell and warp the clock of the last read and which lanes read at that time.
+
+    Reads and writes of agents, and those that are under way, are recorded at once.
+    """
+
+    reads: Stamps | None = None  # [cells, warps]: the clock, then a bit per lane
+    marks: NDArray[np.uint16]
+
+    def __init__(self, order: Order, cells: int, grain: int, found: Found) -> None:
+        super().__init__(order, cells, grain, found)
+        self.warps = order.width // WARP
+        self.agents: dict[int, Stamps] = {}
+
+    def remember(self, cells: Ints, stamps: Stamps, lanes: Ints) -> None:
+        if self.reads is None:
+            self.reads = np.zeros(self.cells * self.warps, np.int64)
+            self.marks = np.zeros(self.cells * self.warps, np.uint16)
+        at = cells * self.warps + lanes // WARP % self.warps
+        clocks = stamps >> CLOCK << WARP
+        self.reads[at[self.reads[at] >> WARP << WARP != clocks]] = 0
+        np.bitwise_or.at(self.reads, at, clocks | 1 << lanes % WARP)
+        self.marks[at] = stamps >> LINE & MOST_INSTRUCTIONS
+
+    def check_reads(self, cells: Ints, stamps: Stamps, lanes: Ints) -> None:
+        for reads in self.agents.values():
+            self.check(reads[cells], cells, stamps, lanes, WRITE_READ)
+        if self.reads is None:
+            return
+        rows = self.reads.reshape(-1, self.warps)[cells]
+        item, warp = np.nonzero(rows >> WARP >= (self.order.limit[lanes] >> CLOCK)[:, None])
+        if not len(item):
+            return
+        bits = rows[item, warp][:, None] >> np.arange(WARP) & 1
+        pair, lane = np.nonzero(bits)
+        item, warp = item[pair], warp[pair]
+        marks = self.marks.reshape(-1, self.warps)[cells[item], warp].astype(np.int64)
+        width = self.order.width
+        who = self.order.ids[lanes[item]] // width * width + warp * WARP + lane
+        seen = rows[item, warp] >> WARP << CLOCK | marks << LINE | who
+        self.check(seen, cells[item], stamps[item], lanes[item], WRITE_READ)
+
+    # What goes on beside the threads.
+
+    def cells_of(self, at: Ints, bytes: int) -> Ints:
+        """The cells of so many bytes at each of the places."""
+        first, count = at.reshape(-1) >> self.grain, max(1, bytes >> self.grain)
+        return (first[:, None] + np.arange(count)).reshape(-1)
+
+    def write(self, cells: Ints, stamps: Stamps | int, lanes: Ints | int) -> None:
+        """Check and record writes that do not end here; `lanes` are those that began them."""
+        self.settle(False)
+        stamps, lanes = (np.broadcast_to(a, cells.shape) for a in (stamps, lanes))
+        written = self._writes()
+        self.check_reads(cells, stamps, lanes)
+        self.check(written[cells], cells, stamps, lanes, WRITE_WRITTEN)
+        written[cells] = stamps
+        self.fresh = self.lasting = True
+
+    def end(self, cells: Ints, pending: Stamps, stamps: Stamps) -> None:
+        """Writes under way have ended: they become those of their threads at this time."""
+        written = self._writes()
+        still = written[cells] == pending
+        written[cells[still]] = stamps[still]
+
+    def read(self, cells: Ints, stamp: int, lanes: Ints) -> None:
+        """Check, for each of the lanes, and record reads of an agent."""
+        self.settle(False)
+        if self.written is not None:
+            for lane in lanes.tolist():
+                self.check(self.written[cells], cells, np.full(len(cells), stamp),
+                           np.full(len(cells), lane), READ_WRITTEN)
+        agent = (stamp & WHO) - AGENT
+        if agent not in self.agents:
+            self.agents[agent] = np.zeros(self.cells, np.int64)
+        self.agents[agent][cells] = stamp
+        self.fresh = self.lasting = True
