@@ -262,6 +262,43 @@ def test_registers_are_passed_as_they_are() -> None:
                      "ld.shared", "st.shared", "cvta.to.shared")
 
 
+ROUNDED = """kernel f(x: f32[512] in, y: f32[128] out) {
+  for g in 0..1 block {
+    for t in 0..32 thread {
+      alloc a: bf16[8] register
+      alloc b: bf16[8] register
+      alloc c: f32[4] register
+      for i in 0..8 unroll {
+        a[i] = cast<bf16>(x[t * 8 + i] * 2.0:f32)
+      }
+      for v in 0..8 vector(8, 1) {
+        b[v] = cast<bf16>(x[256 + t * 8 + v])
+      }
+      for i in 0..4 unroll {
+        c[i] = 0.0:f32
+      }
+      run mma_m16n8k16(c[0], a[0], b[4])
+      for v in 0..4 vector(4, 1) {
+        y[t * 4 + v] = c[v]
+      }
+    }
+  }
+}
+"""
+
+
+def test_operands_are_rounded_in_pairs() -> None:
+    x = numbers(f32, 2, 32, 8)
+    a, b = x.astype(bf16.numpy)
+    y = run(ROUNDED, [x, np.zeros((32, 4), np.float32)])[1]
+    row = INSTRUCTIONS["mma_m16n8k16"]
+    want = row.meaning(np.zeros((32, 4)), (2 * x[0]).astype(bf16.numpy), b[:, 4:])
+    np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
+    (found,) = opcodes(compiled(ROUNDED)).values()
+    assert found["cvt.rn.bf16x2.f32"] == 6
+    assert not count(found, "cvt.rn.bf16.f32", "shr", "prmt", "or", "cvt.u16")
+
+
 def test_uses_stay_after_their_wait() -> None:
     text = compiled(group_kernel(INSTRUCTIONS["wgmma_m64n64k16"], bf16), "sm_90a")
     products = [m.start() for m in re.finditer("wgmma.mma_async", text)]

@@ -15,7 +15,7 @@ from tilewright.codegen.gpu.program import build
 from tilewright.compiler.plan import ALIGNED, Launch, Plan, Slot
 from tilewright.errors import CompilerBug
 from tilewright.ir.text import parse
-from tilewright.ir.types import TensorType, bf16, f32
+from tilewright.ir.types import DType, TensorType, bf16, f16, f32
 from tilewright.runtime.gpu.device import Resident
 from tilewright.runtime.gpu.executable import GpuExecutable
 from tilewright.runtime.gpu.sim import SimDriver
@@ -152,3 +152,35 @@ def test_the_simulator_minds(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_arrays_of_the_host() -> None:
     x, y = (RANDOM.standard_normal(512).astype(np.float32) for _ in range(2))
     np.testing.assert_array_equal(program(SimDriver())([x, y])[0], expected(x, y))
+
+
+# --- 16 bits -----------------------------------------------------------------------------------
+HALVES = """kernel f(x: f32[256] in, h: bf16[256] in, y: bf16[256] out) {
+  for b in 0..1 block {
+    for t in 0..32 thread {
+      for v in 0..8 vector(8, 1) {
+        y[t * 8 + v] = cast<bf16>(x[t * 8 + v]) + h[t * 8 + v]
+      }
+    }
+  }
+}
+"""
+
+
+def wide(a: np.ndarray) -> np.ndarray:
+    return a.astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", [bf16, f16], ids=str)
+def test_pairs_are_rounded_at_once(dtype: DType) -> None:
+    text = HALVES.replace("bf16", dtype.name)
+    x = RANDOM.standard_normal(256).astype(np.float32)
+    x[::7], x[3] = np.inf, np.nan
+    h = RANDOM.standard_normal(256).astype(dtype.numpy)
+    y = run(text, [x, h, np.zeros_like(h)])[2]
+    np.testing.assert_array_equal(wide(y), wide(x.astype(dtype.numpy) + h))
+    (found,) = opcodes(compiled(text)).values()
+    assert found[f"cvt.rn.{dtype}x2.f32"] == 8 and found["st.global.v4.b32"] == 1
+    assert not count(found, f"cvt.rn.{dtype}.f32", "shr", "prmt", "cvt.u16")
+    old = run(text, [x, h, np.zeros_like(h)], "sm_70")[2]
+    np.testing.assert_array_equal(wide(old), wide(y))

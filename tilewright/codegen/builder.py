@@ -84,6 +84,10 @@ class Builder:
         """The target has fused multiply-add: ``llvm.fma`` is an instruction there, not a call."""
         self.contract = True
         """Sums may be fused with products: the flag ``contract`` of a sum is kept."""
+        self.narrow: dict[tuple[str, DType], Value] = {}
+        """The bits of carried 16-bit floats, where they are at hand: by name and type."""
+        self.wide: dict[tuple[str, DType], Value] = {}
+        """What scalars were before they were rounded to 16 bits."""
         self._next = 0
 
     def fresh(self, prefix: str = "v") -> str:

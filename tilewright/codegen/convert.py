@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tilewright.codegen.builder import Builder, Value
+from tilewright.codegen.builder import Builder, Value, llvm_type
 from tilewright.compiler.target import Target
 from tilewright.ir.types import DType, bf16, bool_, f16, f32, f64, i32, i64, u8, u16, u32, u64
 
@@ -63,18 +63,24 @@ def from_memory(b: Builder, x: Value, dtype: DType, machine: Machine) -> Value:
     if dtype is bool_:
         return b.compare("icmp ne", x, b.like(x, 0))
     if dtype is bf16:
-        return b.convert(
-            "bitcast", b.binary("shl", b.convert("zext", x, u32), splat(b, x, 16)), f32
-        )
-    if dtype is f16:
-        return expand_half(b, x, machine)
-    return x
+        wide = b.binary("shl", b.convert("zext", x, u32), splat(b, x, 16))
+        value = b.convert("bitcast", wide, f32)
+    elif dtype is f16:
+        value = expand_half(b, x, machine)
+    else:
+        return x
+    if machine.gpu:
+        b.narrow[value.name, dtype] = x
+    return value
 
 
 def to_memory(b: Builder, x: Value, dtype: DType, machine: Machine) -> Value:
     """The carried value as ``memory(dtype)``. A 16-bit float has been rounded before."""
     if dtype is bool_:
         return b.convert("zext", x, u8)
+    found = b.narrow.get((x.name, dtype))
+    if found is not None:
+        return found
     if dtype is bf16:
         bits = b.binary("lshr", b.convert("bitcast", x, u32), splat(b, x, 16))
         return b.convert("trunc", bits, u16)
@@ -90,6 +96,11 @@ def splat(b: Builder, like: Value, number: int) -> Value:
 
 def round_half(b: Builder, x: Value, dtype: DType, machine: Machine) -> Value:
     """The f32 nearest to ``x`` that a 16-bit float type can hold, ties to even."""
+    if machine.gpu >= PAIRS:
+        value = from_memory(b, rounded_bits(b, x, dtype), dtype, machine)
+        if x.lanes == 1:
+            b.wide[value.name, dtype] = x
+        return value
     if dtype is f16:
         return expand_half(b, shrink_half(b, x, machine), machine)
     if machine.bf16:
@@ -100,6 +111,33 @@ def round_half(b: Builder, x: Value, dtype: DType, machine: Machine) -> Value:
     quiet = b.binary("or", bits, splat(b, x, 0x400000))
     chosen = b.select(b.compare("fcmp uno", x, x), quiet, up)
     return b.convert("bitcast", b.binary("and", chosen, splat(b, x, 0xFFFF0000)), f32)
+
+
+PAIRS = 80
+"""The architecture from which on a GPU rounds two numbers to 16 bits at once."""
+
+
+def rounded_bits(b: Builder, x: Value, dtype: DType) -> Value:
+    """f32 rounded to 16 bits, as u16; two at a time where there is an even number of lanes."""
+    if x.lanes % 2:
+        return b.convert("bitcast", b.convert("fptrunc", x, dtype), u16)
+    words = Value("poison", u32, x.lanes // 2)
+    for n in range(x.lanes // 2):
+        low, high = (b.define(f32, 1, f"extractelement {x.typed}, i64 {2 * n + i}")
+                     for i in range(2))
+        one = pair_bits(b, low, high, dtype)
+        words = one if x.lanes == 2 else b.define(
+            u32, words.lanes, f"insertelement {words.typed}, {one.typed}, i64 {n}")
+    return b.define(u16, x.lanes, f"bitcast {words.typed} to <{x.lanes} x i16>")
+
+
+def pair_bits(b: Builder, low: Value, high: Value, dtype: DType) -> Value:
+    """Two f32 rounded to 16 bits each, as a u32."""
+    pair = f"<2 x {llvm_type(dtype)}>"
+    name = f"llvm.nvvm.ff2{dtype.name}x2.rn"
+    b.declarations.add(f"declare {pair} @{name}(float, float)")
+    both = b.define(dtype, 2, f"call {pair} @{name}({high.typed}, {low.typed})")
+    return b.define(u32, 1, f"bitcast {both.typed} to i32")
 
 
 def expand_half(b: Builder, x: Value, machine: Machine) -> Value:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TypeAlias
 
 from tilewright.codegen.builder import Value
-from tilewright.codegen.convert import from_memory, to_memory
+from tilewright.codegen.convert import from_memory, pair_bits, to_memory
 from tilewright.codegen.emit_core import Val
 from tilewright.codegen.emit_index import Affine
 from tilewright.codegen.gpu.memory import GridMemory
@@ -94,9 +94,10 @@ class GridInstructions(GridMemory):
         assert isinstance(e, Load)
         return Load(e.buffer, Const(self.number(e.index) + n))
 
-    def elements(self, e: Expr, count: int) -> list[Value]:
-        """The values of an operand in a register buffer."""
-        found: list[Val] = [self.load_register(self.element(e, n)) for n in range(count)]
+    def elements(self, e: Expr, count: int, start: int = 0) -> list[Value]:
+        """Values of an operand in a register buffer."""
+        found: list[Val] = [
+            self.load_register(self.element(e, n)) for n in range(start, start + count)]
         return [v for v in found if isinstance(v, Value)]
 
     def put(self, e: Expr, values: Sequence[Value]) -> None:
@@ -114,18 +115,40 @@ class GridInstructions(GridMemory):
                 f"insertelement {old.typed}, {value.typed}, i64 {at - first}"))
 
     # --- 16 bits ------------------------------------------------------------------------
-    def packed(self, values: Sequence[Value], dtype: DType) -> list[Value]:
-        """Pairs of 16-bit elements as registers."""
-        return [self.pair(low, high, dtype)
-                for low, high in zip(values[::2], values[1::2], strict=True)]
+    def packed(self, e: Expr, count: int) -> list[Value]:
+        """Pairs of 16-bit elements of an operand as registers."""
+        return [self.pair(e, n) for n in range(0, count, 2)]
 
-    def pair(self, low: Value, high: Value, dtype: DType) -> Value:
-        source = self.halves.get(low.name), self.halves.get(high.name)
-        if source[0] and source[1] and source[0] == (source[1][0], 0) and source[1][1] == 1:
-            return source[0][0]
-        bits = [self.b.convert("zext", to_memory(self.b, v, dtype, self.machine), i32)
-                for v in (low, high)]
-        return self.b.binary("or", bits[0], self.b.binary("shl", bits[1], Value("16", i32)))
+    def pair(self, e: Expr, n: int) -> Value:
+        """Two elements as a register: one that is at hand, or of numbers not yet rounded."""
+        found = self.pair_of_vector(e, n)
+        if found is not None:
+            return found
+        dtype = e.dtype
+        low, high = self.elements(e, 2, n)
+        first, second = self.halves.get(low.name), self.halves.get(high.name)
+        if first and second and first == (second[0], 0) and second[1] == 1:
+            return first[0]
+        wide = [self.b.wide.get((v.name, dtype)) for v in (low, high)]
+        if wide[0] is not None and wide[1] is not None:
+            return pair_bits(self.b, wide[0], wide[1], dtype)
+        words = [self.b.convert("zext", to_memory(self.b, v, dtype, self.machine), i32)
+                 for v in (low, high)]
+        return self.b.binary("or", words[0], self.b.binary("shl", words[1], Value("16", i32)))
+
+    def pair_of_vector(self, e: Expr, n: int) -> Value | None:
+        """Two elements of a vector whose bits are at hand."""
+        place = self.element(e, n)
+        name, at = place.buffer.name, self.number(place.index)
+        first, lanes = self.slots.layout.get(name, {}).get(at, (at, 1))
+        vector = self.slots.get((name, first, "v")) if lanes > 1 else None
+        bits = self.b.narrow.get((vector.name, e.dtype)) if vector is not None else None
+        if bits is None or (at - first) % 2 or lanes % 2:
+            return None
+        words = Value("", u32, lanes // 2)
+        words = self.b.define(u32, words.lanes, f"bitcast {bits.typed} to {words.type}")
+        return words if lanes == 2 else self.b.define(
+            u32, 1, f"extractelement {words.typed}, i64 {(at - first) // 2}")
 
     def unpacked(self, registers: Iterable[Value], dtype: DType) -> list[Value]:
         """Registers as pairs of 16-bit elements."""
@@ -195,7 +218,7 @@ def mma(shape: str, sizes: tuple[int, int], e: GridInstructions, operands: Seque
     """``c += a b`` of 16-bit elements; LLVM has words for those of bf16 and pairs for f16."""
     c, dtype = e.elements(operands[0], 4), operands[1].dtype
     registers = [r for operand, size in zip(operands[1:], sizes, strict=True)
-                 for r in e.packed(e.elements(operand, size), dtype)]
+                 for r in e.packed(operand, size)]
     passed = [r.typed for r in registers]
     if dtype is f16:
         passed = [f"<2 x half> {e.b.pointer(f'bitcast {r.typed} to <2 x half>')}"
