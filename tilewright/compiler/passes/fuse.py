@@ -10,9 +10,10 @@ read, or, if that would repeat costly work, stored by a pointwise group.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tilewright.compiler.launches import launch_order
+from tilewright.compiler.schedules.attention import Attention, attentions, fused_attention
 from tilewright.compiler.schedules.cluster import Anchors, Cluster, clusters_of, is_anchor
 from tilewright.compiler.schedules.group import Group
 from tilewright.compiler.target import Target
@@ -42,7 +43,7 @@ def fuse(graph: Graph, target: Target | None = None) -> list[Group]:
     apart: frozenset[Node] = frozenset()
     while True:
         try:
-            return _Fusion(graph, apart).groups()
+            return _Fusion(graph, apart, target).groups()
         except Cycles as error:
             # Something that is stored stands between two reductions of one kernel: they part.
             cycle = {a for c in error.members if len(c.anchors) > 1 for a in c.anchors}
@@ -51,9 +52,11 @@ def fuse(graph: Graph, target: Target | None = None) -> list[Group]:
             apart |= cycle
 
 
-def _in_order(anchors: Anchors, apart: frozenset[Node]) -> list[Cluster]:
+def _in_order(
+    anchors: Anchors, apart: frozenset[Node], whole: Sequence[Attention]
+) -> list[Cluster]:
     """The clusters of reductions, those after others that rest on them."""
-    clusters = clusters_of(anchors, apart)
+    clusters = clusters_of(anchors, apart, whole)
     of = {a: c for c in clusters for a in c.anchors}
     before = {}
     for c in clusters:
@@ -77,13 +80,17 @@ def _work(node: Node) -> tuple[int, int, bool]:
 class _Fusion:
     """Decides where every node is computed, and which are stored."""
 
-    def __init__(self, graph: Graph, apart: frozenset[Node]) -> None:
+    def __init__(self, graph: Graph, apart: frozenset[Node], target: Target | None) -> None:
         self.graph = graph
         self.nodes = graph.nodes()
         self.users = users(graph)
         self.uses = {n: len(u) for n, u in self.users.items()}
         self.outputs = set(graph.outputs)
-        self.clusters = _in_order(Anchors(self.nodes), apart)
+        whole = [
+            a for a in attentions(self.nodes, self.users, self.outputs)
+            if fused_attention(a, target) and apart.isdisjoint(a.anchors)]
+        self.inside = {n for a in whole for n in a.inside}
+        self.clusters = _in_order(Anchors(self.nodes), apart, whole)
         self.rank = {c: i for i, c in enumerate(self.clusters)}
         self.work = {n: _work(n) for n in self.nodes}
         self.home: dict[Node, Cluster | None] = {}
@@ -138,7 +145,7 @@ class _Fusion:
                 if len(where) > 1:
                     break  # whether there are others than one is all that is asked
             places[node] = where
-            if node in reshaped:
+            if node in reshaped or node in self.inside:
                 continue
             if node in self.outputs or node in self.alias or self._must_store(node, where):
                 self.stored.add(node)

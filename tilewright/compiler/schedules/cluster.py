@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from tilewright.compiler.schedules.attention import Attention
 from tilewright.compiler.schedules.group import Family
 from tilewright.ir.attrs import PutAttrs
 from tilewright.ir.graph import Node
@@ -25,7 +26,7 @@ MOST_STEPS = 40
 MOST_OPEN = 16
 """Clusters of a domain that another reduction may still join."""
 
-WHOLE = ("contraction", "scan", "sort")
+WHOLE = ("contraction", "attention", "scan", "sort")
 """Families whose anchors have an element at every place of the domain."""
 
 SMALL_FULL = 1 << 15
@@ -249,14 +250,24 @@ def taps_of(node: Node) -> set[int]:
     return set()
 
 
-def clusters_of(anchors: Anchors, apart: frozenset[Node] = frozenset()) -> list[Cluster]:
+def clusters_of(
+    anchors: Anchors, apart: frozenset[Node] = frozenset(), whole: Sequence[Attention] = ()
+) -> list[Cluster]:
     """Reductions of one domain together, where no other anchor stands between them.
 
-    Those in ``apart`` stay alone. Only the latest few clusters of a domain are looked at.
+    Those in ``apart`` stay alone, each of ``whole`` is one cluster. Only the latest few clusters of
+    a domain are looked at.
     """
     result: list[Cluster] = []
     open_clusters: dict[object, list[Cluster]] = {}
+    of = {anchor: attention for attention in whole for anchor in attention.anchors}
     for node in anchors.nodes:
+        if node in of:
+            if node is of[node].last:
+                result.append(Cluster(anchors, "attention", node.shape, ()))
+                for anchor in of[node].anchors:
+                    result[-1].add(anchor)
+            continue
         family, shape, axes = _family(node)
         key: object = family if family == "full" else (family, shape, axes)
         if family in ("scan", "sort"):

@@ -17,15 +17,16 @@ from tilewright.ir.sizes import Dim, product
 from tilewright.ir.types import Shape
 
 Family: TypeAlias = Literal[
-    "pointwise", "rows", "columns", "full", "taps", "contraction", "scatter", "scan", "sort",
-    "routine"]
+    "pointwise", "rows", "columns", "full", "taps", "contraction", "attention", "scatter", "scan",
+    "sort", "routine"]
 
 
 @dataclass(eq=False)
 class Group:
     """Nodes that one kernel computes.
 
-    shape    the iteration domain: the shape that is reduced, contracted into, or written
+    shape    the iteration domain: the shape that is reduced, contracted into (attention: by the
+             last contraction), or written
     axes     rows, columns, full, taps, scan, sort: the axes that the anchors reduce or run along
     anchors  the reductions, scans, sorts, contraction, scatter or routine at the heart of the group
     stores   (value, node whose buffer receives it): the value, or a reshape of it
