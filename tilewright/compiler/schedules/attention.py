@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from tilewright.compiler.target import Target
 from tilewright.ir.graph import Node
-from tilewright.ir.types import as_number, bf16, f16
+from tilewright.ir.sizes import Dim
+from tilewright.ir.types import Shape, as_number, bf16, f16
 
 MOST_SCORE = 64
 """Nodes between the first contraction and the softmax."""
@@ -67,7 +68,7 @@ class Attention:
     @property
     def depth(self) -> int:
         """The label that the first contraction sums over."""
-        return next(x for x in self.first.attrs.lhs if x not in self.first.attrs.out)
+        return int(next(x for x in self.first.attrs.lhs if x not in self.first.attrs.out))
 
     @property
     def chances(self) -> tuple[int, ...]:
@@ -93,7 +94,7 @@ NARROW = 16
 
 
 def fused_attention(found: Attention, target: Target | None) -> bool:
-    """Whether a target has a kernel for it: 16-bit operands whose rows are neighbours in memory."""
+    """Whether a target has a kernel for it: 16-bit operands of a width that registers have room for."""
     if target is None or target.gpu is None or target.gpu.sm < 80:
         return False
     queries, keys, values = found.queries, found.keys, found.values
@@ -103,9 +104,20 @@ def fused_attention(found: Attention, target: Target | None) -> bool:
     shapes = (*found.first.shape, *found.last.shape, *queries[0].shape, *values[0].shape)
     if not all(isinstance(d, int) and d > 0 for d in shapes):
         return False
-    rows_last = queries[1][-1] == keys[1][-1] == found.depth and values[1][-1] == found.columns
-    widths = [as_number(x.shape[-1]) for x, _ in (queries, values)]
-    return rows_last and all(d % NARROW == 0 and d <= WIDEST for d in widths)
+    widths = [
+        as_number(x.shape[labels.index(column)]) for (x, labels), column in (
+            (queries, found.depth), (values, found.columns))]
+    return all(d % NARROW == 0 and d <= WIDEST for d in widths)
+
+
+def wide(shape: Shape) -> tuple[Dim, ...]:
+    """The axes of a shape but those of size 1."""
+    return tuple(d for d in shape if d != 1)
+
+
+def _same_rows(node: Node) -> bool:
+    """Whether a node only adds axes of size 1, or takes some away."""
+    return node.op.name == "reshape" and wide(node.shape) == wide(node.inputs[0].shape)
 
 
 def attention_of(anchors: Sequence[Node]) -> Attention:
@@ -117,7 +129,7 @@ def attention_of(anchors: Sequence[Node]) -> Attention:
 
 def _softmax(share: Node) -> Node | None:
     """The sum that probabilities are divided by, if they are."""
-    while share.op.name == "cast":
+    while share.op.name in ("cast", "reshape"):
         share = share.inputs[0]
     if share.op.name != "div":
         return None
@@ -161,9 +173,8 @@ def _attention(
         fits = source.op.name == name and source.attrs.axes == (node.type.rank - 1,)
         return source if fits and node.attrs.axes[:len(axes)] == axes else None
 
-    share = last.inputs[side]
-    reader = last
-    while share.op.name == "cast" and only(share, reader):
+    share, reader = last.inputs[side], last
+    while (share.op.name == "cast" or _same_rows(share)) and only(share, reader):
         reader, share = share, share.inputs[0]
     if share.op.name != "div" or not only(share, reader):
         return None
@@ -195,14 +206,17 @@ def _scores(
         node = stack.pop()
         if node.op.kind == "contract":
             found.append(node)
-        elif node.op.kind == "elementwise" and node.shape == score.shape:
+        elif (
+            node.op.kind == "elementwise" and wide(node.shape) == wide(score.shape)
+            or _same_rows(node)
+        ):
             rests.append(node)
             fresh = [n for n in node.inputs if n not in seen]
             seen.update(fresh)
             stack += fresh
         if len(seen) > MOST_SCORE:
             return None
-    own = [n for n in found if n.shape == score.shape]
+    own = [n for n in found if wide(n.shape) == wide(score.shape)]
     if len(own) != 1:
         return None
     # From the contraction up to the score, nothing may be used elsewhere.
@@ -222,7 +236,7 @@ def _fits(first: Node, last: Node, side: int) -> bool:
     """
     a, b = first.attrs, last.attrs
     chances, values = (b.rhs, b.lhs) if side else (b.lhs, b.rhs)
-    if first.type.rank < 2 or len(chances) != first.type.rank:
+    if first.type.rank < 2 or first.shape != last.inputs[side].shape:
         return False
     row, key = a.out[-2:]
     summed = [label for label in a.lhs if label not in a.out]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tilewright.compiler.lowered import LoweredKernel
+from tilewright.compiler.schedules.gpu.attention import lower_attention
 from tilewright.compiler.schedules.gpu.contraction import lower_contraction
 from tilewright.compiler.schedules.gpu.pointwise import lower_pointwise
 from tilewright.compiler.schedules.group import Group
@@ -18,12 +19,14 @@ from tilewright.compiler.target import Target
 
 Schedule = Callable[[Group, Target], LoweredKernel]
 
-OWN: dict[str, Schedule] = {"pointwise": lower_pointwise, "contraction": lower_contraction}
+OWN: dict[str, Schedule] = {
+    "pointwise": lower_pointwise, "contraction": lower_contraction, "attention": lower_attention,
+}
 
 
 def families(of_cpu: dict[str, Schedule]) -> dict[str, Schedule]:
     """All families' schedules, given those of a CPU."""
-    return {family: OWN.get(family) or without_vectors(s) for family, s in of_cpu.items()}
+    return {family: without_vectors(s) for family, s in of_cpu.items()} | OWN
 
 
 def without_vectors(schedule: Schedule) -> Schedule:
