@@ -94,7 +94,7 @@ NARROW = 16
 
 
 def fused_attention(found: Attention, target: Target | None) -> bool:
-    """Whether a target has a kernel for it: 16-bit operands of a width that registers have room for."""
+    """Whether a target has a kernel for it: of 16-bit operands that are not too wide."""
     if target is None or target.gpu is None or target.gpu.sm < 80:
         return False
     queries, keys, values = found.queries, found.keys, found.values
