@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tilewright.frontend import numpy as numpy
     from tilewright.frontend import tree as tree
     from tilewright.frontend.functions import erf as erf
+    from tilewright.frontend.interop import from_dlpack as from_dlpack
     from tilewright.frontend.jit import explain_recompile as explain_recompile
     from tilewright.frontend.jit import jit as jit
     from tilewright.frontend.on_device import Array as Array
@@ -36,8 +37,9 @@ _PUBLIC = {
     "put_along_axis": "frontend.places",
     "erf": "frontend.functions",
     "threads": "runtime.threads",
-    "Array": "frontend.on_device",
-    "to_device": "frontend.on_device",
+    "Array": "frontend.interop",
+    "to_device": "frontend.interop",
+    "from_dlpack": "frontend.interop",
     "UserError": "errors",
     "ShapeError": "errors",
     "DTypeError": "errors",

@@ -20,7 +20,8 @@ from tilewright.runtime.gpu.device import Device, Resident
 
 DONE: dict[str, Callable[..., Any]] = {}
 """'ufunc': (ufunc, method, inputs, kwargs); 'function': (NumPy's, args, kwargs); 'get': (array,
-index); 'attribute': (array, name); 'move': (array, device)."""
+index); 'attribute': (array, name); 'move', 'restored': (array, device); 'place_of', 'interface':
+(array); 'exported': (array, *arguments of __dlpack__); 'taken': (another package's array)."""
 
 
 class Array(NDArrayOperatorsMixin):
@@ -158,7 +159,23 @@ class Array(NDArrayOperatorsMixin):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return DONE["move"], (self.numpy(), self.device)
+        return DONE["restored"], (self.numpy(), self.device)
+
+    # --- for other packages -------------------------------------------------------------------
+    def __dlpack_device__(self) -> tuple[int, int]:
+        place: tuple[int, int] = DONE["place_of"](self)
+        return place
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None, copy: bool | None = None,
+    ) -> Any:
+        return DONE["exported"](self, stream, max_version, dl_device, copy)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        found: dict[str, Any] = DONE["interface"](self)
+        return found
 
     # --- what is done with it -----------------------------------------------------------------
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:

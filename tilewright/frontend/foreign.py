@@ -14,10 +14,13 @@ from typing import Any
 
 from tilewright.frontend import tree
 
-ARRAYS = {"torch": "Tensor", "pycuda.gpuarray": "GPUArray"}
+ARRAYS = {"torch": "Tensor", "cupy": "ndarray", "pycuda.gpuarray": "GPUArray"}
 """By package: the class of its arrays."""
 
-ROOMS = {"torch": "tilewright.torch", "pycuda.gpuarray": "tilewright.frontend.gpuarray"}
+ROOMS = {
+    "torch": "tilewright.torch", "cupy": "tilewright.frontend.interop",
+    "pycuda.gpuarray": "tilewright.frontend.gpuarray",
+}
 """By package: the module that calls functions on its arrays."""
 
 CALLS: dict[str, Callable[..., Any]] = {}

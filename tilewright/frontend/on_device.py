@@ -47,6 +47,8 @@ def moved(leaf: Any, device: str, path: str = "") -> Any:
         raise TraceError(
             "a traced value cannot be moved to a device", loc=here(),
             hint="a program runs on one device: that of its arguments, or that of jit's target")
+    if not isinstance(leaf, Array | np.ndarray) and hasattr(leaf, "__dlpack__"):
+        leaf = DONE["taken"](leaf)
     if device == "cpu":
         return leaf.numpy() if isinstance(leaf, Array) else np.asarray(leaf)
     there = device_named(device)

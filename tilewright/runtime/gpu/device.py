@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -15,6 +17,14 @@ from tilewright.runtime.gpu.ledger import Ledger, Ticket
 from tilewright.runtime.gpu.memory import Block, DeviceMemory
 
 MOST_NUMBERS = 256
+IN_TURN = (None, 0, 1)
+"""CUDA's default stream by its names: the driver's own stream takes turns with it unasked."""
+
+
+class _Visits(threading.local):
+    """Who makes the memory of results on this thread."""
+
+    make: Callable[[np.dtype, tuple[int, ...]], Borrowed] | None = None
 
 
 class Resident:
@@ -59,6 +69,28 @@ class Resident:
         return self if device is self.device else device.place(self.read())
 
 
+class Borrowed:
+    """Memory of another package: ``owner`` is its array, which keeps it alive."""
+
+    __slots__ = ("address", "owner")
+
+    def __init__(self, address: int, owner: Any) -> None:
+        self.address, self.owner = address, owner
+
+
+class Adopted(Borrowed):
+    """The same, for work that its package does not wait for: the owner lives until it is done."""
+
+    __slots__ = ("device",)
+
+    def __init__(self, device: Device, address: int, owner: Any) -> None:
+        super().__init__(address, owner)
+        self.device = device
+
+    def __del__(self) -> None:
+        self.device.retired.append(self.owner)
+
+
 class Device:
     """A driver and what is kept for it. Whoever calls a method must hold ``driver.lock``."""
 
@@ -68,6 +100,11 @@ class Device:
         self.ledger = Ledger(self.memory)
         self._modules: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._numbers: OrderedDict[tuple[str, bytes], Resident] = OrderedDict()
+        self._visits = _Visits()
+        # Owners whose memory is not needed any more, noted on any thread; then, in the order of the
+        # work, those whose memory is free when an event is reached.
+        self.retired: deque[Any] = deque()
+        self._leaving: deque[tuple[Any, list[Any]]] = deque()
 
     @property
     def name(self) -> str:
@@ -81,10 +118,17 @@ class Device:
         """An array, contents undefined. Raises ``OutOfMemory``."""
         return Resident(self, self.memory.take(bytes_of(dtype, shape)), dtype, shape)
 
-    def place(self, array: np.ndarray) -> Resident:
-        """A copy of an array. Raises ``OutOfMemory``."""
+    def result(self, dtype: np.dtype, shape: tuple[int, ...]) -> Resident:
+        """An array for a result: the visitor's, if there is one. Raises ``OutOfMemory``."""
+        make = self._visits.make
+        if make is None:
+            return self.fresh(dtype, shape)
+        return Resident(self, make(dtype, shape), dtype, shape)
+
+    def place(self, array: np.ndarray, result: bool = False) -> Resident:
+        """A copy of an array, for a result if it may become one. Raises ``OutOfMemory``."""
         with self.driver.lock:
-            made = self.fresh(array.dtype, array.shape)
+            made = (self.result if result else self.fresh)(array.dtype, array.shape)
             self.driver.write(made.address, np.ascontiguousarray(array))
         return made
 
@@ -103,11 +147,47 @@ class Device:
         return found
 
     def copy(self, source: Resident) -> Resident:
-        """A copy on the same device."""
-        made = self.fresh(source.dtype, source.shape)
+        """A copy on the same device, which may become a result."""
+        made = self.result(source.dtype, source.shape)
         self.driver.copy(made.address, source.address, source.nbytes)
         made.tickets = source.tickets
         return made
+
+    # --- other packages -----------------------------------------------------------------------
+    @contextmanager
+    def visit(
+        self, stream: int | None, make: Callable[[np.dtype, tuple[int, ...]], Borrowed]
+    ) -> Iterator[None]:
+        """Calls of this thread are work of another package's stream, and ``make`` gives the memory
+        of their results.
+        """
+        before, self._visits.make = self._visits.make, make
+        try:
+            with self.driver.lock:
+                self.follow(stream)
+            yield
+        finally:
+            self._visits.make = before
+            with self.driver.lock:
+                self.lead(stream)
+
+    def follow(self, stream: int | None) -> None:
+        """What is asked for from here on waits for the work of a foreign stream so far."""
+        if stream not in IN_TURN:
+            self.driver.wait(self.driver.record(stream))
+
+    def lead(self, stream: int | None) -> None:
+        """What a foreign stream is asked for from here on waits for our work so far."""
+        if stream not in IN_TURN:
+            self.driver.wait(self.driver.record(), stream)
+
+    def let_go(self) -> None:
+        """Forget foreign arrays that no work needs any more."""
+        if self.retired:
+            owners = [self.retired.popleft() for _ in range(len(self.retired))]
+            self._leaving.append((self.driver.record(), owners))
+        while self._leaving and self.driver.reached(self._leaving[0][0]):
+            self._leaving.popleft()
 
     # --- programs -----------------------------------------------------------------------------
     def module(self, text: str) -> Any:
@@ -143,4 +223,4 @@ def device_of(driver: Driver) -> Device:
     return found
 
 
-__all__ = ["Block", "Device", "Resident", "bytes_of", "device_of"]
+__all__ = ["Adopted", "Block", "Borrowed", "Device", "Resident", "bytes_of", "device_of"]

@@ -135,6 +135,7 @@ class GpuExecutable:
         if len(arrays) != len(plan.inputs):
             raise TypeError(f"expected {len(plan.inputs)} arrays, got {len(arrays)}")
         with self.device.driver.lock:
+            self.device.let_go()
             try:
                 inputs = [
                     self._given(array, type, i)
@@ -147,7 +148,7 @@ class GpuExecutable:
         plan, device = self.plan, self.device
         self._separate(inputs)
         inputs = [device.copy(r) if r.address % ALIGNED else r for r in inputs]
-        outputs = [device.fresh(t.dtype.numpy, concrete(t.shape)) for t in plan.outputs]
+        outputs = [device.result(t.dtype.numpy, concrete(t.shape)) for t in plan.outputs]
         arena, scratch = device.memory.take(plan.arena), device.memory.take(self.scratch)
         ticket = device.ledger.open(self.failure) if plan.checks else None
         places = {"input": inputs, "output": outputs, "constant": self.constants}
@@ -187,8 +188,9 @@ class GpuExecutable:
         """An input on the device."""
         if not isinstance(value, Resident):
             array = prepare(value, type, index)
-            donated = index in self.layout.donated
-            return self.device.place(array) if donated else self.device.number(array)
+            if index in self.layout.donated:
+                return self.device.place(array, result=True)
+            return self.device.number(array)
         if value.device is not self.device:
             raise TypeError(f"input {index} is on {value.device}, the program on {self.device}")
         if value.dtype != type.dtype.numpy:
@@ -263,7 +265,7 @@ class GpuExecutable:
         for copy, (_, at, nbytes) in zip(
             layout.fresh[len(outputs):], layout.copies, strict=True
         ):
-            fresh.append(device.fresh(copy.dtype, copy.shape))
+            fresh.append(device.result(copy.dtype, copy.shape))
             device.driver.copy(fresh[-1].address, entries[at].address, nbytes)
         results = []
         for source in layout.sources:
