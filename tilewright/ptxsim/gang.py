@@ -38,7 +38,8 @@ SHARED_POISON = 0xFF
 class Launch:
     """All that the blocks of one launch share."""
 
-    kernel: Kernel
+    kernel: Kernel  # with the functions that it calls, which are also given by name
+    functions: dict[str, Kernel]
     code: list[tuple[Instruction, Meaning]]
     lines: list[str]
     memory: Memory
@@ -68,7 +69,7 @@ class Gang:
         self.size = self.width * len(blocks)
         lane = np.arange(self.size)
         self.thread, self.block_of = lane % self.width, lane // self.width
-        self.pc = np.zeros(self.size, np.int64)
+        self.pc = np.full(self.size, launch.kernel.start)
         self.state = np.where(self.thread < launch.threads, RUN, DONE).astype(np.int8)
         self.changed = True  # whether states or counters moved since the scheduler looked
         self.polled = np.zeros(self.size, np.bool_)

@@ -1,4 +1,4 @@
-"""PTX text to `syntax`: a tokenizer and a parser that goes forward only.
+"""PTX text to `syntax`: a parser that goes forward only.
 
 Comments and debug directives are dropped. Braces at the start of a statement open a scope: what is
 declared inside as a register gets a name of its own, as inline assembly needs.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import NoReturn
+from dataclasses import replace
 
-from tilewright.ptxsim.faults import Fault
 from tilewright.ptxsim.syntax import (
     Address,
     Instruction,
@@ -26,15 +25,8 @@ from tilewright.ptxsim.syntax import (
     Variable,
     Vector,
 )
+from tilewright.ptxsim.tokens import Tokens
 
-TOKEN = re.compile(
-    r"""(?P<space>[ \t\r]+|//[^\n]*|/\*.*?\*/) | (?P<newline>\n) | (?P<string>"[^"]*")
-    | (?P<number>0[fF][0-9a-fA-F]{8}\b|0[dD][0-9a-fA-F]{16}\b|0[xX][0-9a-fA-F]+U?|\d+\.\d+
-        |\d+U?)
-    | (?P<word>[%$_a-zA-Z][\w$]*(?:\.[\w:]+)*) | (?P<dotted>\.[\w:]+)
-    | (?P<mark>[\[\]{}(),;:+\-!@|=<>~*])""",
-    re.VERBOSE | re.DOTALL,
-)
 SIZES = {
     **{f"{kind}{bits}": bits // 8 for kind in "bus" for bits in (8, 16, 32, 64)},
     "f16": 2, "bf16": 2, "f32": 4, "f64": 8, "f16x2": 4, "b128": 16,
@@ -52,52 +44,13 @@ def parse(text: str) -> Module:
     return _Parser(text).module()
 
 
-class _Parser:
+class _Parser(Tokens):
     def __init__(self, text: str) -> None:
-        self.tokens: list[tuple[str, int]] = []
-        self._tokenize(text)
-        self.at = 0
+        super().__init__(text)
         self.scopes: list[dict[str, str]] = []
         self.scopes_seen = 0
-
-    def _tokenize(self, text: str) -> None:
-        at, line = 0, 1
-        while at < len(text):
-            match = TOKEN.match(text, at)
-            if match is None:
-                raise Fault(f"PTX line {line}: cannot read {text[at : at + 20]!r}")
-            if match.lastgroup not in ("space", "newline"):
-                self.tokens.append((match[0], line))
-            line += match[0].count("\n")
-            at = match.end()
-        self.tokens.append(("", line))
-
-    # Tokens.
-
-    @property
-    def next(self) -> str:
-        return self.tokens[self.at][0]
-
-    def take(self) -> str:
-        self.at += 1
-        return self.tokens[self.at - 1][0]
-
-    def accept(self, token: str) -> bool:
-        if self.next == token:
-            self.at += 1
-            return True
-        return False
-
-    def expect(self, token: str) -> None:
-        if not self.accept(token):
-            self.fail(f"expected {token!r}, got {self.next!r}")
-
-    def fail(self, what: str) -> NoReturn:
-        raise Fault(f"PTX line {self.tokens[self.at][1]}: {what}")
-
-    def skip_to(self, *ends: str) -> None:
-        while self.next not in ends and self.next:
-            self.at += 1
+        self.prefix = ""  # of what a function declares
+        self.slots: set[str] = set()  # parameters and results of functions: local variables
 
     # Modules.
 
@@ -117,7 +70,9 @@ class _Parser:
                 kernel = self.kernel()
                 module.kernels[kernel.name] = kernel
             elif word == ".func":
-                self.function()
+                function = self.function()
+                if function.code:
+                    module.functions[function.name] = function
             elif word in SPACES:
                 module.variables += self.variables(word)
             elif word in (".visible", ".extern", ".weak", ".common", ";"):
@@ -128,18 +83,25 @@ class _Parser:
                 self.fail(f"unexpected {word!r}")
         return module
 
-    def skip_line(self) -> None:
-        line = self.tokens[self.at - 1][1]
-        while self.next and self.tokens[self.at][1] == line:
-            self.at += 1
-
-    def function(self) -> None:
-        """Functions are skipped: who calls one meets an unknown instruction."""
-        self.skip_to("{", ";")
-        if self.take() == "{":
-            depth = 1
-            while depth and self.next:
-                depth += {"{": 1, "}": -1}.get(self.take(), 0)
+    def function(self) -> Kernel:
+        """A function. Its names get a prefix; parameters and results are local variables."""
+        results = self.parameters() if self.accept("(") else []
+        function = Kernel(self.take())
+        self.prefix = f"{function.name}:"
+        function.parameters = self.parameters() if self.accept("(") else []
+        while self.next not in ("{", ";"):
+            self.take()
+        function.results = results
+        self.scopes = [{p.name: self.prefix + p.name for p in (*function.parameters, *results)}]
+        for group in (function.parameters, results):
+            group[:] = [replace(p, name=self.prefix + p.name) for p in group]
+            function.variables += [Variable(p.name, "local", p.size, p.alignment) for p in group]
+            self.slots |= {p.name for p in group}
+        if not self.accept(";"):
+            self.expect("{")
+            self.body(function)
+        self.prefix = ""
+        return function
 
     def variables(self, space: str) -> list[Variable]:
         """`.shared .align 4 .b32 a[8], b;` after its first word, with an initial value."""
@@ -188,9 +150,7 @@ class _Parser:
     def kernel(self) -> Kernel:
         kernel = Kernel(self.take())
         if self.accept("("):
-            while not self.accept(")"):
-                self.accept(",")
-                kernel.parameters.append(self.parameter())
+            kernel.parameters = self.parameters()
         while self.next not in ("{", ";"):
             word = self.take()
             sizes = []
@@ -203,12 +163,24 @@ class _Parser:
                 kernel.cluster = tuple(sizes)
         self.expect("{")
         self.scopes = [{}]
-        while self.scopes:
-            self.statement(kernel)
+        self.body(kernel)
         return kernel
 
+    def body(self, kernel: Kernel) -> None:
+        while self.scopes:
+            self.statement(kernel)
+
+    def parameters(self) -> list[Parameter]:
+        found = []
+        while not self.accept(")"):
+            self.accept(",")
+            found.append(self.parameter())
+        return found
+
     def parameter(self) -> Parameter:
-        self.expect(".param")
+        if self.next not in (".param", ".reg"):
+            self.fail(f"expected a parameter, got {self.next!r}")
+        self.take()
         alignment, element = 0, 1
         while self.next.startswith("."):
             word = self.take()
@@ -239,6 +211,12 @@ class _Parser:
             pass
         elif self.next == ".reg":
             self.declare(kernel)
+        elif self.next == ".param":
+            self.take()
+            for variable in self.variables(".local"):
+                name = self.scoped(variable.name)
+                kernel.variables.append(replace(variable, name=name))
+                self.slots.add(name)
         elif self.next in SPACES:
             kernel.variables += self.variables(self.take())
         elif self.next == ".loc":
@@ -247,12 +225,29 @@ class _Parser:
         elif self.next.startswith("."):
             self.skip_to(";")
         elif self.tokens[self.at + 1][0] == ":":
-            kernel.labels[self.take()] = len(kernel.code)
+            label = self.prefix + self.take()
             self.expect(":")
+            if self.accept(".branchtargets"):
+                kernel.tables[label] = self.targets()
+            else:
+                kernel.labels[label] = len(kernel.code)
         elif not self.next:
             self.fail("the text ends inside of a kernel")
         else:
             kernel.code.append(self.instruction())
+
+    def targets(self) -> tuple[str, ...]:
+        """The labels of a list, to its end."""
+        labels = []
+        while not self.accept(";"):
+            labels.append(self.prefix + self.take())
+            self.accept(",")
+        return tuple(labels)
+
+    def scoped(self, name: str) -> str:
+        """A name for a variable of this scope alone."""
+        self.scopes[-1][name] = f"{self.prefix}{name}#{self.scopes_seen}"
+        return self.scopes[-1][name]
 
     def declare(self, kernel: Kernel) -> None:
         self.take()
@@ -262,11 +257,10 @@ class _Parser:
             if self.accept("<"):
                 self.integer()
                 self.expect(">")
-                kernel.registers[name] = kind
+                kernel.registers[self.prefix + name] = kind
             else:
-                if len(self.scopes) > 1:
-                    self.scopes[-1][name] = f"{name}#{self.scopes_seen}"
-                    name = self.scopes[-1][name]
+                if len(self.scopes) > 1 or self.prefix:
+                    name = self.scoped(name)
                 kernel.registers[name] = kind
                 self.scopes[-1].setdefault(name, name)
             if not self.accept(","):
@@ -280,11 +274,28 @@ class _Parser:
             guard = Register(self.resolved(self.take()), negated)
         name = self.take()
         operands: list[Operand] = []
+        if name.split(".")[0] == "call":
+            return Instruction(name, tuple(name.split(".")), self.called(), guard, line)
         while not self.accept(";"):
             operands.append(self.operand())
             if not self.accept(",") and self.next != ";":
                 self.fail(f"expected ',' or ';' in {name}, got {self.next!r}")
+        if name.split(".")[0] in ("bra", "brx"):
+            operands[-1] = Symbol(self.prefix + getattr(operands[-1], "name", ""))
+        if any(isinstance(o, Address) and isinstance(o.base, Symbol) and o.base.name in self.slots
+               for o in operands):
+            name = name.replace(".param", ".local")
         return Instruction(name, tuple(name.split(".")), tuple(operands), guard, line)
+
+    def called(self) -> tuple[Operand, ...]:
+        """Results, function and arguments of a call, of its three parts those that are there."""
+        parts: list[Operand] = []
+        while not self.accept(";"):
+            parts.append(Vector(self.items(")")) if self.accept("(") else self.operand())
+            self.accept(",")
+        if not isinstance(parts[0], Vector):
+            parts.insert(0, Vector(()))
+        return tuple(parts)
 
     # Operands.
 
@@ -292,7 +303,7 @@ class _Parser:
         for scope in reversed(self.scopes):
             if name in scope:
                 return scope[name]
-        return name
+        return self.prefix + name if name.startswith("%") else name
 
     def operand(self) -> Operand:
         if self.accept("{"):
@@ -324,6 +335,8 @@ class _Parser:
         if SPECIAL.fullmatch(word):
             return Special(word)
         name = self.resolved(word)
+        if name in self.slots:
+            return Symbol(name)
         if word.startswith("%") or word == "_" or any(word in s for s in self.scopes):
             return Register(name)
         return Symbol(word)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tilewright.ptxsim.faults import Fault
 from tilewright.ptxsim.gang import Dim, Gang, Launch
+from tilewright.ptxsim.link import linked
 from tilewright.ptxsim.memory import Memory
 from tilewright.ptxsim.ops import meaning_of
 from tilewright.ptxsim.parse import parse
@@ -39,7 +40,16 @@ class Program:
             if v.space in ("global", "const")
         }
         self.code: dict[str, list[Any]] = {}
+        self._linked: dict[str, Kernel] = {}
         self._habits: dict[str, Habits] = {}
+
+    def linked(self, name: str) -> Kernel:
+        """A kernel with the functions that it calls; Fault if there is none of this name."""
+        if name not in self.module.kernels:
+            raise Fault(f"there is no kernel {name}; there are: {', '.join(self.module.kernels)}")
+        if name not in self._linked:
+            self._linked[name] = linked(self.module, self.module.kernels[name])
+        return self._linked[name]
 
     def prepared(self, kernel: Kernel) -> list[Any]:
         """The instructions of a kernel with their meanings. UnknownInstruction if one has none."""
@@ -112,10 +122,7 @@ class Simulator:
         arguments: Sequence[Any], shared: int = 0,
     ) -> int:
         """Run a kernel; arguments are addresses, numbers or bytes. How many instructions ran."""
-        entry = program.module.kernels.get(kernel)
-        if entry is None:
-            raise Fault(f"there is no kernel {kernel}; there are: "
-                        f"{', '.join(program.module.kernels)}")
+        entry = program.linked(kernel)
         dims = _dim(grid), _dim(block)
         _check_block(entry, dims[1])
         parameters = self._parameters(entry, arguments)
@@ -178,9 +185,8 @@ class Simulator:
         values = program.globals | dict(zip(names, arguments, strict=True))
         watch = watched(program.habits(entry), self.memory, values) if self.races else None
         return Launch(
-            entry, code, program.lines, self.memory, symbols, *dims, total, shared,
-            -(-sizes["local"] // 8) * 8, self.copies == "lazy", asynchronous,
-            watch,
+            entry, program.module.functions, code, program.lines, self.memory, symbols, *dims,
+            total, shared, -(-sizes["local"] // 8) * 8, self.copies == "lazy", asynchronous, watch,
         )
 
 

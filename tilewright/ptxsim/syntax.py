@@ -101,7 +101,12 @@ class Parameter:
 
 @dataclass
 class Kernel:
-    """An entry: parameters, registers by name or by numbered prefix, code and its labels."""
+    """An entry or a function: parameters, registers by name or numbered prefix, code, labels.
+
+    tables   the labels of brx.idx by the name of their list
+    results  of a function: the variables that its results are stored to
+    start    the index of the first instruction; functions that are called lie before it
+    """
 
     name: str
     parameters: list[Parameter] = field(default_factory=list)
@@ -109,6 +114,9 @@ class Kernel:
     variables: list[Variable] = field(default_factory=list)
     code: list[Instruction] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
+    tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    results: list[Parameter] = field(default_factory=list)
+    start: int = 0
     threads: tuple[int, ...] | None = None
     cluster: tuple[int, ...] = ()
 
@@ -127,4 +135,5 @@ class Module:
     version: str
     target: str
     kernels: dict[str, Kernel] = field(default_factory=dict)
+    functions: dict[str, Kernel] = field(default_factory=dict)
     variables: list[Variable] = field(default_factory=list)

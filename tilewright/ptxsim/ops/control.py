@@ -1,4 +1,4 @@
-"""Branches, ends, barriers of a block, and what only orders or times."""
+"""Branches, calls, ends, barriers of a block, and what only orders or times."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from tilewright.ptxsim.barriers import Results, arrive
 from tilewright.ptxsim.faults import Fault, UnknownInstruction
-from tilewright.ptxsim.gang import DONE
+from tilewright.ptxsim.gang import DONE, Gang
 from tilewright.ptxsim.step import Step
-from tilewright.ptxsim.syntax import Symbol
+from tilewright.ptxsim.syntax import Operand, Symbol
 from tilewright.ptxsim.table import op
 
 
@@ -21,26 +21,98 @@ def bra(step: Step) -> None:
     label = step.operands[0]
     if not isinstance(label, Symbol):
         raise UnknownInstruction(f"{step.instruction.name} is not simulated")
-    step.gang.pc[step.lanes] = step.symbol(label)
-    step.gang.changed = True
+    go(step.gang, step.lanes, step.symbol(label))
 
 
-@op("ret", "exit")
+def go(gang: Gang, lanes: NDArray[np.int64], pc: int) -> None:
+    """Lanes go on elsewhere."""
+    gang.pc[lanes] = pc
+    gang.changed = True
+
+
+@op("brx.idx")
+def branch_by_index(step: Step) -> None:
+    """Go to one of a list of labels."""
+    index, name = step.values(step.operands[0], "b32"), step.operands[1]
+    labels = step.gang.launch.kernel.tables.get(getattr(name, "name", ""), ())
+    for i in np.unique(index).tolist():
+        if i >= len(labels):
+            raise Fault(f"{step.instruction.name}: label {i} of {len(labels)}")
+        go(step.gang, step.lanes[index == i], step.symbol(Symbol(labels[i])))
+
+
+@op("exit")
 def end(step: Step) -> None:
     """The threads end."""
     step.gang.set_state(step.lanes, DONE)
+
+
+class Calls:
+    """Where the calls are that each lane is in, the innermost last."""
+
+    def __init__(self, gang: Gang) -> None:
+        self.depth = np.zeros(gang.size, np.int64)
+        self.at = np.zeros((gang.size, 8), np.int64)
+
+    def enter(self, lanes: NDArray[np.int64], pc: int) -> None:
+        """Lanes begin a call."""
+        deepest = int(self.depth[lanes].max())
+        if deepest == self.at.shape[1]:
+            self.at = np.pad(self.at, ((0, 0), (0, deepest)))
+        self.at[lanes, self.depth[lanes]] = pc
+        self.depth[lanes] += 1
+
+
+@op("call")
+def call(step: Step) -> None:
+    """Copy the arguments to the function's parameters, and go there."""
+    target = step.operands[1]
+    if not isinstance(target, Symbol):
+        raise UnknownInstruction("calls through registers are not simulated")
+    function = step.gang.launch.functions[target.name]
+    arguments = step.items(step.operands[2]) if len(step.operands) > 2 else ()
+    for argument, parameter in zip(arguments, function.parameters, strict=True):
+        copy_local(step, argument, parameter.name, parameter.size)
+    step.gang.own(Calls).enter(step.lanes, step.gang.now)
+    go(step.gang, step.lanes, step.symbol(target))
+
+
+@op("ret")
+def ret(step: Step) -> None:
+    """Copy results to where the call wants them, and go on after it; outside of calls, end."""
+    gang, calls = step.gang, step.gang.own(Calls)
+    outside = calls.depth[step.lanes] == 0
+    if outside.any():
+        gang.set_state(step.lanes[outside], DONE)
+    inside = step.lanes[~outside]
+    calls.depth[inside] -= 1
+    came = calls.at[inside, calls.depth[inside]]
+    for pc in np.unique(came).tolist():
+        step.lanes, step.whole = inside[came == pc], False
+        results, target = gang.launch.code[pc][0].operands[:2]
+        function = gang.launch.functions[getattr(target, "name", "")]
+        for result, of_function in zip(step.items(results), function.results, strict=True):
+            copy_local(step, result, of_function.name, of_function.size, back=True)
+        go(gang, step.lanes, pc + 1)
+
+
+def copy_local(step: Step, operand: Operand, name: str, size: int, back: bool = False) -> None:
+    """An argument to a local variable of a function, or a result back."""
+    if not isinstance(operand, Symbol):
+        raise UnknownInstruction("arguments in registers are not simulated")
+    ours, theirs = (
+        np.full(step.count, step.symbol(symbol), np.uint64) for symbol in (operand, Symbol(name)))
+    source, target = (theirs, ours) if back else (ours, theirs)
+    for i in range(size):
+        offset = np.uint64(i)
+        byte = step.gang.load("local", source + offset, step.lanes, 1)
+        step.gang.store("local", target + offset, step.lanes, byte)
 
 
 @op("trap")
 def trap(step: Step) -> None:
     """The kernel ends with a fault."""
     raise Fault("the kernel executed a trap")
-
-
-@op("call")
-def call(step: Step) -> None:
-    """Functions are not simulated: those of a compiled kernel are inlined."""
-    raise UnknownInstruction("calls of functions are not simulated")
 
 
 @op("membar", "fence", "nanosleep", "brkpt", "pmevent", "griddepcontrol")
