@@ -20,6 +20,7 @@ that every expression may read; buffers' sizes may depend on them.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -240,6 +241,16 @@ class Kernel:
     loc: Location | None = None
     sizes: tuple[Var, ...] = ()
     digest: str = field(default="", compare=False, repr=False)
+
+
+def walk(body: Iterable[Stmt]) -> Iterator[Stmt]:
+    """All statements, each before those in it."""
+    for s in body:
+        yield s
+        if isinstance(s, For):
+            yield from walk(s.body)
+        elif isinstance(s, If):
+            yield from walk((*s.body, *s.orelse))
 
 
 def expr(value: ExprLike) -> Expr:

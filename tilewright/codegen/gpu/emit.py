@@ -8,7 +8,7 @@ buffers and sizes, then the memory of all threads for themselves, then the words
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tilewright.codegen.builder import Value
@@ -164,7 +164,7 @@ def phases(kernel: k.Kernel) -> list[k.Kernel]:
     for stretch in [part for s in sections(kernel.body) for part in apart(s)]:
         if any(isinstance(s, k.For | k.Check) for s in stretch):
             body = (*named, *stretch)
-            own = {s.buffer.name for s in walk(body) if isinstance(s, k.Alloc)}
+            own = {s.buffer.name for s in k.walk(body) if isinstance(s, k.Alloc)}
             if any(b.space != "global" and b.name not in own for b in stored_buffers(body)):
                 raise CompilerBug(f"{kernel.name}: memory of one thread outlives a barrier")
             found.append(replace(kernel, body=body, digest=""))
@@ -180,20 +180,10 @@ def apart(stretch: list[k.Stmt]) -> list[list[k.Stmt]]:
     return [[s for s in stretch if not isinstance(s, kind)] for kind in (k.For, k.Check)]
 
 
-def walk(body: Iterable[k.Stmt]) -> Iterator[k.Stmt]:
-    """All statements, inner ones too."""
-    for s in body:
-        yield s
-        if isinstance(s, k.For):
-            yield from walk(s.body)
-        elif isinstance(s, k.If):
-            yield from walk((*s.body, *s.orelse))
-
-
 def stored_buffers(body: Iterable[k.Stmt]) -> set[k.Buffer]:
     """The buffers that statements write."""
     found: set[k.Buffer] = set()
-    for s in walk(body):
+    for s in k.walk(body):
         if isinstance(s, k.Store | k.Accumulate):
             found.add(s.buffer)
         elif isinstance(s, k.Instruction):
@@ -203,7 +193,7 @@ def stored_buffers(body: Iterable[k.Stmt]) -> set[k.Buffer]:
 
 def read_buffers(body: Iterable[k.Stmt]) -> set[str]:
     """The names of the buffers that statements read."""
-    statements = list(walk(body))
+    statements = list(k.walk(body))
     found = {s.buffer.name for s in statements if isinstance(s, k.Accumulate)}
     return found | {load.buffer.name for _, e in expressions(statements) for load in loads(e)}
 

@@ -14,12 +14,13 @@ from typing import TypeAlias
 
 from tilewright.codegen.builder import Value
 from tilewright.codegen.convert import from_memory, pair_bits, to_memory
+from tilewright.codegen.emit import Emitted
 from tilewright.codegen.emit_core import Val
 from tilewright.codegen.emit_index import Affine
 from tilewright.codegen.gpu.memory import GridMemory
 from tilewright.errors import CompilerBug
 from tilewright.ir.instructions import INSTRUCTIONS, SWIZZLE
-from tilewright.ir.loops import Const, Expr, Instruction, Load
+from tilewright.ir.loops import Const, Expr, Instruction, Kernel, Load, walk
 from tilewright.ir.types import DType, bf16, f16, f32, i32, i64, u16, u32
 
 CALL = "convergent nounwind"
@@ -45,11 +46,15 @@ class Flights:
         self.groups.append(self.last)
         self.last = {}
 
+    def busy(self) -> set[Element]:
+        """What something is under way for."""
+        return {key for group in (*self.groups, self.last) for key in group}
+
     def ended(self, most: int) -> list[Load]:
         """The accumulators that nothing is under way for once at most so many groups are."""
         cut = max(0, len(self.groups) - most)
         done, self.groups = self.groups[:cut], self.groups[cut:]
-        busy = {key for group in (*self.groups, self.last) for key in group}
+        busy = self.busy()
         return [place for key, place in {k: p for g in done for k, p in g.items()}.items()
                 if key not in busy]
 
@@ -57,13 +62,22 @@ class Flights:
 class GridInstructions(GridMemory):
     """Instructions on places and register buffers.
 
-    halves  the register and the half of it that a value was taken from
+    halves        the register and the half of it that a value was taken from
+    flights       multiplications of warpgroups under way
+    accumulators  the places that warpgroups sum up in
     """
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
         self.halves: dict[str, tuple[Value, int]] = {}
         self.flights = Flights()
+        self.accumulators: list[Load] = []
+
+    def kernel(self, kernel: Kernel) -> Emitted:
+        for s in walk(kernel.body):
+            if isinstance(s, Instruction) and s.name.startswith("wgmma_m"):
+                self.accumulators += [e for e in s.operands[:1] if isinstance(e, Load)]
+        return super().kernel(kernel)
 
     def instruction(self, s: Instruction) -> None:
         """Write an instruction where it stands."""
@@ -299,6 +313,27 @@ def in_place(
         f32, len(values), f'asm sideeffect "{text}", "{constraints}"({passed})')
 
 
+def wgmma_fence(e: GridInstructions, operands: Sequence[Expr]) -> None:
+    """Registers are ready. Accumulators go through the fence, so that none is set after it."""
+    busy = e.flights.busy()
+    places = [
+        Load(buffer, Const(at)) for buffer in dict.fromkeys(p.buffer for p in e.accumulators)
+        for at in sorted(e.slots.layout.get(buffer.name, {}))
+        if (buffer.name, at) not in busy and e.slots.get((buffer.name, at, None)) is not None]
+    through(e, "wgmma.fence.sync.aligned", "", places)
+
+
+def through(e: GridInstructions, name: str, given: str, places: Sequence[Load]) -> None:
+    """An instruction that accumulators are passed through, which does not change them."""
+    if not places:
+        e.run(name, *([f"i64 {given}"] if given else []))
+        return
+    values = [v for place in places for v in e.elements(place, 1)]
+    passed = in_place(e, f"{name} {given};".replace(" ;", ";"), values)
+    for place, value in zip(places, passed, strict=True):
+        e.put(place, [value])
+
+
 def wgmma_commit(e: GridInstructions, operands: Sequence[Expr]) -> None:
     """Close a group of multiplications."""
     e.run("wgmma.commit_group.sync.aligned")
@@ -308,14 +343,7 @@ def wgmma_commit(e: GridInstructions, operands: Sequence[Expr]) -> None:
 def wgmma_wait(e: GridInstructions, operands: Sequence[Expr]) -> None:
     """Wait for groups. What they made goes through the wait, so that no use is moved before it."""
     most = e.number(operands[0])
-    places = e.flights.ended(most)
-    if not places:
-        e.run("wgmma.wait_group.sync.aligned", f"i64 {most}")
-        return
-    values = [v for place in places for v in e.elements(place, 1)]
-    waited = in_place(e, f"wgmma.wait_group.sync.aligned {most};", values)
-    for place, value in zip(places, waited, strict=True):
-        e.put(place, [value])
+    through(e, "wgmma.wait_group.sync.aligned", str(most), e.flights.ended(most))
 
 
 def simple(name: str, e: GridInstructions, operands: Sequence[Expr]) -> None:
@@ -334,7 +362,7 @@ CODE: dict[str, Callable[[GridInstructions, Sequence[Expr]], None]] = {
     "mma_m16n8k8_tf32": mma_tf32,
     **{f"wgmma_m64n{n}k16{'_t' * across}": partial(wgmma, n, across)
        for n in (64, 128, 192, 256) for across in (False, True)},
-    "wgmma_fence": partial(simple, "wgmma.fence.sync.aligned"),
+    "wgmma_fence": wgmma_fence,
     "wgmma_commit": wgmma_commit,
     "wgmma_wait": wgmma_wait,
     "async_fence": partial(simple, "fence.proxy.async.shared_cta"),
