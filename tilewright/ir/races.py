@@ -124,14 +124,21 @@ class Watch:
         cuts = [i for i, e in enumerate(events) if e is None]
         head, tail = (events[:cuts[0]], events[cuts[-1] + 1:]) if cuts else (events, events)
         name, first_values = loop.var.name, self.values
+        def replay(part: list[Touch | None], at: Any) -> None:
+            for touch in part:
+                if touch is not None:
+                    self.note(touch, {**first_values, name: at})
+
         for here, after in ((0, loop.step), (loop.step, 2 * loop.step)):
             if np.all(np.add(start, after) < stop):
                 self.epoch += 1
-                for part, by in ((tail, here), (head, after)):
-                    values = {**first_values, name: np.add(start, by)}
-                    for touch in part:
-                        if touch is not None:
-                            self.note(touch, values)
+                replay(tail, np.add(start, here))
+                replay(head, np.add(start, after))
+        if cuts and np.all(np.less(start, stop)):
+            # What follows the loop meets the end of its last iteration alone.
+            self.epoch += 1
+            count = np.floor_divide(np.subtract(stop, start) - 1, loop.step)
+            replay(tail, np.add(start, count * loop.step))
 
     def note(self, touch: Touch, values: Mapping[str, Any]) -> None:
         """Complain if the access conflicts with one that no barrier separates."""

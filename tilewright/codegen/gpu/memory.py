@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 
 from tilewright.codegen.builder import Value, llvm_type
-from tilewright.codegen.convert import carrier, memory
+from tilewright.codegen.convert import carrier, from_memory, memory
 from tilewright.codegen.emit import Emitter
 from tilewright.codegen.emit_core import Val
 from tilewright.codegen.emit_index import Affine
@@ -57,6 +57,17 @@ class GridMemory(Emitter):
     def alignment(self, s: k.For) -> Value | None:
         """Streaming stores are stores like others."""
         return None
+
+    def read(self, buffer: k.Buffer, place: str, lanes: int, align: int = 0) -> Value:
+        """As on a CPU; LLVM would make loads of single elements of a vector that is taken apart."""
+        if lanes == 1:
+            return super().read(buffer, place, lanes, align)
+        kind = memory(buffer.dtype)
+        raw = self.b.define(
+            kind, lanes, f"load {llvm_type(kind, lanes)}, {self.b.typed(place)}, "
+            f"align {align or kind.itemsize}")
+        whole = self.b.define(kind, lanes, f"freeze {raw.typed}")
+        return from_memory(self.b, whole, buffer.dtype, self.machine)
 
     # --- masks --------------------------------------------------------------------------
     def guarded(self, mask: Value, read: Callable[[], Val], other: Val) -> Val:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tilewright.compiler.schedules.access import Index, Writer
-from tilewright.compiler.schedules.gpu.contraction_engines import Engine, clear
+from tilewright.compiler.schedules.gpu.contraction_engines import Engine
 from tilewright.compiler.schedules.gpu.contraction_sides import Share, Side, Tile, zero
 from tilewright.ir import loops as k
 
@@ -80,19 +80,22 @@ def loaded(block: Block, sums: k.Buffer, tiles: Stages) -> None:
         fetch(block.low)
         put(k.Const(0))
 
-    for move in moves:
-        clear(w, move.held, move.side.piece)
+    def multiply(number: k.Expr) -> None:
+        engine.multiply(w, sums, tiles, stage_of(number))
+
+    def stage_of(number: k.Expr) -> k.Expr:
+        return w.let("stage", k.mod(k.sub(number, block.low), 2))
+
+    # What is loaded is stored in the same iteration, so that nothing need be known of it before.
+    last = k.sub(block.high, 1)
     within(w, block.some(), first)
     w.write(k.Barrier())
-    with w.loop("tile", block.low, block.high) as number:
-        stage = w.let("stage", k.mod(k.sub(number, block.low), 2))
-        more = w.let("more", k.compare("lt", k.add(number, 1), block.high))
-        with w.when(more):
-            fetch(k.add(number, 1))
-        engine.multiply(w, sums, tiles, stage)
-        with w.when(more):
-            put(k.sub(1, stage))
+    with w.loop("tile", block.low, last) as number:
+        fetch(k.add(number, 1))
+        multiply(number)
+        put(k.sub(1, stage_of(number)))
         w.write(k.Barrier())
+    within(w, block.some(), lambda: multiply(last))
 
 
 class _Move:
