@@ -99,7 +99,7 @@ def device_of(name: str) -> str | None:
     """The device of a target's name: ``sim`` for ``sim:sm_80``, ``cuda:0`` for ``cuda``; None: the
     CPU.
     """
-    kind, _, which = name.partition(":")
+    kind = name.partition(":")[0]
     if kind == "cuda":
-        return f"cuda:{which or 0}"
+        return "cuda:0" if name == kind else name
     return kind if kind in DEVICES else None
