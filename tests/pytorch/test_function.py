@@ -183,7 +183,7 @@ def test_errors() -> None:
         g = make(lambda x: x + 1)
         assert refused(tw.Unsupported, g, torch.empty(3, device="meta")) == (
             "the argument x is a tensor on meta\n"
-            "  expected: a tensor on the CPU\n"
+            "  expected: a tensor on the CPU or a CUDA device\n"
             "  got:      meta")
         assert "sparse" in refused(tw.Unsupported, g, torch.eye(3).to_sparse())
     with pytest.raises(tw.TraceError, match="takes a function"):

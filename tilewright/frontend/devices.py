@@ -7,7 +7,7 @@ from typing import Any
 
 from tilewright import config
 from tilewright.compiler.target import device_of
-from tilewright.errors import UserError
+from tilewright.errors import Location, UserError
 from tilewright.frontend.array import Array
 from tilewright.frontend.compiled import AtSizes, Compiled
 from tilewright.frontend.location import here
@@ -20,26 +20,31 @@ def target_for(
 
     Raises ``UserError`` for arrays of several devices, and for another device than was asked for.
     """
-    first: tuple[str, str] | None = None
-    for leaf, path in zip(leaves, paths, strict=True):
-        if not isinstance(leaf, Array):
-            continue
-        if first is None:
-            first = (path, leaf.device)
-        elif leaf.device != first[1]:
+    placed = [
+        (path, leaf.device) for leaf, path in zip(leaves, paths, strict=True)
+        if isinstance(leaf, Array)]
+    return target_on(asked, placed, function, here()) if placed else asked
+
+
+def target_on(
+    asked: str | None, placed: Sequence[tuple[str, str]], function: str, loc: Location | None
+) -> str:
+    """The target for arrays of these paths on these devices, of which there is one at least.
+
+    Raises as :func:`target_for`.
+    """
+    path, device = placed[0]
+    for other, elsewhere in placed[1:]:
+        if elsewhere != device:
             raise UserError(
                 f"the arguments of {function} are on several devices",
-                expected=f"all on {first[1]}, where {first[0]} is",
-                got=f"{path} on {leaf.device}", loc=here(),
-                hint=f"move it: {path}.to({first[1]!r})")
-    if first is None:
-        return asked
-    path, device = first
+                expected=f"all on {device}, where {path} is", got=f"{other} on {elsewhere}",
+                loc=loc, hint=f"move it: {other}.to({device!r})")
     if asked is not None and device_of(asked) != device:
         raise UserError(
             f"{function} is compiled for {asked}, and its argument {path} is on {device}",
-            expected=f"arrays of {device_of(asked) or 'NumPy'}", got=f"an array on {device}",
-            loc=here(),
+            expected=f"an array on {device_of(asked) or 'the CPU'}", got=f"an array on {device}",
+            loc=loc,
             hint="leave target out: the function is then compiled for the device of its arguments")
     switch: str = config.get("target")
     return asked or (switch if device_of(switch) == device else device)

@@ -36,9 +36,10 @@ def to_torch(array: np.ndarray) -> torch.Tensor:
 
 def check(tensor: torch.Tensor, path: str) -> None:
     """Raise ``DTypeError`` or ``Unsupported``, with this path, if we cannot run on a tensor."""
-    if tensor.device.type != "cpu":
+    if tensor.device.type not in ("cpu", "cuda"):
         raise Unsupported(
-            f"the argument {path} is a tensor on {tensor.device}", expected="a tensor on the CPU",
+            f"the argument {path} is a tensor on {tensor.device}",
+            expected="a tensor on the CPU or a CUDA device",
             got=str(tensor.device), loc=user_line(), hint="move it with .cpu()")
     if tensor.layout is not torch.strided:
         raise Unsupported(

@@ -24,8 +24,8 @@ from tilewright.ir.autodiff import pullback, vjp_graph, zero_of
 from tilewright.ir.graph import Graph, Node, full, input_node
 from tilewright.ir.partition import Split, split
 from tilewright.ir.types import concrete
-from tilewright.torch.arrays import to_numpy, to_torch
 from tilewright.torch.dtypes import THEIRS
+from tilewright.torch.gpu import run
 
 Tensors = Sequence[torch.Tensor]
 
@@ -57,7 +57,7 @@ class Entry:
 
     def run(self, tensors: Tensors) -> list[torch.Tensor]:
         """The results on these tensors, whatever they require."""
-        return [to_torch(a) for a in self.executable([to_numpy(t) for t in tensors])]
+        return run(self.executable, tensors)
 
     def pulled(self, wrt: tuple[int, ...], seeded: tuple[bool, ...]) -> Entry:
         """From inputs and cotangents, of the results marked in ``seeded``, to those of ``wrt``."""
@@ -304,6 +304,7 @@ def _operator_backward(ctx: Any, cotangents: Sequence[Any]) -> Any:
 
 
 _library.impl("call", _run, "CPU")
+_library.impl("call", _run, "CUDA")
 torch.library.register_fake("tilewright::call", _shapes, lib=_library)
 torch.library.register_autograd(
     "tilewright::call", _operator_backward, setup_context=_setup, lib=_library)

@@ -14,13 +14,16 @@ import torch
 from tilewright.errors import TraceError
 from tilewright.frontend import api as _api  # noqa: F401 - fills the tables of what can be traced
 from tilewright.frontend import foreign, signature, tree
+from tilewright.frontend.interop import call_on
 from tilewright.frontend.signature import Parameters
 from tilewright.frontend.trace import InputSpec, Traced, trace_function
 from tilewright.ir.types import TensorType, dtype_of
 from tilewright.runtime.threads import threads as threads_of
+from tilewright.torch import gpu
 from tilewright.torch.arrays import check, to_numpy, to_torch
 from tilewright.torch.differentiable import Entry, apply
 from tilewright.torch.dtypes import OURS
+from tilewright.torch.gpu import device_name, on_gpu, target_for
 from tilewright.torch.lines import user_line
 
 Function = Callable[..., Any]
@@ -40,8 +43,9 @@ def function(f: Function) -> Function:
     through it, and ``torch.compile`` takes it as a part of its graph: the backend tilewright
     compiles it together with what is around it. Integer and boolean inputs have no gradient.
 
-    Raises ``DTypeError`` for an element type that tilewright does not have, and ``Unsupported`` for
-    a tensor that is not dense or not on the CPU.
+    It is compiled for the device of its tensors. Raises ``DTypeError`` for an element type that
+    tilewright does not have, ``Unsupported`` for a tensor that is not dense, or neither on the CPU
+    nor on a CUDA device, and ``UserError`` for tensors of several devices.
     """
     if not callable(f):
         raise TraceError(
@@ -66,6 +70,7 @@ class _Lifted:
 
     def __init__(self, function: Function) -> None:
         self.function = function
+        self.name = getattr(function, "__name__", type(function).__name__)
         self.parameters = Parameters(function, (), ())
         self.made: dict[Hashable, tuple[Entry, tree.TreeSpec]] = {}
         self.lock = threading.RLock()
@@ -90,10 +95,13 @@ class _Lifted:
                 leaf = to_torch(np.asarray(leaf))
             if isinstance(leaf, torch.Tensor):
                 tensors.append(leaf)
-                key.append((leaf.dtype, tuple(map(int, leaf.shape))))
+                key.append((leaf.dtype, tuple(map(int, leaf.shape)), device_name(leaf)))
             else:
                 key.append(signature.distinct(leaf))
-        whole = (spec, *key)
+        # Beside a tensor on a GPU an array of NumPy may stand where a tensor of the CPU may not.
+        mixed = any(map(on_gpu, leaves))
+        kinds = tuple(isinstance(leaf, torch.Tensor) for leaf in leaves) if mixed else ()
+        whole = (spec, *key, kinds)
         try:
             found = self.made.get(whole)
         except TypeError:
@@ -112,6 +120,7 @@ class _Lifted:
     ) -> tuple[Entry, tree.TreeSpec]:
         """Trace for a signature."""
         paths, specs, named = self.paths(args, kwargs), [], []
+        target = target_for(None, leaves, paths, self.name)
         for leaf, path in zip(leaves, paths, strict=True):
             if isinstance(leaf, torch.Tensor):
                 check(leaf, path)
@@ -134,7 +143,7 @@ class _Lifted:
         traced: Traced = trace_function(flat, tuple(specs), {}, None, named)
         while len(self.made) >= KEPT_PER_FUNCTION:
             del self.made[next(iter(self.made))]
-        found = self.made[key] = (Entry(traced.graph), traced.out_tree)
+        found = self.made[key] = (Entry(traced.graph, target), traced.out_tree)
         return found
 
     def paths(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
@@ -153,10 +162,12 @@ def call_jitted(jitted: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
         isinstance(x, torch.Tensor) and x.requires_grad for x in leaves)
     if grad or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
         return _call_differentiable(jitted, args, kwargs)
+    if any(map(on_gpu, leaves)):
+        return _call_on_gpu(jitted, args, kwargs)
     try:
         values = [to_numpy(x) if isinstance(x, torch.Tensor) else x for x in leaves]
     except (TypeError, RuntimeError):
-        _check_all(jitted.parameters, args, kwargs)
+        _check_all(jitted, args, kwargs)
         raise
     given, named = tree.unflatten(spec, values)
     result = jitted(*given, **named)
@@ -165,27 +176,40 @@ def call_jitted(jitted: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     return optree.tree_map(to_torch, result, namespace=tree.NAMESPACE)
 
 
-def _check_all(parameters: Parameters, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raise for the first tensor that we cannot run on."""
+def _call_on_gpu(jitted: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A call with tensors on a GPU; of the CPU's, numbers may stand beside them."""
+    _check_all(jitted, args, kwargs)
+    args, kwargs = tree.map(
+        lambda x: to_numpy(x) if isinstance(x, torch.Tensor) and not on_gpu(x) else x,
+        (args, kwargs))
+    return call_on(gpu.GUEST, on_gpu, jitted, args, kwargs)
+
+
+def _check_all(jitted: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """The target for these arguments. Raises for the first tensor that we cannot run on."""
+    parameters: Parameters = jitted.parameters
     placed = [(parameters.name(i), a) for i, a in enumerate(args)]
+    leaves, paths = [], []
     for name, value in [*placed, *kwargs.items()]:
-        for leaf, path in zip(
-            tree.leaves(value), tree.paths(tree.structure(value), name), strict=True
-        ):
-            if isinstance(leaf, torch.Tensor):
-                check(leaf, path)
+        found, spec = tree.flatten(value)
+        leaves += found
+        paths += tree.paths(spec, name)
+    for leaf, path in zip(leaves, paths, strict=True):
+        if isinstance(leaf, torch.Tensor):
+            check(leaf, path)
+    return target_for(jitted.target, leaves, paths, jitted.parameters_name)
 
 
 def _call_differentiable(jitted: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     parameters: Parameters = jitted.parameters
-    _check_all(parameters, args, kwargs)
+    target = _check_all(jitted, args, kwargs)
     args, kwargs = parameters.by_position(args, kwargs)
     dynamic, static = parameters.split(args, kwargs)
     leaves, spec = tree.flatten(dynamic)
     tensors = [
         x if isinstance(x, torch.Tensor) else to_torch(signature.to_array(x)) for x in leaves]
     weak = tuple(type(x) in signature.NUMBERS for x in leaves)
-    key = (len(args), spec, weak, *((t.dtype, t.shape) for t in tensors),
+    key = (len(args), spec, weak, target, *((t.dtype, t.shape) for t in tensors),
            *((name, signature.distinct(value)) for name, value in static))
     made: dict[Any, Any] = jitted.__dict__.setdefault("_entries", {})
     found = made.get(key)
@@ -196,7 +220,7 @@ def _call_differentiable(jitted: Any, args: tuple[Any, ...], kwargs: dict[str, A
         named = tree.unflatten(spec, plain)
         given, by_name = parameters.join(len(args), named, static)
         lowered = jitted._lower(tuple(given), by_name, None)[0]  # for these sizes
-        found = made[key] = (Entry(lowered.graph, jitted.target), lowered.traced.out_tree)
+        found = made[key] = (Entry(lowered.graph, target), lowered.traced.out_tree)
     entry, out = found
     if jitted.threads is None:
         return tree.unflatten(out, apply(entry, tensors))

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from tilewright.runtime.gpu.device import Borrowed, Device, Resident
-from tilewright.runtime.gpu.devices import device_named
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,8 @@ class Guest:
 
     def resident(self, array: Any) -> Resident:
         """An array of a GPU where it is; a copy if it is not C-contiguous."""
+        from tilewright.runtime.gpu.devices import device_named
+
         array = self.packed(array)
         device = device_named(f"cuda:{self.number(array)}")
         memory = Borrowed(self.address(array), array)
