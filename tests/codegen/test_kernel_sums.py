@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_parts import RANDOM, I, K, S, U, buffer, kernel, numbers, plus, serial, times
+from kernel_parts import RANDOM, I, J, K, S, U, buffer, kernel, numbers, plus, serial, times
 from native import HOST_TIERS, check, loop
 
 from tilewright.ir.loops import (
@@ -45,6 +45,20 @@ def test_column_sums_in_registers(tier: str) -> None:
         interleave=2,
     )
     check(kernel("columns", (x, out), body), [numbers(rows * columns), numbers(columns)], tier)
+
+
+def test_vector_loops_that_add_to_one_register(tier: str) -> None:
+    """Each goes on where the one before ended: unrolled, in a serial loop, one after another."""
+    x, out = buffer("x", 128), buffer("out", 1, "out")
+    acc = Buffer("acc", f32, 1, "register")
+    more = loop("i", 8, Accumulate(acc, Const(0), "add", x[add(mul(U, 8), I)]), width=4)
+    body = (
+        Alloc(acc), Store(acc, Const(0), Const(0.0, f32)), serial(U, 16, more, kind="unroll"),
+        serial(J, 3, loop("i", 8, Accumulate(acc, Const(0), "add", x[add(J, I)]), width=4)),
+        Store(out, Const(0), acc[0]),
+    )
+    arrays = [np.arange(128, dtype=np.float32), np.zeros(1, np.float32)]
+    check(kernel("onwards", (x, out), *body), arrays, tier)
 
 
 @pytest.mark.parametrize("order", ["row", "lane"])

@@ -83,6 +83,9 @@ class Vectors(Loops):
             self.vector_dynamic(s, start, stop, outside)
         self.slots.pop_plain()
         self.finish_sums(frame)
+        # Another loop that adds to the same place begins anew.
+        for key in frame.sums:
+            self.slots.frames[-1].slots.pop(key, None)
 
     def finish_sums(self, frame: Frame) -> None:
         """Join the private accumulators of a finished vector loop and add them to their places."""

@@ -66,6 +66,7 @@ class Writer:
 
     stored   nodes that live in buffers that this kernel does not compute: they are loaded
     bound    nodes whose elements this kernel holds: index -> expression, None if not that one
+    _checked the outermost body that may hold a check
     """
 
     def __init__(self, stored: Callable[[Node], Node | None], uses: Mapping[Node, int]) -> None:
@@ -80,6 +81,7 @@ class Writer:
         self._names: dict[str, int] = {}
         self._sizes = hinted()
         self._as_place = False
+        self._checked = 1
 
     # --- statements and scopes ----------------------------------------------------------
 
@@ -107,8 +109,12 @@ class Writer:
         var = k.Var(self.name(prefix))
         self.scopes.append(Scope())
         self._depths[var.name] = len(self.scopes) - 1
+        if kind == "thread":
+            self._checked = len(self.scopes) - 1
         yield var
         body = tuple(self.scopes.pop().statements)
+        if kind == "thread":
+            self._checked = 1
         self.write(k.For(var, k.expr(start), k.expr(stop), body, kind, step, width, interleave))
 
     @contextmanager
@@ -249,9 +255,10 @@ class Writer:
         raw = self.value(indices, at, mask)
         wide = raw if indices.dtype is i64 else k.Call("cast", (raw,), i64)
         depth = self.depth(wide if mask is None else k.Call("and", (wide, mask), bool_))
-        # A check stands inside of a loop. One index of everything: inside of all, of which some
-        # may not run.
-        depth = max(1, depth) if depth or not hinted() else max(1, len(self.scopes) - 1)
+        # A check stands inside of a loop, in a block's of its threads. One index of everything:
+        # inside of all, of which some may not run.
+        depth = max(self._checked, depth) if depth or not hinted() else max(
+            self._checked, len(self.scopes) - 1)
         wide = self.let_at(depth, "i", wide)
         known = range_of(indices, self.is_leaf)
         if known.low < 0:

@@ -51,7 +51,7 @@ class _Pointwise:
     def lower(self) -> LoweredKernel:
         """The kernel."""
         *outer, inner = self.domain.extents or [1]
-        across = _axis_across(self.w, self.group, self.domain)
+        across = axis_across(self.w, self.group, self.domain)
         if not outer:
             self._flat(inner)
         elif across is not None:
@@ -121,7 +121,7 @@ class _Pointwise:
                 rows()
 
 
-def _axis_across(w: Writer, group: Group, domain: Domain) -> int | None:
+def axis_across(w: Writer, group: Group, domain: Domain) -> int | None:
     """The merged axis along which a transposed operand is contiguous, if it is not the innermost.
 
     Vectors of such an operand are gathered; in square tiles its cache lines are read once.

@@ -39,7 +39,7 @@ Place = Callable[[k.Expr], Index]
 
 def lower_scan(group: Group, target: Target) -> LoweredKernel:
     """Scans along one axis of one shape, and what is computed from them at each place."""
-    plan = _Scan(group, target)
+    plan = Scan(group, target)
     if plan.inner:
         plan.columns()
     else:
@@ -56,7 +56,7 @@ class _Chains:
     stages: dict[Node, list[k.Buffer]]
 
 
-class _Scan:
+class Scan:
     """The state of a scan kernel under construction."""
 
     def __init__(self, group: Group, target: Target) -> None:

@@ -42,19 +42,19 @@ def lower_taps(group: Group, target: Target) -> LoweredKernel:
             with ExitStack() as loops:
                 for axis in group.axes:
                     place[axis] = loops.enter_context(w.loop(
-                        "y", 0, group.shape[axis], _kind(group, axis)))
+                        "y", 0, group.shape[axis], kind_of(group, axis)))
                 accumulate(w, registers, tuple(place[i] for i in range(len(group.shape))))
             at = tuple(place[i] for i in kept)
             for node, register in registers.items():
                 total = converted(k.Load(register, k.Const(0)), node.dtype)
                 hold(w, node, w.let("r", total), at)
-            _store(group, w, outputs, at, [group.shape[i] for i in kept])
+            store_windows(group, w, outputs, at, [group.shape[i] for i in kept])
         for node in group.anchors:
             w.bound.pop(node)
     return finish(group, w, outputs)
 
 
-def _kind(group: Group, axis: int) -> k.LoopKind:
+def kind_of(group: Group, axis: int) -> k.LoopKind:
     """Loops are unrolled from the innermost outwards, while there are few taps."""
     taps = 1
     for other in reversed(group.axes):
@@ -64,7 +64,7 @@ def _kind(group: Group, axis: int) -> k.LoopKind:
     return "unroll" if taps <= UNROLLED and isinstance(group.shape[axis], int) else "serial"
 
 
-def _store(
+def store_windows(
     group: Group, w: Writer, outputs: list[k.Buffer], kept: Index, sizes: list[Dim]
 ) -> None:
     """Store what has one element per window."""

@@ -1,7 +1,8 @@
 """Schedules for GPUs, by family.
 
-A ``parallel`` loop has a thread for each iteration, and threads of neighbouring iterations run
-together: neighbours should touch neighbouring elements. Each barrier of a kernel begins another
+Threads of neighbouring numbers run together and touch neighbouring elements, 16 bytes each where
+operands allow it (``vectors.py``). Those that work on one thing are a team (``team.py``), whose
+sums have an order given by the sizes alone. Each top-level barrier of a kernel begins another
 launch. The families that have no schedule here run that of a CPU, without vectors.
 """
 
@@ -12,15 +13,23 @@ from dataclasses import replace
 
 from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.schedules.gpu.attention import lower_attention
+from tilewright.compiler.schedules.gpu.columns import lower_columns
 from tilewright.compiler.schedules.gpu.contraction import lower_contraction
+from tilewright.compiler.schedules.gpu.full import lower_full
+from tilewright.compiler.schedules.gpu.long_rows import lower_rows
 from tilewright.compiler.schedules.gpu.pointwise import lower_pointwise
+from tilewright.compiler.schedules.gpu.scan import lower_scan
+from tilewright.compiler.schedules.gpu.scatter import lower_scatter
+from tilewright.compiler.schedules.gpu.taps import lower_taps
 from tilewright.compiler.schedules.group import Group
 from tilewright.compiler.target import Target
 
 Schedule = Callable[[Group, Target], LoweredKernel]
 
 OWN: dict[str, Schedule] = {
-    "pointwise": lower_pointwise, "contraction": lower_contraction, "attention": lower_attention,
+    "pointwise": lower_pointwise, "rows": lower_rows, "columns": lower_columns,
+    "full": lower_full, "taps": lower_taps, "contraction": lower_contraction,
+    "attention": lower_attention, "scatter": lower_scatter, "scan": lower_scan,
 }
 
 

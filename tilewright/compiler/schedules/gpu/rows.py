@@ -1,0 +1,179 @@
+"""Rows on a GPU: a row for some threads of a warp, a warp, a block, or several blocks.
+
+Each element is read and written once: a thread keeps what later passes need in registers, or in
+shared memory where there are too many; rows too long for that are read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from tilewright.compiler.lowered import LoweredKernel
+from tilewright.compiler.schedules.access import Index, flat, unflatten
+from tilewright.compiler.schedules.domain import Domain, fixed_boundaries
+from tilewright.compiler.schedules.gpu.kept import Kept, alive, kept_values, pass_of
+from tilewright.compiler.schedules.gpu.sums import Sums, settled
+from tilewright.compiler.schedules.gpu.team import MOST_THREADS, WARP, Team, power_of_two, teams
+from tilewright.compiler.schedules.gpu.walk import Spot, Walk
+from tilewright.compiler.schedules.group import Group, finish, output_buffers
+from tilewright.compiler.schedules.reduction import align, hold, levels
+from tilewright.compiler.target import Target
+from tilewright.ir import loops as k
+from tilewright.ir.graph import Node
+from tilewright.ir.hints import estimate
+from tilewright.ir.sizes import product
+from tilewright.ir.types import accumulator
+
+SHORT = 1024
+"""Elements of a row that the threads of a warp share and keep at most."""
+
+EACH = 16
+"""Elements of a longer row for each thread, where there are threads enough."""
+
+PIECES = 2
+"""Accesses of a thread to a short row that are worth fewer threads."""
+
+HELD = 64
+"""Elements that a thread keeps in registers at most."""
+
+HELD_OF_MANY = 32
+"""The same in a block of 1024 threads, which have 64 registers each."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How rows are laid out.
+
+    team      threads of a row
+    unrolled  whether the elements of a thread are written out
+    keep      where they are kept between passes; '' if they are read again
+    """
+
+    team: int
+    unrolled: bool
+    keep: k.Space | None
+
+
+class Rows:
+    """The state of a row kernel under construction."""
+
+    def __init__(self, group: Group, target: Target, width: int) -> None:
+        self.group, self.target, self.w = group, target, group.writer()
+        self.outputs = output_buffers(group)
+        self.members = group.members(self.w)
+        self.level = levels(self.members, group.anchors)
+        self.passes = max((self.level[a] for a in group.anchors), default=0)
+        self.outer = [d for i, d in enumerate(group.shape) if i not in group.axes]
+        self.stores = list(zip((v for v, _ in group.stores), self.outputs, strict=True))
+        self.wide = [
+            (v, b) for v, b in self.stores if v.shape == group.shape and v not in group.anchors]
+        self.kept: Index = ()
+        self.domain = self._domain()
+        self.walk = Walk(self.w, self.domain.extents or [1], width, self._index)
+
+    def _domain(self) -> Domain:
+        """The reduced axes, merged as far as what is read and written allows."""
+        group, w, held = self.group, self.w, set(self.group.anchors)
+        values = [*(a.inputs[0] for a in group.anchors), *(v for v, _ in self.wide)]
+        fixed = set(fixed_boundaries(values, lambda n: w.is_leaf(n) or n in held, lambda n: False))
+        for i in range(len(group.shape) - 1):
+            if (i in group.axes) != (i + 1 in group.axes):
+                fixed.add(i)
+        return Domain([d if i in group.axes else 1 for i, d in enumerate(group.shape)], fixed)
+
+    def wide_buffers(self) -> list[k.Buffer | Node]:
+        """What has an element for each of a row: operands and results."""
+        members = set(self.members)
+        leaves = {n for m in self.members for n in m.inputs if n not in members}
+        size = estimate(product(self.group.shape))
+        return [*(n for n in leaves if estimate(n.type.size) == size), *(b for _, b in self.wide)]
+
+    def _index(self, positions: Sequence[k.Expr]) -> Index:
+        """The index of the element of the row at these positions."""
+        shape = self.group.shape
+        inner = self.domain.index(positions) if self.domain.runs else (k.Const(0),) * len(shape)
+        outer = iter(self.kept)
+        return tuple(
+            inner[i] if i in self.group.axes else next(outer) for i in range(len(shape)))
+
+    # --- the kernel -----------------------------------------------------------------------
+    def layout(self, kept: Sequence[Node]) -> Layout:
+        """For rows of which these values are kept at once."""
+        pieces, width = self.walk.pieces, self.walk.width
+        count = estimate(pieces)
+        length = count * width
+        if length * max(1, len(kept)) <= SHORT:
+            team = min(WARP, power_of_two(-(-count // PIECES)))
+        else:
+            team = min(MOST_THREADS, max(2 * WARP, power_of_two(-(-length // EACH))))
+        if not isinstance(pieces, int):
+            return Layout(max(team, WARP), False, None)
+        own = self.walk.own(team) * max(1, len(kept))
+        if own <= (HELD if team < MOST_THREADS else HELD_OF_MANY):
+            return Layout(team, True, "register")
+        gpu = self.target.gpu
+        assert gpu is not None
+        fits = length * sum(n.dtype.itemsize for n in kept) <= gpu.shared_most - (1 << 11)
+        return Layout(team, False, "shared" if fits else None)
+
+    def lower(self) -> LoweredKernel:
+        """The kernel."""
+        w, group = self.w, self.group
+        spans = kept_values(group, self.members, self.level)
+        layout = self.layout([s.node for s in alive(spans)])
+        kept = Kept(self.walk, spans if layout.keep else [])
+        types = [accumulator(a.dtype) for a in sorted(group.anchors, key=self.level.__getitem__)]
+        shared = kept.allocate(layout.keep, layout.team) if layout.keep == "shared" else []
+        rows = product(self.outer)
+        with teams(w, rows, layout.team, types, shared) as team:
+            self.kept = tuple(w.let("o", e) for e in unflatten(team.number, self.outer))
+            if layout.keep == "register":
+                for buffer in kept.allocate(layout.keep, layout.team):
+                    w.write(k.Alloc(buffer))
+            for p in range(1, self.passes + 2):
+                self._pass(team, layout, p, kept)
+            self._store_row_values(team)
+        return finish(group, w, self.outputs)
+
+    def _pass(self, team: Team, layout: Layout, p: int, kept: Kept) -> None:
+        """The reductions that rest on p - 1 others, and the wide values that rest on those."""
+        w = self.w
+        anchors = [a for a in self.group.anchors if self.level[a] == p]
+        stores = [(v, b) for v, b in self.wide if pass_of(v, self.level) == p]
+        if not anchors and not stores:
+            return
+        sums = Sums(w, anchors, self.walk.width)
+        fresh = kept.fresh(p)
+        kept.begin(fresh, bool(stores) and team.inside is not None, team.size)
+
+        def body(spot: Spot) -> None:
+            kept.hold(spot)
+            kept.save(spot, fresh)
+            values = [w.let("v", w.value(v, spot.index)) for v, _ in stores]
+            for (value, buffer), v in zip(stores, values, strict=True):
+                w.write(k.Store(buffer, flat(spot.index, value.shape), v))
+            sums.accumulate(spot.lane, spot.index)
+            kept.release(fresh)
+
+        with team.guard() if stores else nullcontext():
+            (self.walk.unrolled if layout.unrolled else self.walk.looped)(team, body)
+        kept.done(p)
+        self.hold(sums.combined(team))
+
+    def hold(self, totals: Mapping[Node, k.Expr]) -> None:
+        """From here on, the reductions are these."""
+        for node, total in totals.items():
+            hold(self.w, node, self.w.let("r", settled(node, total)), self.kept)
+
+    def _store_row_values(self, team: Team) -> None:
+        """Write the results that have one element per row."""
+        w, wide = self.w, {v for v, _ in self.wide}
+        narrow = [(v, b) for v, b in self.stores if v not in wide]
+        if not narrow:
+            return
+        with team.guard(first_only=True):
+            for value, buffer in narrow:
+                index = align(self.kept, self.outer, value.shape)
+                w.write(k.Store(buffer, flat(index, value.shape), w.value(value, index)))

@@ -1,0 +1,104 @@
+"""The elements of a row, shared out among the threads of a team, a few neighbours at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tilewright.compiler.schedules.access import Index, Writer, unflatten
+from tilewright.compiler.schedules.gpu.team import Team
+from tilewright.compiler.schedules.gpu.vectors import lanes
+from tilewright.ir import loops as k
+from tilewright.ir.sizes import Dim, product
+
+FLYING = 4
+"""Accesses of a thread that are on their way at once."""
+
+
+
+@dataclass(frozen=True)
+class Spot:
+    """An element: its lane in the access, its index, its number among its thread's and in the row.
+    """
+
+    lane: k.Expr
+    index: Index
+    own: k.Expr
+    offset: k.Expr
+
+
+Body = Callable[[Spot], None]
+
+
+@dataclass(eq=False)
+class Walk:
+    """How a team goes through a row.
+
+    extents   sizes of the merged axes of a row
+    width     neighbours that a thread takes at once; divides the last extent
+    index     of the element at a position on the merged axes
+    """
+
+    w: Writer
+    extents: Sequence[Dim]
+    width: int
+    index: Callable[[Sequence[k.Expr]], Index]
+
+    @property
+    def pieces(self) -> Dim:
+        """Pieces of ``width`` elements in a row."""
+        return product([*self.extents[:-1], self.last])
+
+    @property
+    def last(self) -> Dim:
+        """Pieces along the innermost axis."""
+        size = self.extents[-1]
+        return size if self.width == 1 else size // self.width
+
+    def own(self, team: int) -> int:
+        """The most elements that a thread has of a row of known length."""
+        pieces = self.pieces
+        assert isinstance(pieces, int)
+        return -(-pieces // team) * self.width
+
+    def unrolled(self, team: Team, body: Body) -> None:
+        """All of a row of known length, written out: thread t takes pieces t, t + size ..."""
+        w, pieces = self.w, self.pieces
+        assert isinstance(pieces, int)
+        full = pieces // team.size
+        if full:
+            with w.loop("c", 0, full, "unroll") as c:
+                at = k.add(k.mul(c, team.size), team.thread)
+                self._piece(at, k.mul(c, self.width), body)
+        if pieces % team.size:
+            at = k.add(team.thread, full * team.size)
+            with w.when(k.compare("lt", at, pieces)):
+                self._piece(at, k.Const(full * self.width), body)
+
+    def looped(
+        self, team: Team, body: Body, low: k.ExprLike = 0, count: Dim | k.Expr | None = None
+    ) -> None:
+        """``count`` pieces from ``low`` on, all if nothing is said, in a loop."""
+        w, step = self.w, team.size * FLYING
+        first, count = k.expr(low), self.pieces if count is None else count
+        last = w.let("end", k.add(first, k.expr(count)))
+        whole = k.mul(w.let("steps", k.floordiv(k.expr(count), step)), step)
+        middle = w.let("middle", k.add(first, whole))
+        if whole != k.Const(0):
+            with w.loop("c", first, middle, step=step) as c, w.loop("u", 0, FLYING, "unroll") as u:
+                at = k.add(k.add(c, k.mul(u, team.size)), team.thread)
+                self._piece(at, k.Const(0), body)
+        if middle != last:
+            with w.loop("c", k.add(middle, team.thread), last, step=team.size) as c:
+                self._piece(c, k.Const(0), body)
+
+    def _piece(self, at: k.Expr, own: k.Expr, body: Body) -> None:
+        """The elements of a piece."""
+        w = self.w
+        at = w.let("q", at)
+        *outer, inner = unflatten(at, [*self.extents[:-1], self.last])
+        place = [w.let("o", e) for e in outer]
+        first, offset = k.mul(w.let("o", inner), self.width), k.mul(at, self.width)
+        with lanes(w, self.width) as lane:
+            index = self.index([*place, k.add(first, lane)])
+            body(Spot(lane, index, k.add(own, lane), k.add(offset, lane)))
