@@ -50,6 +50,14 @@ def test_mma(architecture: str, dtype: DType, spec: str, sizes: dict[str, int]) 
 
 
 @pytest.mark.parametrize("spec, sizes", [
+    *((spec, RAGGED) for spec in LAYOUTS), ("mk,kn->mn", WHOLE), ("km,nk->mn", WHOLE)])
+def test_mma_of_sm_70(spec: str, sizes: dict[str, int]) -> None:
+    c = compiled(einsum(spec, sizes, f16), machine("sm_70"))
+    assert c.has("mma.sync.aligned.m8n8k4") and not c.has("ldmatrix")
+    check(c)
+
+
+@pytest.mark.parametrize("spec, sizes", [
     ("mk,kn->mn", RAGGED), ("km,nk->mn", WHOLE), ("mk,nk->mn", {"m": 136, "n": 20, "k": 36}),
 ])
 def test_tf32_rounds_the_factors(spec: str, sizes: dict[str, int]) -> None:

@@ -43,16 +43,16 @@ def numbers(dtype: DType, *shape: int) -> np.ndarray:
 
 
 def fragment_kernel(row: Row, dtype: DType) -> str:
-    a, b = (row.operands[n].count for n in (1, 2))
-    return f"""kernel f(x: f32[128] in, p: {dtype}[{32 * a}] in, q: {dtype}[{32 * b}] in,
-      y: f32[128] out) {{
+    c, a, b = (row.operands[n].count for n in (0, 1, 2))
+    return f"""kernel f(x: f32[{32 * c}] in, p: {dtype}[{32 * a}] in, q: {dtype}[{32 * b}] in,
+      y: f32[{32 * c}] out) {{
   for g in 0..1 block {{
     for t in 0..32 thread {{
-      alloc c: f32[4] register
+      alloc c: f32[{c}] register
       alloc a: {dtype}[{a}] register
       alloc b: {dtype}[{2 * b}] register
-      for v in 0..4 vector(4, 1) {{
-        c[v] = x[t * 4 + v]
+      for v in 0..{c} vector(4, 1) {{
+        c[v] = x[t * {c} + v]
       }}
       for i in 0..{a} unroll {{
         a[i] = p[t * {a} + i]
@@ -61,8 +61,8 @@ def fragment_kernel(row: Row, dtype: DType) -> str:
         b[{b} + i] = q[t * {b} + i]
       }}
       run {row.name}(c[0], a[0], b[{b}])
-      for v in 0..4 vector(4, 1) {{
-        y[t * 4 + v] = c[v]
+      for v in 0..{c} vector(4, 1) {{
+        y[t * {c} + v] = c[v]
       }}
     }}
   }}
@@ -72,8 +72,8 @@ def fragment_kernel(row: Row, dtype: DType) -> str:
 
 @pytest.mark.parametrize("row,dtype", cases(FRAGMENTS))
 def test_products_of_a_warp(row: Row, dtype: DType) -> None:
-    a, b = (row.operands[n].count for n in (1, 2))
-    x, p, q = numbers(f32, 32, 4), numbers(dtype, 32, a), numbers(dtype, 32, b)
+    c, a, b = (row.operands[n].count for n in (0, 1, 2))
+    x, p, q = numbers(f32, 32, c), numbers(dtype, 32, a), numbers(dtype, 32, b)
     y = run(fragment_kernel(row, dtype), [x, p, q, np.zeros_like(x)], row.least)[3]
     np.testing.assert_allclose(y, row.meaning(x, p, q), rtol=1e-5, atol=1e-5)
 
@@ -220,7 +220,9 @@ def kernel(row: Row, dtype: DType) -> str:
 @pytest.mark.skipif(shutil.which("ptxas") is None, reason="there is no ptxas")
 @pytest.mark.parametrize("row,dtype", cases([*FRAGMENTS, *LOADS, *GROUPS[:4], *GROUPS[-2:]]))
 def test_ptxas_takes_them(row: Row, dtype: DType) -> None:
-    assembled = assemble(compiled(kernel(row, dtype), row.least), row.least)
+    # ptxas 13 begins with sm_75, which has what sm_70 has.
+    least = "sm_75" if row.least == "sm_70" else row.least
+    assembled = assemble(compiled(kernel(row, dtype), least), least)
     assert not assembled.warnings
     for report in assembled.reports.values():
         assert report.stack == report.spill_stores == report.spill_loads == 0, report

@@ -180,6 +180,22 @@ def test_multiplications_of_a_warp(name: str, shape: str, kind: str) -> None:
         meaning(*held), (start + left @ right)[c.rows, c.cols].astype(np.float32))
 
 
+@pytest.mark.parametrize("left", ["row", "col"])
+@pytest.mark.parametrize("right", ["row", "col"])
+def test_multiplications_of_groups_of_eight_threads(left: str, right: str) -> None:
+    a, b = fragments.volta_multiplicand("a", left), fragments.volta_multiplicand("b", right)
+    c = fragments.volta_accumulator(FORMATS["f32"])
+    random = np.random.default_rng(0)
+    one, other, start = (random.integers(-8, 8, s) for s in ((32, 4), (16, 8), (32, 8)))
+    total = start.reshape(4, 8, 8) + one.reshape(4, 8, 4) @ other.reshape(4, 4, 8)
+    meaning = INSTRUCTIONS[f"mma_m8n8k4_{left}_{right}"].meaning
+    assert meaning is not None
+    held = [m[layout.rows, layout.cols].astype(np.float32) for m, layout in (
+        (start, c), (one, a), (other, b))]
+    np.testing.assert_array_equal(
+        meaning(*held), total.reshape(32, 8)[c.rows, c.cols].astype(np.float32))
+
+
 @pytest.mark.parametrize("across", [False, True])
 def test_multiplications_of_a_warpgroup(across: bool) -> None:
     random = np.random.default_rng(0)

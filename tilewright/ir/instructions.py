@@ -120,6 +120,36 @@ def multiply(
     return meaning
 
 
+def quads(left: str, right: str) -> Callable[..., Array]:
+    """``c += a b`` of four groups of eight threads: a is 8 x 4, b is 4 x 8, row or column major.
+
+    A group has threads 4q to 4q + 3, and those 16 further on.
+    """
+    i, high, quad = np.arange(8), LANE[:, None] // 16, LANE[:, None] // 4 % 4
+    line, four = T + 4 * high, np.arange(4)
+    a_at = (quad, line, four) if left == "row" else (quad, four + 4 * high, T)
+    b_at = (quad, four, line) if right == "col" else (quad, T, four + 4 * high)
+    c_at = quad, LANE[:, None] % 2 + (i & 2) + 4 * high, (i & 4) + (LANE[:, None] & 2) + (i & 1)
+
+    def meaning(c: Array, a: Array, b: Array) -> Array:
+        one, other = np.zeros((4, 8, 4)), np.zeros((4, 4, 8))
+        one[a_at], other[b_at] = wide(a), wide(b)
+        return np.asarray(wide(c) + (one @ other)[c_at], np.float32)
+
+    return meaning
+
+
+def quad_rows() -> list[Row]:
+    """The multiplications of sm_70."""
+    operands = (
+        Place("register", (f32,), 8, "inout"), Place("register", (f16,), 4, "in"),
+        Place("register", (f16,), 4, "in"),
+    )
+    return [
+        Row(f"mma_m8n8k4_{left}_{right}", operands, WARP, "sm_70", meaning=quads(left, right))
+        for left in ("row", "col") for right in ("row", "col")]
+
+
 def plain(rows: Array) -> Array:
     """Four 8 x 8 matrices by rows of 8 elements: a thread gets two neighbours of each."""
     return rows.reshape(4, 8, 8)[:, G, T * 2 + np.arange(2)].transpose(1, 0, 2).reshape(WARP, 8)
@@ -214,6 +244,7 @@ ROWS = (
     Row("async_wait", (Number(i64, True),), 1, "sm_80", "async_wait"),
     Row("ldmatrix_x4", loaded(), WARP, "sm_75", meaning=plain),
     Row("ldmatrix_x4_t", loaded(), WARP, "sm_75", meaning=transposed),
+    *quad_rows(),
     Row("mma_m16n8k8", fragments((f16,), 4, 2), WARP, "sm_75",
         meaning=multiply(16, 8, 8, 2, wide)),
     Row("mma_m16n8k16", fragments(HALVES, 8, 4), WARP, "sm_80",

@@ -241,6 +241,16 @@ def mma(shape: str, sizes: tuple[int, int], e: GridInstructions, operands: Seque
     e.put(operands[0], e.several(f32, 4, name, *passed, *(v.typed for v in c)))
 
 
+def mma_quads(left: str, right: str, e: GridInstructions, operands: Sequence[Expr]) -> None:
+    """``c += a b`` of f16 in groups of eight threads."""
+    pairs = [
+        f"<2 x half> {e.b.pointer(f'bitcast {r.typed} to <2 x half>')}"
+        for operand in operands[1:] for r in e.packed(operand, 4)]
+    sums = (v.typed for v in e.elements(operands[0], 8))
+    name = f"mma.m8n8k4.{left}.{right}.f32.f32"
+    e.put(operands[0], e.several(f32, 8, name, *pairs, *sums))
+
+
 def mma_tf32(e: GridInstructions, operands: Sequence[Expr]) -> None:
     """``c += a b`` of f32 rounded to tf32."""
     values = [*e.elements(operands[1], 4), *e.elements(operands[2], 2)]
@@ -357,6 +367,8 @@ CODE: dict[str, Callable[[GridInstructions, Sequence[Expr]], None]] = {
     "async_wait": partial(simple, "cp.async.wait.group"),
     "ldmatrix_x4": partial(ldmatrix, "b16"),
     "ldmatrix_x4_t": partial(ldmatrix, "trans.b16"),
+    **{f"mma_m8n8k4_{left}_{right}": partial(mma_quads, left, right)
+       for left in ("row", "col") for right in ("row", "col")},
     "mma_m16n8k8": partial(mma, "m16n8k8", (4, 2)),
     "mma_m16n8k16": partial(mma, "m16n8k16", (8, 4)),
     "mma_m16n8k8_tf32": mma_tf32,

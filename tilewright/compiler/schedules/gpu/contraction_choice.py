@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from tilewright.compiler.schedules.contraction_shape import Roles
 from tilewright.compiler.schedules.gpu.contraction_engines import Engine, Ffma, Shape
 from tilewright.compiler.schedules.gpu.contraction_sides import Side
+from tilewright.compiler.schedules.gpu.contraction_volta import Volta
 from tilewright.compiler.schedules.gpu.contraction_warps import Mma, Tf32, Wgmma
 from tilewright.compiler.target import Gpu, Target
 from tilewright.ir.hints import estimate
@@ -29,11 +30,14 @@ MMA = (
     Shape(64, 64, 32, 2, 2, 0.6), Shape(32, 64, 32, 2, 2, 0.45), Shape(64, 32, 32, 2, 2, 0.45),
     Shape(32, 32, 32, 2, 2, 0.3), Shape(16, 64, 32, 1, 4, 0.3),
 )
+VOLTA = (
+    Shape(128, 128, 32, 2, 2, 0.8), Shape(64, 64, 32, 2, 2, 0.6), Shape(32, 32, 32, 2, 2, 0.3),
+)
 WGMMA = (
     Shape(128, 256, 64, 2, 1, 0.65), Shape(128, 128, 64, 2, 1, 0.6), Shape(64, 256, 64, 1, 1, 0.55),
     Shape(64, 128, 64, 1, 1, 0.5), Shape(64, 64, 64, 1, 1, 0.35),
 )
-RATE = {Ffma: 128, Tf32: 512, Mma: 1024, Wgmma: 2048}
+RATE = {Ffma: 128, Volta: 512, Tf32: 512, Mma: 1024, Wgmma: 2048}
 """Products a clock."""
 
 BUSY = 256
@@ -92,6 +96,10 @@ def candidates(
             for shape in MMA:
                 engine = Mma(shape, lhs, rhs, dtype, gpu.sm >= 80)
                 yield engine, narrow, stages_of(engine, gpu) if copies else 0
+            return
+        if gpu.sm >= 70 and dtype is f16:
+            for shape in VOLTA:
+                yield Volta(shape, lhs, rhs), narrow, 0
             return
     lhs, rhs = wide
     if tf32 and gpu.sm >= 80 and lhs.dtype.name == "f32":
