@@ -15,6 +15,7 @@ from tilewright.ir.autodiff import vjp_graph
 from tilewright.ir.graph import OPS, Graph, input_node, make
 from tilewright.ir.recurrences import POLYNOMIALS
 from tilewright.ir.routines import (
+    ExchangeAttrs,
     GammaAttrs,
     PolynomialAttrs,
     ReflectAttrs,
@@ -52,6 +53,8 @@ MATRICES = [
     *(("matrix_exp", None, (x,)) for x in (SQUARE, 20 * NEGATIVE, ONE)),
     *(("triangular_solve", TriangleAttrs(upper, unit), (POSITIVE, RIGHT))
       for upper in (False, True) for unit in (False, True)),
+    *(("exchange", ExchangeAttrs(forward), (x, pivots)) for forward in (False, True)
+      for x, pivots in ((TALL, np.array([[[[3, 2, 6, 6.0]]]] * 2)), (ONE, np.array([[1.0, 7]])))),
     *(("reflect", ReflectAttrs(forward), (interpreted(Graph(
         (place,), (make("qr", (place,)),)), [x])[0], y))
       for x, y in ((TALL, TALL), (WIDE, WIDE[..., :3])) for forward in (False, True)
@@ -157,6 +160,7 @@ def test_no_derivative_is_better_than_a_wrong_one(name: str) -> None:
 @pytest.mark.parametrize(("name", "attrs", "shapes"), [
     ("cholesky", None, [(3, 4)]), ("svd", None, [(3, 4)]), ("lu", None, [(3,)]),
     ("triangular_solve", TriangleAttrs(True, True), [(3, 3), (4, 2)]),
+    ("exchange", ExchangeAttrs(True), [(3, 3), (2, 3)]),
     ("reflect", ReflectAttrs(True), [(4, 3), (4, 3)]), ("zeta", None, [(3,), (4,)]),
 ])
 def test_shapes_that_do_not_fit(name: str, attrs: Any, shapes: Any) -> None:

@@ -48,6 +48,14 @@ OTHER_STRIDES = frozenset({"nn.functional.max_unpool2d"})
 kernels give."""
 
 
+FREE_SIGNS: dict[str, dict[int, bool]] = {
+    "svd": {0: False, 2: False}, "linalg.svd": {0: False, 2: True}, "linalg.eigh": {1: False},
+    "svd_lowrank": {0: False, 2: False}, "pca_lowrank": {0: False, 2: False},
+}
+"""Operators whose results have columns (rows, if true) of which PyTorch promises no sign; behind
+those that belong to each other no more than that they are orthonormal."""
+
+
 @dataclass
 class Outcome:
     """What became of a sample.
@@ -232,6 +240,8 @@ def _difference(op: Any, sample: Sample, made: _Run, expected: _Run) -> str:
     reference = functools.cache(lambda: _reference(sample))
     traced_run = functools.cache(lambda: sample.run(traced(sample.call)))
     values = op.name not in WITHOUT_VALUE
+    if op.name in FREE_SIGNS:
+        made = _with_signs(made, expected, FREE_SIGNS[op.name])
     for what in ("results", "inputs", "gradients"):
         ours, theirs = getattr(made, what), getattr(expected, what)
         a, first = tree.tree_flatten(ours)
@@ -258,6 +268,28 @@ def _difference(op: Any, sample: Sample, made: _Run, expected: _Run) -> str:
                 if _order(x) != _order(other):
                     return f"{what}[{i}]: strides {x.stride()} are not {y.stride()}"
     return ""
+
+
+def _with_signs(made: _Run, expected: _Run, parts: dict[int, bool]) -> _Run:
+    """Our results with each column's sign, one for all of its parts, turned to that of theirs."""
+    results, structure = tree.tree_flatten(made.results)
+    ours = {i: results[i].detach().mT if rows else results[i].detach()
+            for i, rows in parts.items()}
+    theirs = {i: tree.tree_leaves(expected.results)[i].detach() for i in parts}
+    theirs = {i: t.mT if parts[i] else t for i, t in theirs.items()}
+    first = min(parts)
+    count = min(x.shape[-1] for x in ours.values())
+    if [x.shape for x in ours.values()] != [x.shape for x in theirs.values()] or not count:
+        return made
+    sign = (ours[first] * theirs[first])[..., :count].sum(-2, keepdim=True).sign()
+    for i, x in ours.items():
+        rest = x[..., count:]
+        if not _unequal(x.mT @ x, torch.eye(x.shape[-1]).expand_as(x.mT @ x)):
+            rest = theirs[i][..., count:]
+        turned = torch.cat([x[..., :count] * sign, rest], -1)
+        turned = turned.mT if parts[i] else turned
+        results[i] = torch.empty_like(results[i].detach()).copy_(turned)
+    return _Run(tree.tree_unflatten(results, structure), made.inputs, made.gradients)
 
 
 def _other_elements(x: torch.Tensor, places: torch.Tensor, values: torch.Tensor) -> str:

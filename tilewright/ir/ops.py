@@ -266,6 +266,7 @@ for _name, _arity, _rule, _meaning, _attrs, _flops in (  # flops: of a matrix of
     ("lu", 1, r.infer_factor("lu", False), r.each(2, r.lu), NoAttrs, 7),
     ("qr", 1, r.infer_factor("qr", False), r.each(2, r.qr), NoAttrs, 13),
     ("reflect", 2, r.infer_reflect, r.each(2, r.reflect), r.ReflectAttrs, 20),
+    ("exchange", 2, r.infer_exchange, r.each(2, r.exchange), r.ExchangeAttrs, 1),
     ("triangular_solve", 2, r.infer_triangular, r.each(2, r.triangular_solve), r.TriangleAttrs,
      10),
     ("eigh", 1, r.infer_factor("eigh", True), r.each(2, r.eigh), NoAttrs, 500),

@@ -31,6 +31,13 @@ class ReflectAttrs(Attrs):
 
 
 @dataclass(frozen=True)
+class ExchangeAttrs(Attrs):
+    """exchange: whether rows are exchanged in the order of the pivots, or the other way round."""
+
+    forward: bool
+
+
+@dataclass(frozen=True)
 class TriangleAttrs(Attrs):
     """triangular_solve: which triangle is read, and whether its diagonal counts as ones."""
 
@@ -103,6 +110,14 @@ def infer_reflect(attrs: Any, factor: TensorType, x: TensorType) -> TensorType:
     rows, _ = _matrix("reflect", x)
     if factor.shape[:-2] != x.shape[:-2] or factor.shape[-2] != rows + 1:
         raise ValueError(f"reflect: {factor} does not fit {x}")
+    return x
+
+
+def infer_exchange(attrs: Any, x: TensorType, pivots: TensorType) -> TensorType:
+    """The type of the matrix whose rows are exchanged."""
+    same_dtypes("exchange", (x, pivots), TYPES)
+    if x.shape[:-2] != pivots.shape[:-2] or _matrix("exchange", pivots)[0] != 1:
+        raise ValueError(f"exchange: {pivots} does not fit {x}")
     return x
 
 
@@ -198,6 +213,19 @@ def reflect(attrs: ReflectAttrs, factor: Array, x: Array) -> Array:
     for i in order if attrs.forward else reversed(order):
         v = np.concatenate([[1], factor[i + 1:m, i]])
         result[i:] -= factor[m, i] * np.outer(v, v @ result[i:])
+    return result
+
+
+def exchange(attrs: ExchangeAttrs, x: Array, pivots: Array) -> Array:
+    """Row i of x and row pivots[i], counted from 1, exchanged for every i; a row that is not there
+    is exchanged with none.
+    """
+    result = x.copy()
+    order = range(pivots.size)
+    for i in order if attrs.forward else reversed(order):
+        other = int(pivots[0, i]) - 1
+        if 0 <= other < len(x) and i < len(x):
+            result[[i, other]] = result[[other, i]]
     return result
 
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import inspect
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx
+from torch._higher_order_ops.effects import with_effects
 
 from tilewright.errors import UnsupportedSize, UserError
 from tilewright.frontend.reproducer import first_line
@@ -57,6 +58,9 @@ CHECKS = frozenset({
     aten.sym_constrain_range, aten.sym_constrain_range_for_size,
 })
 """Operators without results that PyTorch evaluates when it traces."""
+
+CHECK_ERRORS = aten._linalg_check_errors.default
+"""Raises if a code is not 0. It computes nothing, so it is no operator that is not compiled."""
 
 
 @dataclass
@@ -151,6 +155,9 @@ class Converter:
         if node.target is operator.getitem:
             self._item(node)
             return
+        if node.target is with_effects and node.args[1] is CHECK_ERRORS:
+            self._checked(node)
+            return
         try:
             if node in self.refused:
                 raise NotCompiled(self.refused[node])
@@ -162,6 +169,20 @@ class Converter:
         except Exception as error:
             self.failures[node] = error
             self._eager(node, f"tilewright failed: {first_line(error)}")
+
+    def _checked(self, node: fx.Node) -> None:
+        """A look at the codes of a factorisation; the token of its turn is passed on."""
+        token, _, codes, *rest = node.args
+        assert isinstance(token, fx.Node) and isinstance(codes, fx.Node)
+        depth = max(self.depth.get(codes, -1), self.depth.get(token, -1))
+        self._look(self._tensor(codes), rest, node.kwargs, depth)
+        self.eager.add(node)
+        self.depth[node] = depth
+        self.values[node] = [self._tensor(token)]
+
+    def _look(self, slot: int, args: Sequence[Any], kwargs: dict[str, Any], depth: int) -> None:
+        call = Eager(CHECK_ERRORS, ((Slot(slot), *args), kwargs), (None,), False, (None,))
+        self.depths.setdefault(depth, _Depth()).after.append(call)
 
     def _item(self, node: fx.Node) -> None:
         source, index = node.args
@@ -196,7 +217,11 @@ class Converter:
             raise NotCompiled(f"its row has {error}") from None
         self.values[node] = self._finished(row(call, *given[0], **given[1]), call)
         self.depth[node] = depth
-        self.depths.setdefault(depth, _Depth())
+        made = self.depths.setdefault(depth, _Depth())
+        for codes, name, single in call.checks:
+            export = Export(self._slot(), codes.shape, contiguous(codes.shape), torch.int32)
+            made.exports.append((export, codes))
+            self._look(export.slot, [name], {"is_matrix": single}, depth)
 
     def _finished(self, made: Any, call: Call) -> Any:
         """Results in the types that PyTorch gives them."""

@@ -9,12 +9,13 @@ cover some arguments raises :class:`NotCompiled`: the operator then runs in PyTo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
 
 from tilewright.errors import Location
+from tilewright.ir.graph import Node
 from tilewright.ir.types import TensorType
 
 Row: TypeAlias = Callable[..., Any]
@@ -32,6 +33,8 @@ class Call:
     out     the type of the result, or a list of the types of the results (None: no tensor)
     args    the arguments as PyTorch's meta tensors and numbers
     loc     the user's line
+    checks  what the row asks PyTorch to look at after the part has run, and to raise for: a tensor
+            of LAPACK's codes, the name of the function, and whether it is one matrix
     """
 
     target: Any
@@ -39,6 +42,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     loc: Location | None = None
+    checks: list[tuple[Node, str, bool]] = field(default_factory=list)
 
     @property
     def type(self) -> TensorType:

@@ -23,7 +23,8 @@ from tilewright.ir.types import as_number, f64
 
 MATRICES: dict[str, Callable[..., list[Cells]]] = {
     "cholesky": factors.cholesky, "lu": factors.lu, "qr": factors.qr,
-    "reflect": factors.reflect, "triangular_solve": factors.triangular_solve,
+    "reflect": factors.reflect, "exchange": factors.exchange,
+    "triangular_solve": factors.triangular_solve,
     "eigh": spectral.eigh, "svd": spectral.svd, "matrix_exp": spectral.matrix_exp,
 }
 """(code, attributes, a matrix per input) -> the rows of the result, in one or several parts."""

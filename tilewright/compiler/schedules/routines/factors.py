@@ -9,7 +9,8 @@ import math
 from typing import Any
 
 from tilewright.compiler.schedules.item import Cells, Code, Value
-from tilewright.ir.routines import ReflectAttrs, TriangleAttrs
+from tilewright.ir.routines import ExchangeAttrs, ReflectAttrs, TriangleAttrs
+from tilewright.ir.types import i64
 
 
 def cholesky(code: Code, attrs: Any, x: Cells) -> list[Cells]:
@@ -122,6 +123,21 @@ def reflect(code: Code, attrs: ReflectAttrs, factor: Cells, x: Cells) -> list[Ce
         size = factor[m, i]
         with code.loop(0, x.columns) as j:
             _reflected(code, factor, x, i, j, size)
+    return [x]
+
+
+def exchange(code: Code, attrs: ExchangeAttrs, x: Cells, pivots: Cells) -> list[Cells]:
+    """Rows exchanged in place."""
+    m, count = x.rows, pivots.columns
+    with code.loop(0, min(m, count)) as c:
+        i = c if attrs.forward else code.name(min(m, count) - 1 - c)
+        number = pivots[0, i]
+        with code.when((number >= 1.0) & (number <= float(m))):
+            other = code.name(number.to(i64) - 1)
+            with code.loop(0, x.columns) as j:
+                upper, lower = x[i, j], x[other, j]
+                x[i, j] = lower
+                x[other, j] = upper
     return [x]
 
 
