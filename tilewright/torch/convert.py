@@ -12,7 +12,7 @@ import contextlib
 import inspect
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,12 +22,14 @@ from torch._higher_order_ops.effects import with_effects
 from tilewright.errors import UnsupportedSize, UserError
 from tilewright.frontend.reproducer import first_line
 from tilewright.ir.build import place
-from tilewright.ir.graph import Graph, Node, input_node
+from tilewright.ir.graph import Node
 from tilewright.ir.sizes import Size
 from tilewright.ir.types import TensorType
 from tilewright.torch import nodes
+from tilewright.torch.depths import Depth, any_complex, element, in_memory, row_major
 from tilewright.torch.dtypes import OURS, Sizes, number_of, numbers_of, why_not
 from tilewright.torch.lines import location_of, module_of
+from tilewright.torch.pairs import Pair, find_pair_row, interleaved
 from tilewright.torch.random import draws, draws_again
 from tilewright.torch.recipe import (
     Alias,
@@ -39,7 +41,7 @@ from tilewright.torch.recipe import (
     Slot,
     Update,
 )
-from tilewright.torch.strides import Layout, contiguous, layout_of, read, write
+from tilewright.torch.strides import Layout, contiguous, layout_of, write
 from tilewright.torch.symbols import value_of
 from tilewright.torch.table import Call, NotCompiled, find
 
@@ -59,19 +61,10 @@ CHECKS = frozenset({
 })
 """Operators without results that PyTorch evaluates when it traces."""
 
+MISSING = "the operator is not in the table"
+
 CHECK_ERRORS = aten._linalg_check_errors.default
 """Raises if a code is not 0. It computes nothing, so it is no operator that is not compiled."""
-
-
-@dataclass
-class _Depth:
-    """The graph of one depth while it is written."""
-
-    inputs: dict[int, Node] = field(default_factory=dict)
-    copied: set[int] = field(default_factory=set)
-    read: dict[int, Node] = field(default_factory=dict)
-    exports: list[tuple[Export, Node]] = field(default_factory=list)
-    after: list[Eager | Alias] = field(default_factory=list)
 
 
 class Converter:
@@ -91,7 +84,7 @@ class Converter:
         self.slots: dict[fx.Node, int] = {}
         self.made = 0
         self.constants: dict[int, torch.Tensor] = {}
-        self.depths: dict[int, _Depth] = {}
+        self.depths: dict[int, Depth] = {}
         self.depth: dict[fx.Node, int] = {}
         self.values: dict[fx.Node, Any] = {}
         self.eager: set[fx.Node] = set()
@@ -117,7 +110,7 @@ class Converter:
         parts: list[Part | Eager | Alias] = []
         for d, made in sorted(self.depths.items()):
             if made.exports:
-                parts.append(self._part(d, made))
+                parts.append(made.part(f"part{d}"))
             parts += made.after
         return Recipe(inputs, self.made, tuple(parts), tuple(results), updates, self.constants,
                       tuple(self.fallbacks), self.sizes)
@@ -182,7 +175,7 @@ class Converter:
 
     def _look(self, slot: int, args: Sequence[Any], kwargs: dict[str, Any], depth: int) -> None:
         call = Eager(CHECK_ERRORS, ((Slot(slot), *args), kwargs), (None,), False, (None,))
-        self.depths.setdefault(depth, _Depth()).after.append(call)
+        self.depths.setdefault(depth, Depth()).after.append(call)
 
     def _item(self, node: fx.Node) -> None:
         source, index = node.args
@@ -197,17 +190,18 @@ class Converter:
             self.values[node] = self.values[source][index]
 
     def _compile(self, node: fx.Node) -> None:
-        row = find(node.target)
-        if row is None:
-            raise NotCompiled("the operator is not in the table")
         known = {n: self._meta(n) for n in node.all_input_nodes}
-        reason = why_not([*known.values(), node.meta.get("val")])
+        made = node.meta.get("val")
+        paired = any_complex([*known.values(), made])
+        row = find_pair_row(node.target) if paired else find(node.target)
+        if row is None:
+            raise NotCompiled("complex numbers" if paired and find(node.target) else MISSING)
+        reason = why_not([*known.values(), made])
         if reason:
             raise NotCompiled(reason)
         depth = max((self._depth_of(n) for n in known), default=0)
-        call = Call(node.target, self._types(node.meta.get("val")),
-                    self._plain(node.args, known), self._plain(node.kwargs, known),
-                    location_of(node))
+        call = Call(node.target, self._types(made), self._plain(node.args, known),
+                    self._plain(node.kwargs, known), location_of(node), any_complex(made))
         args = fx.map_arg(node.args, lambda n: self._value(n, depth))
         kwargs = fx.map_arg(node.kwargs, lambda n: self._value(n, depth))
         given = self._numbers((args, kwargs))
@@ -217,14 +211,20 @@ class Converter:
             raise NotCompiled(f"its row has {error}") from None
         self.values[node] = self._finished(row(call, *given[0], **given[1]), call)
         self.depth[node] = depth
-        made = self.depths.setdefault(depth, _Depth())
+        part = self.depths.setdefault(depth, Depth())
         for codes, name, single in call.checks:
             export = Export(self._slot(), codes.shape, contiguous(codes.shape), torch.int32)
-            made.exports.append((export, codes))
+            part.exports.append((export, codes))
             self._look(export.slot, [name], {"is_matrix": single}, depth)
 
     def _finished(self, made: Any, call: Call) -> Any:
         """Results in the types that PyTorch gives them."""
+        if isinstance(made, Pair):
+            if not call.paired:
+                raise AssertionError(f"{call.target} is real, its row gave a pair")
+            return made.each(lambda part: self._finished(part, replace(call, paired=False)))
+        if isinstance(made, Node) and call.paired:
+            return self._finished(Pair(made, nodes.number(0, made.dtype, made.shape)), call)
         if isinstance(made, Node):
             made = nodes.cast(made, call.type.dtype)
             if made.shape != call.type.shape:
@@ -232,7 +232,8 @@ class Converter:
                     f"{call.target} has the shape {call.type.shape}, its row gave {made.shape}")
             return place(made, (), call.loc)
         return [
-            None if m is None or t is None else place(nodes.cast(m, t.dtype), (), call.loc)
+            None if m is None or t is None else self._finished(m, replace(
+                call, out=t, paired=isinstance(m, Pair)))
             for m, t in zip(made, call.out, strict=True)
         ]
 
@@ -255,7 +256,7 @@ class Converter:
         ]
         strides = tuple(self._foretold(m) for m in (meta if several else [meta]))
         call = Eager(node.target, self._numbers(args), tuple(outs), several, strides)
-        self.depths.setdefault(depth, _Depth()).after.append(call)
+        self.depths.setdefault(depth, Depth()).after.append(call)
         self.eager.add(node)
         self.depth[node] = depth
         self.values[node] = outs
@@ -292,7 +293,7 @@ class Converter:
 
     def _types(self, meta: Any) -> Any:
         if isinstance(meta, torch.Tensor):
-            return TensorType(OURS[meta.dtype], numbers_of(meta.shape, self.sizes))
+            return TensorType(element(meta.dtype), numbers_of(meta.shape, self.sizes))
         if isinstance(meta, tuple | list):
             return [self._types(m) for m in meta]
         return None
@@ -322,21 +323,8 @@ class Converter:
             return self.values[node]
         if node in self.values and node not in self.eager and self.depth.get(node) == depth:
             return self.values[node]
-        return self._read(self._tensor(node), meta, node.name, depth)
-
-    def _read(self, slot: int, meta: torch.Tensor, name: str, depth: int) -> Node:
-        """A tensor of an earlier step as an input of the graph of this depth."""
-        made = self.depths.setdefault(depth, _Depth())
-        if slot not in made.read:
-            shape, strides = self._geometry(meta)
-            layout = layout_of(shape, strides)
-            if layout is None:
-                made.copied.add(slot)
-                layout = Layout(shape, tuple(range(len(shape))), shape, False)
-            buffer = input_node(name, TensorType(OURS[meta.dtype], layout.shape))
-            made.inputs[slot] = buffer
-            made.read[slot] = read(buffer, layout, shape)
-        return made.read[slot]
+        made = self.depths.setdefault(depth, Depth())
+        return made.value(self._tensor(node), meta.dtype, self._geometry(meta), node.name)
 
     def _geometry(self, meta: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return numbers_of(meta.shape, self.sizes), numbers_of(meta.stride(), self.sizes)
@@ -354,11 +342,10 @@ class Converter:
         if base is not None and base in self.slots:
             return self._alias(node, base)
         meta = self._meta(node)
-        shape, strides = self._geometry(meta)
-        layout = layout_of(shape, strides)
+        layout = layout_of(*in_memory(meta.dtype, self._geometry(meta)))
         gaps = layout is None or not layout.dense
         if gaps and base is not None and self._base(base) is None:
-            whole = layout_of(*self._geometry(self._meta(base)))
+            whole = layout_of(*in_memory(meta.dtype, self._geometry(self._meta(base))))
             if whole is not None and whole.dense:
                 self._tensor(base)
                 return self._alias(node, base)
@@ -368,8 +355,10 @@ class Converter:
         shape, strides = self._geometry(meta)
         made = self.depths[self.depth[node]]
         value = self.values[node]
+        if isinstance(value, Pair):
+            value = interleaved(value)
         if layout is None:
-            layout = Layout(shape, tuple(range(len(shape))), shape, False)
+            layout = row_major(value.shape)
             export = Export(self._slot(), shape, contiguous(shape), meta.dtype, strides)
         else:
             export = Export(self._slot(), shape, strides, meta.dtype)
@@ -403,7 +392,7 @@ class Converter:
         depth = self.depth.get(base, -1)
         slot = self._slot()
         alias = Alias(slot, self.slots[base], shape, strides, offset)
-        self.depths.setdefault(depth, _Depth()).after.append(alias)
+        self.depths.setdefault(depth, Depth()).after.append(alias)
         self.slots[node] = slot
         return slot
 
@@ -430,26 +419,14 @@ class Converter:
         shape, strides = self._geometry(meta)
         layout = layout_of(shape, strides)
         alone = list(self.depths) == [0] and not self.depths[0].after
-        if not (single and alone) or layout is None or not layout.dense:
+        paired = isinstance(self.values.get(value), Pair)
+        if paired or not (single and alone) or layout is None or not layout.dense:
             return Update(slot, self._tensor(value), False)
         made = self.depths[self.depth[value]]
         node = nodes.operand(self.values[value], OURS[meta.dtype], shape)
         export = Export(self._slot(), shape, strides, meta.dtype, into=slot)
         made.exports.append((export, write(node, layout)))
         return Update(slot, export.slot, True)
-
-    def _part(self, depth: int, made: _Depth) -> Part:
-        exports = tuple(e for e, _ in made.exports)
-        outputs = tuple(n for _, n in made.exports)
-        used = {id(n) for n in Graph((), outputs).nodes()}
-        pairs = [
-            (slot, n) for slot, n in made.inputs.items()
-            if id(n) in used or any(e.into == slot for e in exports)
-        ]
-        graph = Graph(tuple(n for _, n in pairs), outputs, f"part{depth}")
-        slots = tuple(slot for slot, _ in pairs)
-        copied = frozenset(i for i, slot in enumerate(slots) if slot in made.copied)
-        return Part(graph, slots, copied, exports)
 
 
 def convert(module: fx.GraphModule, sizes: Sizes) -> Recipe:

@@ -16,11 +16,13 @@ from torch._decomp import core_aten_decompositions, decomposition_table
 from tilewright.torch import random
 from tilewright.torch.ops import (  # noqa: F401 - they enter rows
     attention,
+    complex_numbers,
     convolution,
     creation,
     distances,
     embedding_bag,
     factorisations,
+    fourier,
     indexing,
     inlined,
     linear,
@@ -36,6 +38,7 @@ from tilewright.torch.ops import (  # noqa: F401 - they enter rows
     strided,
     views,
 )
+from tilewright.torch.pairs import find_pair_row
 from tilewright.torch.table import find
 
 aten = torch.ops.aten
@@ -65,6 +68,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
             every.setdefault(op, f)
     kept = {
         op: f for op, f in every.items()
-        if find(op) is None and getattr(op, "overloadpacket", None) not in DRAWS
+        if find(op) is None and find_pair_row(op) is None
+        and getattr(op, "overloadpacket", None) not in DRAWS
     }
     return {**kept, **random.DECOMPOSITIONS}

@@ -35,6 +35,11 @@ OURS: dict[torch.dtype, DType] = {
 }
 THEIRS: dict[DType, torch.dtype] = {ours: theirs for theirs, ours in OURS.items()}
 
+PARTS: dict[torch.dtype, DType] = {
+    torch.complex32: f16, torch.complex64: f32, torch.complex128: f64,
+}
+"""By complex type, the type of its real and imaginary parts."""
+
 Sizes = Mapping[Any, Dim]
 """By sympy symbol: the numbers of one specialisation, or the names that our sizes have."""
 
@@ -69,7 +74,7 @@ def why_not(value: Any) -> str | None:
         return next((reason for v in value if (reason := why_not(v))), None)
     if not isinstance(value, torch.Tensor):
         return None
-    if value.dtype not in OURS:
+    if value.dtype not in OURS and value.dtype not in PARTS:
         return f"the element type {value.dtype}"
     if value.layout is not torch.strided:
         return f"the layout {value.layout}"

@@ -196,3 +196,9 @@ def checked(call: Call, info: Node, name: str, wanted: bool = True) -> None:
     if wanted:
         call.checks.append((info, name, info.type.rank == 0))
 
+
+def product(a: Node, b: Node) -> Node:
+    """The matrix products of two batches."""
+    lead = tuple(range(a.type.rank - 2))
+    i, j, p = (len(lead) + c for c in range(3))
+    return build.contract(a, b, (*lead, i, p), (*lead, p, j), (*lead, i, j))

@@ -153,6 +153,7 @@ class CompiledPart:
         self.words = executable.plan.words
         self.inputs = [(slot, i in part.copied) for i, slot in enumerate(part.inputs)]
         self.plain = not part.copied
+        self.paired = sorted(part.paired)
         self.constants = [c.__array_interface__["data"][0] for c in executable.constants]
         self.table = ctypes.c_int64 * layout.entries
         self.arena = executable.arena
@@ -193,6 +194,8 @@ class CompiledPart:
             tensors = [slots[s] for s, _ in self.inputs]
         else:
             tensors = [slots[s].contiguous() if c else slots[s] for s, c in self.inputs]
+        for i in self.paired:
+            tensors[i] = tensors[i].resolve_conj()
         for slot, source in self.kept:
             # Results are stored in place with aligned vectors.
             if slots[source].data_ptr() & 63:

@@ -43,16 +43,20 @@ class Export:
 
 @dataclass(frozen=True)
 class Part:
-    """A compiled part: its inputs by slot, of which some are made contiguous, and its results."""
+    """A compiled part: its inputs by slot, of which some are made contiguous, and its results.
+
+    ``paired`` inputs are complex: their memory must not stand for their conjugates.
+    """
 
     graph: Graph
     inputs: tuple[int, ...]
     copied: frozenset[int]
     exports: tuple[Export, ...]
+    paired: frozenset[int] = frozenset()
 
     def __reduce__(self) -> Any:
         """A graph is kept as tuples."""
-        return _part, (pack(self.graph), self.inputs, self.copied, self.exports)
+        return _part, (pack(self.graph), self.inputs, self.copied, self.exports, self.paired)
 
 
 def _part(packed: Packed, *rest: Any) -> Part:

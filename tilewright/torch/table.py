@@ -33,6 +33,7 @@ class Call:
     out     the type of the result, or a list of the types of the results (None: no tensor)
     args    the arguments as PyTorch's meta tensors and numbers
     loc     the user's line
+    paired  whether the result is complex: its type is then that of its parts
     checks  what the row asks PyTorch to look at after the part has run, and to raise for: a tensor
             of LAPACK's codes, the name of the function, and whether it is one matrix
     """
@@ -42,6 +43,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     loc: Location | None = None
+    paired: bool = False
     checks: list[tuple[Node, str, bool]] = field(default_factory=list)
 
     @property

@@ -22,6 +22,7 @@ from tilewright.torch.factors import (
     flat_row,
     identity,
     lu_solved,
+    product,
     reflected,
     rows,
     small,
@@ -319,13 +320,6 @@ def _limit(x: Node, largest: Node, atol: Node | None, rtol: Node | None) -> Node
         if atol is not None:
             relative = build.where(absolute > 0.0, zero, relative)
     return make("max", (absolute, relative * largest))
-
-
-def product(a: Node, b: Node) -> Node:
-    """The matrix products of two batches."""
-    lead = tuple(range(a.type.rank - 2))
-    i, j, p = (len(lead) + c for c in range(3))
-    return build.contract(a, b, (*lead, i, p), (*lead, p, j), (*lead, i, j))
 
 
 @row(aten.linalg_matrix_exp)

@@ -1,0 +1,90 @@
+"""The graph of one depth of a program while it is written, and how tensors lie in memory for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tilewright.ir.graph import Graph, Node, input_node
+from tilewright.ir.types import DType, TensorType
+from tilewright.torch.dtypes import OURS, PARTS
+from tilewright.torch.pairs import Pair, apart
+from tilewright.torch.recipe import Alias, Eager, Export, Part
+from tilewright.torch.strides import Layout, layout_of, read
+
+Geometry = tuple[tuple[int, ...], tuple[int, ...]]
+"""Shape and strides."""
+
+
+@dataclass
+class Depth:
+    """The graph of one depth: by slot its inputs, those made contiguous, those that are complex,
+    and their values; the results, and what runs after it.
+    """
+
+    inputs: dict[int, Node] = field(default_factory=dict)
+    copied: set[int] = field(default_factory=set)
+    paired: set[int] = field(default_factory=set)
+    read: dict[int, Node | Pair] = field(default_factory=dict)
+    exports: list[tuple[Export, Node]] = field(default_factory=list)
+    after: list[Eager | Alias] = field(default_factory=list)
+
+    def value(self, slot: int, dtype: torch.dtype, geometry: Geometry, name: str) -> Node | Pair:
+        """A tensor of an earlier step as an input of the graph."""
+        if slot not in self.read:
+            shape, strides = in_memory(dtype, geometry)
+            layout = layout_of(shape, strides)
+            if layout is None:
+                self.copied.add(slot)
+                layout = row_major(shape)
+            buffer = input_node(name, TensorType(element(dtype), layout.shape))
+            self.inputs[slot] = buffer
+            found = read(buffer, layout, shape)
+            if dtype in PARTS:
+                self.paired.add(slot)
+                self.read[slot] = apart(found)
+            else:
+                self.read[slot] = found
+        return self.read[slot]
+
+    def part(self, name: str) -> Part:
+        """The step that runs the graph."""
+        exports = tuple(e for e, _ in self.exports)
+        outputs = tuple(n for _, n in self.exports)
+        used = {id(n) for n in Graph((), outputs).nodes()}
+        pairs = [
+            (slot, n) for slot, n in self.inputs.items()
+            if id(n) in used or any(e.into == slot for e in exports)
+        ]
+        graph = Graph(tuple(n for _, n in pairs), outputs, name)
+        slots = tuple(slot for slot, _ in pairs)
+        copied = frozenset(i for i, slot in enumerate(slots) if slot in self.copied)
+        paired = frozenset(i for i, slot in enumerate(slots) if slot in self.paired)
+        return Part(graph, slots, copied, exports, paired)
+
+
+def any_complex(metas: Any) -> bool:
+    """Whether a tensor among these is complex."""
+    if isinstance(metas, tuple | list):
+        return any(map(any_complex, metas))
+    return isinstance(metas, torch.Tensor) and metas.dtype in PARTS
+
+
+def element(dtype: torch.dtype) -> DType:
+    """The type of the numbers in memory."""
+    return PARTS[dtype] if dtype in PARTS else OURS[dtype]
+
+
+def in_memory(dtype: torch.dtype, geometry: Geometry) -> Geometry:
+    """Shape and strides of the numbers in memory: of a complex tensor, those of its parts."""
+    shape, strides = geometry
+    if dtype in PARTS:
+        return (*shape, 2), (*(2 * s for s in strides), 1)
+    return shape, strides
+
+
+def row_major(shape: tuple[int, ...]) -> Layout:
+    """The buffer of a contiguous tensor."""
+    return Layout(shape, tuple(range(len(shape))), shape, False)
