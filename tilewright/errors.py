@@ -39,6 +39,11 @@ class UserError(TilewrightError):
         self.what, self.expected, self.got, self.loc, self.hint = what, expected, got, loc, hint
         super().__init__(layout(what, expected, got, loc, hint))
 
+    def at(self, loc: Location | None) -> UserError:
+        """The same error, with the user's line."""
+        return type(self)(
+            self.what, expected=self.expected, got=self.got, loc=loc, hint=self.hint)
+
 
 class ShapeError(UserError, ValueError):
     """Shapes that do not fit."""

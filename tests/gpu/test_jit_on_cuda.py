@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ import tilewright as tw
 from tilewright import config
 from tilewright.errors import CompilerBug, DeviceError, OutOfBounds, OutOfMemory
 from tilewright.report import doctor
+from tilewright.runtime.gpu.drivers import driver_named
 from tilewright.runtime.program import runs
 
 RNG = np.random.default_rng(0)
@@ -97,9 +99,41 @@ def test_a_wrong_kernel_is_told_by_its_line(fake_cuda: FakeCuda) -> None:
 
 
 def test_memory_of_arguments(fake_cuda: FakeCuda) -> None:
-    x = np.ones(5 << 20, np.float32)
+    sim = fake_cuda.chips[0].sim
+    sim.properties = replace(sim.properties, memory=1 << 20)
+    x = np.ones(150_000, np.float32)
     f = tw.jit(lambda x: x.reshape(-1, 4).sum(axis=1), target="cuda")
     f(x)
     f(x)
     with pytest.raises(OutOfMemory, match="the memory of cuda:0 is used up"):
         tw.jit(lambda x: x * 2, target="cuda")(x)
+
+
+def test_a_loop_on_arrays_of_the_device(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Donated parameters stay where they are; calls become replays of a graph."""
+    driver, replays = driver_named(cuda), []
+    replay = driver.replay
+    monkeypatch.setattr(driver, "replay", lambda graph: (replays.append(graph), replay(graph)))
+
+    @tw.jit(donate_argnames="params")
+    def step(params, x):
+        value, grads = tw.value_and_grad(lambda p: (np.tanh(x @ p["w"]) ** 2).sum())(params)
+        return value, {"w": params["w"] - 0.1 * grads["w"]}
+
+    w, xs = f32(8, 4), [f32(6, 8) for _ in range(12)]
+    params, want = tw.to_device({"w": w}, cuda), {"w": w.copy()}
+    for x in xs:
+        value, params = step(params, x)
+        wanted, want = tw.jit(step.function)(want, x)
+        np.testing.assert_allclose(float(value), wanted, rtol=1e-4)
+    assert params["w"].device == "cuda:0"
+    assert len(replays) >= 2
+    np.testing.assert_allclose(params["w"].numpy(), want["w"], rtol=1e-4, atol=1e-5)
+
+
+def test_errors_name_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    line = inspect.currentframe().f_lineno
+    for use in lambda: tw.jit(abs, target="cuda")(f32(2)), lambda: tw.to_device(f32(2), "cuda"):
+        with pytest.raises(DeviceError, match=f"test_jit_on_cuda.py:{line + 1} in <lambda>"):
+            use()

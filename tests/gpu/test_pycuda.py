@@ -116,11 +116,11 @@ def test_arrays_that_cannot_be_taken(arrays: ModuleType) -> None:
     f = tw.jit(lambda x: x + 1)
     turned = arrays.GPUArray((3, 4), np.float32, strides=(4, 12))
     with pytest.raises(ShapeError) as raised:
-        f({"a": turned}["a"])
+        tw.jit(lambda values: values["a"] + 1)({"a": turned})
     message = str(raised.value)
-    assert message.startswith("the GPUArray [0][0] is not C-contiguous\n  expected: elements row")
+    assert message.startswith("the GPUArray values['a'] is not C-contiguous\n  expected: ele")
     assert "got:      shape (3, 4), strides (4, 12)" in message and "test_pycuda.py:" in message
-    with pytest.raises(DTypeError, match="the GPUArray"):
+    with pytest.raises(DTypeError, match="the GPUArray x"):
         f(arrays.GPUArray((3,), np.complex64))
     with pytest.raises(UserError, match="compiled for sim, and its argument"):
         tw.jit(lambda x: x + 1, target="sim")(arrays.to_gpu(f32(3)))
@@ -135,7 +135,7 @@ def test_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_context(cu: ModuleType) -> None:
     cu.Context.pop()
-    with pytest.raises(DeviceError, match="this thread has no current context of PyCUDA\n  hint:"):
+    with pytest.raises(DeviceError, match="this thread has no current context of PyCUDA\n  at: "):
         tw.jit(lambda x: x + 1, target="pycuda")(f32(3))
 
 

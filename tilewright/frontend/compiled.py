@@ -18,7 +18,7 @@ from tilewright.compiler.target import Target
 from tilewright.compiler.text import show_loops, show_plan
 from tilewright.errors import CompilerBug, TraceError, UserError
 from tilewright.frontend import warm
-from tilewright.frontend.location import here
+from tilewright.frontend.location import here, placed
 from tilewright.frontend.named import Guard
 from tilewright.frontend.reproducer import compiler_bug
 from tilewright.frontend.trace import Traced
@@ -237,7 +237,8 @@ TEXTS: dict[str, Callable[[Compiled], str]] = {
 def find_target(name: str | None, fast_math: bool | None = None) -> Target:
     """The machine to compile for: of this name, else of the switch, else the host."""
     warm.finish()
-    return target_named(name, fast_math)
+    with placed():
+        return target_named(name, fast_math)
 
 
 def gpu_text(compiled: Compiled, stage: str) -> str:

@@ -14,7 +14,7 @@ from tilewright.errors import ShapeError
 from tilewright.frontend import foreign, tree
 from tilewright.frontend.array import Array
 from tilewright.frontend.build import checked_dtype
-from tilewright.frontend.location import here
+from tilewright.frontend.location import here, placed
 from tilewright.runtime.gpu.device import Device, Resident
 
 
@@ -46,21 +46,28 @@ def call_jitted(jitted: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     """
     from tilewright.runtime.gpu.devices import device_named
 
-    device = device_named("pycuda")
-    given, named = tree.map_with_path(functools.partial(_given, device), (args, kwargs))
-    return tree.map(_returned, jitted(*given, **named))
+    with placed():
+        device = device_named("pycuda")
+
+    def given(name: str, value: Any) -> Any:
+        return tree.map_with_path(functools.partial(_given, device, name), value)
+
+    passed = [given(jitted.parameters.name(i), value) for i, value in enumerate(args)]
+    named = {name: given(name, value) for name, value in kwargs.items()}
+    return tree.map(_returned, jitted(*passed, **named))
 
 
-def _given(device: Device, path: str, leaf: Any) -> Any:
+def _given(device: Device, name: str, path: str, leaf: Any) -> Any:
     """An argument's leaf, as an array on the device if it is a GPUArray."""
     if not isinstance(leaf, gpuarray.GPUArray):
         return leaf
     if not leaf.flags.c_contiguous:
         raise ShapeError(
-            f"the GPUArray {path} is not C-contiguous", expected="elements row by row, no gaps",
+            f"the GPUArray {name}{path} is not C-contiguous",
+            expected="elements row by row, no gaps",
             got=f"shape {leaf.shape}, strides {leaf.strides}", loc=here(),
             hint="pycuda.gpuarray.to_gpu(np.ascontiguousarray(x.get())) is")
-    checked_dtype(leaf.dtype, f"the GPUArray {path}")
+    checked_dtype(leaf.dtype, f"the GPUArray {name}{path}")
     return Array(Resident(device, Lent(leaf), leaf.dtype, tuple(leaf.shape)))
 
 

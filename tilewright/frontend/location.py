@@ -7,12 +7,13 @@ import functools
 import inspect
 import os
 import sys
+from collections.abc import Iterator
 from types import FrameType
 
 import numpy as np
 import optree
 
-from tilewright.errors import Location
+from tilewright.errors import DeviceError, Location
 
 _OURS = (
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
@@ -69,3 +70,14 @@ def raised_at(error: BaseException) -> Location | None:
             found = _location(code.co_filename, step.tb_lineno, code.co_name)
         step = step.tb_next
     return found
+
+
+@contextlib.contextmanager
+def placed() -> Iterator[None]:
+    """Errors of devices name the user's line, in a ``with`` block."""
+    try:
+        yield
+    except DeviceError as error:
+        if error.loc is not None:
+            raise
+        raise error.at(here()) from error.__cause__

@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from tilewright.errors import OutOfBounds, OutOfMemory, TraceError
+from tilewright.errors import OutOfBounds, TraceError
 from tilewright.frontend import tree
 from tilewright.frontend.array import DONE, Array
 from tilewright.frontend.build import checked_dtype
 from tilewright.frontend.leaves import ByArrays
-from tilewright.frontend.location import here
+from tilewright.frontend.location import here, placed
 from tilewright.frontend.signature import NUMBERS
 from tilewright.frontend.tracer import FUNCTIONS, Tracer, current
 
@@ -51,17 +51,13 @@ def moved(leaf: Any, device: str, path: str = "") -> Any:
         leaf = DONE["taken"](leaf)
     if device == "cpu":
         return leaf.numpy() if isinstance(leaf, Array) else np.asarray(leaf)
-    there = device_named(device)
-    try:
+    with placed():
+        there = device_named(device)
         if not isinstance(leaf, Array):
             return Array(there.place(host_array(leaf, path)))
         resident = leaf.resident()
         found = resident.moved(there)
         return leaf if found is resident else Array(found)
-    except OutOfMemory as error:
-        raise OutOfMemory(
-            error.what, expected=error.expected, got=error.got, loc=here(), hint=error.hint
-        ) from None
 
 
 def host_array(leaf: Any, path: str) -> np.ndarray:
