@@ -29,6 +29,7 @@ State = TypeVar("State")
 Dim = tuple[int, int, int]
 
 WARP, WARPGROUP = 32, 128
+MOST = 1 << 62
 RUN, BARRIER, COLLECT, DONE = range(4)
 SHARED_POISON = 0xFF
 """What shared memory holds at first: NaN in every float format."""
@@ -147,13 +148,13 @@ class Gang:
     def located(
         self, space: str, addresses: Addresses, lanes: Lanes, size: int, count: int = 1
     ) -> tuple[NDArray[Any], NDArray[np.int64], Span | None]:
-        """The codes of `size` bytes of a space, and where among them addresses of `count` lie.
+        """The codes of `size` bytes of a space, where among them addresses of `count` lie, and
+        their span.
 
-        Of global memory also their span, None if they are in several allocations.
+        No span: of local memory, and of global addresses in several allocations.
         """
         if space == "shared":
-            places = self.shared_places(addresses, lanes, size, count)
-            return self.shared.view(CODES[size]), places, None
+            return self.shared.view(CODES[size]), *self.shared_found(addresses, lanes, size, count)
         if space == "local":
             return self.local.view(CODES[size]), self._local_places(addresses, lanes, size), None
         memory = self.launch.memory
@@ -202,13 +203,20 @@ class Gang:
     def shared_places(
         self, addresses: Addresses, lanes: Lanes, size: int, count: int = 1
     ) -> NDArray[np.int64]:
-        """Indices of elements of `size` bytes in the shared memory of all blocks.
+        """Indices of elements of `size` bytes in the shared memory of all blocks."""
+        return self.shared_found(addresses, lanes, size, count)[0]
+
+    def shared_found(
+        self, addresses: Addresses, lanes: Lanes, size: int, count: int = 1
+    ) -> tuple[NDArray[np.int64], Span]:
+        """The same and their span.
 
         Faults: `count` elements that are not all in the block's part of it, or not aligned to
         their bytes together.
         """
         at, whole = addresses.astype(np.int64), size * count
-        if at.size and (int(at.min()) < 0 or int(at.max()) + whole > self.launch.shared_size):
+        span = Span(0, int(at.min(initial=MOST)), int(at.max(initial=0)))
+        if span.low < 0 or span.high + whole > self.launch.shared_size:
             inside = (at >= 0) & (at + whole <= self.launch.shared_size)
             check(inside, at, f"is outside of the {self.launch.shared_size} bytes of shared memory",
                   whole)
@@ -216,7 +224,7 @@ class Gang:
             check(at % whole == 0, at, "of shared memory is not aligned", whole)
         if len(self.blocks) > 1:
             at += self.shared_start[lanes]
-        return at >> (size.bit_length() - 1)
+        return at >> (size.bit_length() - 1), span
 
     def shared_base(self, lane: int) -> int:
         """Where the shared memory of a lane's block starts in that of all blocks."""

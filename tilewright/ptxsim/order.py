@@ -71,6 +71,7 @@ class Order:
         self.clock = np.ones(warps, np.int64)
         self.stamps: Stamps = ids + (1 << CLOCK)
         self.limit = np.full(gang.size, 1 << CLOCK, np.int64)
+        self.lowest = 1 << CLOCK  # the least limit
         self.warp_floor = np.zeros(warps, np.int64)
         self.rows: NDArray[np.int32] | None = None
         self.leader = np.arange(gang.size) // WARP * WARP
@@ -100,6 +101,7 @@ class Order:
         by_block[blocks] = last[:, None] + 1
         lanes = (np.array(blocks)[:, None] * self.width + np.arange(self.width)).reshape(-1)
         self.limit[lanes] = np.repeat(last + 1 << CLOCK, self.width)
+        self.lowest = int(self.limit.min())
         self.stamps[lanes] = self.limit[lanes] | self.ids[lanes]
         if self.rows is not None:
             self.leader[lanes] = lanes // WARP * WARP

@@ -116,17 +116,10 @@ class Far(LastTwoReaders):
         super().__init__(order, cells, habits.grains["global"], found, origin)
         self.across = not habits.fenced  # whether accesses of different blocks can race
         self.others = habits.pointers.others
-        self.stored: dict[int, Interval] = {}
 
-    def concerned(self, loads: list[Note], stores: list[Note]) -> list[Note]:
-        for note in stores:
-            low, high = self.stored.get(note.mark, note.span)
-            self.stored[note.mark] = min(low, note.span[0]), max(high, note.span[1])
-        stored = list(self.stored.values())
-        return [
-            note for note in loads if line_of(note.mark) not in self.others or any(
-                note.span[0] <= high and low <= note.span[1] for low, high in stored)
-        ]
+    def kept(self, loads: list[Note]) -> list[Note]:
+        return [note for note in loads
+                if line_of(note.mark) not in self.others or self.meets(note.span)]
 
     def known(self, seen: Stamps, lanes: Ints) -> NDArray[np.bool_]:
         width = self.order.width
@@ -224,12 +217,13 @@ class Races:
     ) -> None:
         """Lanes accessed `bytes` at places that count elements of `size`; `span` as `located`."""
         starts = self.across.starts
-        if space == "local" or span is not None and starts is not None and (
-                span.start not in starts):
+        if space == "local" or space != "shared" and span is not None and (
+                starts is not None and span.start not in starts):
             return
         pc = self.gang.now
         strong = is_strong(self.gang.launch.code[pc][0].parts)
-        note = Note(places, size, bytes, lanes, self.mark | STRONG * strong, changes)
+        at = (0, 0) if span is None else (span.low, span.high + bytes)
+        note = Note(places, size, bytes, lanes, self.mark | STRONG * strong, at, changes)
         if strong and self.across.habits.fenced:
             self._all_strong(lanes)
         if space == "shared":
@@ -237,7 +231,6 @@ class Races:
         elif span is None:
             self._split(note)
         else:
-            note.span = span.low, span.high + bytes
             self._far(span.start, note)
 
     @property
@@ -272,7 +265,7 @@ class Races:
             at = note.places[own] * note.size + FIRST
             span = int(at.min()), int(at.max()) + note.bytes
             self._far(int(starts[i]), Note(
-                note.places[own], note.size, note.bytes, note.lanes[own], note.mark, changes, span))
+                note.places[own], note.size, note.bytes, note.lanes[own], note.mark, span, changes))
 
     def _all_strong(self, lanes: Ints) -> None:
         """Every strong access of a block is taken to acquire and release."""
@@ -287,20 +280,26 @@ class Races:
         for place in places.tolist():
             self.order.meetings.pop(place, None)
         changes = np.ones(len(lanes), np.bool_)
-        self.shared.note(Note(places, 8, 8, lanes, self.mark, changes))
+        self.shared.note(Note(places, 8, 8, lanes, self.mark, self._span(8 * places, 8), changes))
+
+    def _span(self, at: Ints, bytes: int) -> Interval:
+        """The interval of places in shared memory, within their blocks."""
+        near = at.reshape(-1) % self.gang.shared_stride
+        return int(near.min()), int(near.max()) + bytes
 
     # What goes on beside the threads.
 
     def copy_began(self, lane: int, key: Hashable, at: Ints, size: int) -> Row:
         """An agent writes elements of shared memory; the row that tells of it."""
         stamp = self.order.started(int(self.gang.block_of[lane]), key) | self.mark
-        self.shared.write(self.shared.cells_of(at, size), stamp, lane)
+        self.shared.write(self.shared.cells_of(at, size), stamp, lane, self._span(at, size))
+        self.shared.lasting = True
         return self.order.told_by(stamp)
 
     def reading_began(self, lanes: Ints, key: Hashable, at: Ints, size: int) -> Row:
         """An agent reads elements of shared memory for lanes; the row that tells of it."""
         stamp = self.order.started(int(self.gang.block_of[lanes[0]]), key) | self.mark
-        self.shared.read(self.shared.cells_of(at, size), stamp, lanes)
+        self.shared.read(self.shared.cells_of(at, size), stamp, lanes, self._span(at, size))
         return self.order.told_by(stamp)
 
     def pending(self, lanes: Ints, at: Ints, size: int) -> tuple[Ints, Stamps]:
@@ -308,14 +307,15 @@ class Races:
         cells = self.shared.cells_of(at, size)
         count = len(cells) // len(lanes)
         stamps = np.repeat(self.order.ids[lanes] | PENDING << CLOCK | self.mark, count)
-        self.shared.write(cells, stamps, np.repeat(lanes, count))
+        self.shared.under_way += len(cells)
+        self.shared.write(cells, stamps, np.repeat(lanes, count), self._span(at, size))
         return cells.reshape(-1, count), stamps.reshape(-1, count)
 
     def waited(self, cells: Ints, pending: Stamps, stamps: Stamps) -> None:
         """Such copies are complete, as of stamps of their lanes."""
-        self.shared.settle(False)
         mark = pending & MOST_INSTRUCTIONS << LINE
-        self.shared.end(cells, pending, stamps[:, None] | mark)
+        span = self._span(cells << self.shared.grain, 1 << self.shared.grain)
+        self.shared.end(cells, pending, stamps[:, None] | mark, span)
 
     # Reports.
 

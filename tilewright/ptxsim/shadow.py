@@ -47,6 +47,7 @@ class Note:
     """An access of some lanes, `bytes` at each of the places, which count elements of `size`.
 
     mark     its instruction and its strength, as in a stamp
+    span     from its first byte to its end: in global memory, or in the block's shared memory
     changes  of a write: whether it left another value than was there
     """
 
@@ -55,8 +56,8 @@ class Note:
     bytes: int
     lanes: Ints
     mark: int
+    span: Interval
     changes: NDArray[np.bool_] | None = None
-    span: Interval = (0, 0)  # from the first byte to the last element, where that is used
 
 
 class Shadow:
@@ -71,8 +72,10 @@ class Shadow:
         self.origin = origin
         self.notes: list[Note] = []
         self.written: Stamps | None = None
+        self.stored: dict[int, Interval] = {}  # where writes were, by their instructions
         self.fresh = False  # whether accesses are recorded of which somebody may not know
-        self.lasting = False  # whether some are recorded that no barrier makes known
+        self.under_way = 0  # writes that no barrier makes known
+        self.lasting = False  # whether accesses of agents are recorded: no barrier does, either
 
     def note(self, note: Note) -> None:
         """Note an access, to be looked at later."""
@@ -84,46 +87,75 @@ class Shadow:
         """Look at what was noted. `ending`: then everybody concerned will know of everything."""
         notes, self.notes = self.notes, []
         stores = [note for note in notes if note.changes is not None]
+        loads = [note for note in notes if note.changes is None]
+        for note in stores:
+            self.stores_at(note.mark, note.span)
         if stores or self.fresh or not ending:
-            kept = self.concerned([note for note in notes if note.changes is None], stores)
-            loads = [self._spread(note) for note in kept]
-            self._check_loads(loads if self.fresh else [])
+            near = [note for note in loads if self.meets(note.span)]
+            if self.fresh:
+                self._check_loads(near)
             if stores:
                 self._store(*_joined([self._spread(note) for note in stores]))
-                self._check_loads(loads)
-            if loads and not ending:
-                cells, stamps, lanes, _ = _joined(loads)
+                self._check_loads(near)
+            kept = [] if ending else self.kept(loads)
+            if kept:
+                cells, stamps, lanes, _ = _joined([self._spread(note) for note in kept])
                 weak = stamps & STRONG == 0
                 self.remember(cells[weak], stamps[weak], lanes[weak])
-            self.fresh = self.lasting or not ending and (self.fresh or bool(notes))
+            self.fresh = self.lasting or self.under_way > 0 or not ending and (
+                self.fresh or bool(notes))
+        if not self.fresh:
+            self.stored.clear()
 
-    def concerned(self, loads: list[Note], stores: list[Note]) -> list[Note]:
-        """The loads that may meet a store of this launch."""
+    def stores_at(self, mark: int, span: Interval) -> None:
+        """An instruction stored in an interval."""
+        low, high = self.stored.get(mark, span)
+        self.stored[mark] = min(low, span[0]), max(high, span[1])
+
+    def meets(self, span: Interval) -> bool:
+        """Whether an interval touches what was stored."""
+        return any(span[0] < high and low < span[1] for low, high in self.stored.values())
+
+    def kept(self, loads: list[Note]) -> list[Note]:
+        """The loads that are to be remembered."""
         return loads
+
+    def _cells(self, note: Note) -> Ints:
+        first = note.places * note.size - self.origin >> self.grain
+        count = note.bytes >> self.grain
+        return first if count <= 1 else (first[:, None] + np.arange(count)).reshape(-1)
 
     def _spread(self, note: Note) -> tuple[Ints, Stamps, Ints, Any]:
         """Cells, stamps, lanes and changes, one of each per cell."""
-        first = note.places * note.size - self.origin >> self.grain
-        columns = first, self.order.stamps[note.lanes] | note.mark, note.lanes, note.changes
-        count = note.bytes >> self.grain
-        if count <= 1:
-            return columns
-        cells = (first[:, None] + np.arange(count)).reshape(-1)
-        repeated = (None if c is None else np.repeat(c, count) for c in columns[1:])
-        return (cells, *repeated)  # type: ignore[return-value]
+        columns = self.order.stamps[note.lanes] | note.mark, note.lanes, note.changes
+        count = max(1, note.bytes >> self.grain)
+        if count > 1:
+            columns = tuple(  # type: ignore[assignment]
+                None if c is None else np.repeat(c, count) for c in columns)
+        return self._cells(note), *columns
 
-    def _check_loads(self, loads: list[Any]) -> None:
-        written = self.written
-        if written is None:
+    def _check_loads(self, loads: list[Note]) -> None:
+        if self.written is None:
             return
-        for cells, stamps, lanes, _ in loads:
-            self.check(written[cells], cells, stamps, lanes, READ_WRITTEN)
+        for note in loads:
+            cells = self._cells(note)
+            seen = self.written[cells]
+            at = self.suspects(seen)
+            if len(at):
+                lanes = note.lanes[at // max(1, note.bytes >> self.grain)]
+                stamps = self.order.stamps[lanes] | note.mark
+                self.check(seen[at], cells[at], stamps, lanes, READ_WRITTEN)
+
+    def suspects(self, seen: Stamps) -> Ints:
+        """Which of the accesses somebody may not know of."""
+        return np.flatnonzero(seen)
 
     def _store(self, cells: Ints, stamps: Stamps, lanes: Ints, changes: Any) -> None:
+        if self.fresh:
+            self.check_reads(cells, stamps, lanes)
         written = self._writes()
         some = cells[changes], stamps[changes], lanes[changes]
         if self.fresh:
-            self.check_reads(cells, stamps, lanes)
             self.check(written[some[0]], *some, WRITE_WRITTEN)
         written[some[0]] = some[1]
         self.check(written[some[0]], *some, WRITE_WRITTEN)
@@ -142,13 +174,13 @@ class Shadow:
     ) -> None:
         """Report the first of the accesses `seen` of the same cells that lanes do not know of."""
         other = (seen ^ stamps) & WHO != 0
-        if self.lasting:
+        if self.under_way:
             other |= (seen >= PENDING << CLOCK) & (seen != stamps)
         at = np.flatnonzero(other)
-        if not len(at):
-            return
-        at = at[(seen[at] != 0) & (seen[at] & stamps[at] & STRONG == 0)]
-        at = at[~self.known(seen[at], lanes[at])]
+        at = at[self.suspects(seen[at])]
+        at = at[seen[at] & stamps[at] & STRONG == 0]
+        if len(at):
+            at = at[~self.known(seen[at], lanes[at])]
         if len(at):
             i = int(at[0])
             self.found(int(cells[i]), int(seen[i]), int(stamps[i]), verbs)
@@ -235,6 +267,9 @@ class AllReaders(Shadow):
         seen = rows[item, warp] >> WARP << CLOCK | marks << LINE | who
         self.check(seen, cells[item], stamps[item], lanes[item], WRITE_READ)
 
+    def suspects(self, seen: Stamps) -> Ints:
+        return np.flatnonzero(seen >= self.order.lowest)
+
     # What goes on beside the threads.
 
     def cells_of(self, at: Ints, bytes: int) -> Ints:
@@ -242,25 +277,35 @@ class AllReaders(Shadow):
         first, count = at.reshape(-1) >> self.grain, max(1, bytes >> self.grain)
         return (first[:, None] + np.arange(count)).reshape(-1)
 
-    def write(self, cells: Ints, stamps: Stamps | int, lanes: Ints | int) -> None:
+    def look(self, span: Interval) -> None:
+        """Look at what was noted if some of it touches an interval that is about to change."""
+        if any(note.span[0] < span[1] and span[0] < note.span[1] for note in self.notes):
+            self.settle(False)
+
+    def write(
+        self, cells: Ints, stamps: Stamps | int, lanes: Ints | int, span: Interval
+    ) -> None:
         """Check and record writes that do not end here; `lanes` are those that began them."""
-        self.settle(False)
+        self.look(span)
         stamps, lanes = (np.broadcast_to(a, cells.shape) for a in (stamps, lanes))
-        written = self._writes()
         self.check_reads(cells, stamps, lanes)
+        written = self._writes()
         self.check(written[cells], cells, stamps, lanes, WRITE_WRITTEN)
         written[cells] = stamps
-        self.fresh = self.lasting = True
+        self.stores_at(int(stamps[0]) & MOST_INSTRUCTIONS << LINE, span)
+        self.fresh = True
 
-    def end(self, cells: Ints, pending: Stamps, stamps: Stamps) -> None:
+    def end(self, cells: Ints, pending: Stamps, stamps: Stamps, span: Interval) -> None:
         """Writes under way have ended: they become those of their threads at this time."""
+        self.look(span)
         written = self._writes()
         still = written[cells] == pending
         written[cells[still]] = stamps[still]
+        self.under_way -= cells.size
 
-    def read(self, cells: Ints, stamp: int, lanes: Ints) -> None:
+    def read(self, cells: Ints, stamp: int, lanes: Ints, span: Interval) -> None:
         """Check, for each of the lanes, and record reads of an agent."""
-        self.settle(False)
+        self.look(span)
         if self.written is not None:
             for lane in lanes.tolist():
                 self.check(self.written[cells], cells, np.full(len(cells), stamp),

@@ -121,6 +121,28 @@ def fused(a: Any, b: Any, c: Any) -> Any:
             return fused_f64(a, b, c)
         return np.asarray(a, np.float64) * np.asarray(b, np.float64) + np.asarray(c, np.float64)
     exact, other = np.asarray(a, np.float64) * b, np.asarray(c, np.float64)
+    total = np.asarray(exact + other)
+    # Rounding twice differs from rounding once where f64 came to a tie of f32, or of a denormal.
+    bits = total.view(np.uint64)
+    doubtful = (bits & TIE_BITS == TIE) | (bits << ONE < LEAST_NORMAL)
+    result = total.astype(np.float32)
+    if doubtful.any():
+        at = np.nonzero(doubtful)
+        exact, other = (np.broadcast_to(x, total.shape)[at] for x in (exact, other))
+        result[at] = rounded_sum(exact, other)
+    return result
+
+
+ONE = np.uint64(1)
+TIE_BITS, TIE = np.uint64((1 << 29) - 1), np.uint64(1 << 28)
+"""What f64 has beyond f32, and where it lies in the middle between two f32."""
+
+LEAST_NORMAL = np.uint64((1023 - 126) << 53)
+"""The bits of the least normal f32, as f64, without the sign."""
+
+
+def rounded_sum(exact: Any, other: Any) -> Any:
+    """The sum of f64 numbers rounded once to f32: it is made odd where it is not exact."""
     total = exact + other
     # The error of the f64 sum (Knuth's two-sum) decides a tie of the second rounding.
     virtual = total - exact

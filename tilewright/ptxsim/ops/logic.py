@@ -86,18 +86,15 @@ def funnel(step: Step) -> None:
 
 def field(value: Any, start: Any, length: Any, dtype: np.dtype[Any]) -> Any:
     """`length` bits of a value from bit `start`, extended by the sign of a signed type."""
-    bits = 8 * dtype.itemsize
-    wide = np.asarray(value).astype(object)
-    result = []
-    for v, s, n in np.broadcast(wide, start, length):
-        s, n = min(int(s) & 0xFF, bits), int(n) & 0xFF
-        got = int(v) >> s & (1 << n) - 1
-        if dtype.kind == "i" and n:
-            top = min(s + n - 1, bits - 1)
-            if int(v) >> top & 1:
-                got |= -1 << min(n, bits - s)
-        result.append(got & (1 << bits) - 1)
-    return np.array(result, f"u{dtype.itemsize}").view(dtype)
+    bits, wide = 8 * dtype.itemsize, np.asarray(value, dtype)
+    start, length = (np.asarray(x).astype(np.int64) & 0xFF for x in (start, length))
+    start = np.minimum(start, bits)
+    inside = np.minimum(length, bits - start)
+    up = np.minimum(bits - start - inside, bits - 1).astype(dtype)
+    down = np.minimum(bits - inside, bits - 1).astype(dtype)
+    found = wide << up >> down  # without a bit inside: the sign, if there is one
+    nothing = length == 0 if dtype.kind == "i" else inside == 0
+    return np.where(nothing, dtype.type(0), found)
 
 
 @op("bfe")

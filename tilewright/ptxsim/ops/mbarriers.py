@@ -23,9 +23,9 @@ SIZE = 8
 
 def places(step: Step, operand: Operand) -> list[int]:
     """Where the mbarriers of the lanes lie, as words of the shared memory of all blocks."""
-    at = step.gang.shared_places(step.shared_addresses(operand), step.lanes, SIZE)
+    at, span = step.gang.shared_found(step.shared_addresses(operand), step.lanes, SIZE)
     if step.gang.races is not None:
-        step.gang.races.noted("shared", at, None, SIZE, SIZE, step.lanes)
+        step.gang.races.noted("shared", at, span, SIZE, SIZE, step.lanes)
     return at.tolist()
 
 
