@@ -301,6 +301,40 @@ def test_operands_are_rounded_in_pairs() -> None:
     assert not count(found, "cvt.rn.bf16.f32", "shr", "prmt", "or", "cvt.u16")
 
 
+def test_loops_that_wait_stay_loops() -> None:
+    text = """kernel f(x: f32[8192] in, y: f32[128] out) {
+  for g in 0..1 block {
+    alloc ring: f32[256] shared
+    for t in 0..32 thread {
+      alloc sum: f32[4] register
+      for v in 0..4 vector(4, 1) {
+        sum[v] = 0.0:f32
+      }
+      for s in 0..STEPS {
+        run async_copy(ring[t * 4], x[s * 128 + t * 4], true)
+        run async_commit()
+        run async_wait(0)
+        barrier
+        for v in 0..4 vector(4, 1) {
+          sum[v] = sum[v] + ring[124 - t * 4 + v]
+        }
+        barrier
+      }
+      for v in 0..4 vector(4, 1) {
+        y[t * 4 + v] = sum[v]
+      }
+    }
+  }
+}
+"""
+    x = numbers(f32, 64, 32, 4)
+    y = run(text.replace("STEPS", "64"), [x, np.zeros(128, np.float32)])[1]
+    np.testing.assert_allclose(y, x.sum(0)[::-1].ravel(), rtol=1e-4, atol=1e-4)
+    for steps, copies in (("64", 1), ("4", 4)):
+        (found,) = opcodes(compiled(text.replace("STEPS", steps))).values()
+        assert count(found, "cp.async.cg") == copies
+
+
 def test_uses_stay_after_their_wait() -> None:
     text = compiled(group_kernel(INSTRUCTIONS["wgmma_m64n64k16"], bf16), "sm_90a")
     products = [m.start() for m in re.finditer("wgmma.mma_async", text)]

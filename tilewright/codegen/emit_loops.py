@@ -19,6 +19,9 @@ Run = Callable[[], None]
 class Loops(Values):
     """Control flow."""
 
+    note = ""
+    """What LLVM is told of the next loop, at its end."""
+
     def statements(self, body: Iterable[Stmt]) -> None:
         raise NotImplementedError
 
@@ -63,6 +66,7 @@ class Loops(Values):
     ) -> None:
         """``for i in range(start, stop, step): run(i)``, tested at the end."""
         b = self.b
+        note, self.note = self.note, ""
         first, end = self.sum_terms(start), self.sum_terms(stop)
         trip = plus(stop, times(start, -1))
         found = self.range_of(trip)
@@ -86,7 +90,7 @@ class Loops(Values):
         following = b.binary("add nsw", i, Value(str(step), i64))
         again = b.compare("icmp slt", following, end)
         latch = b.block
-        b.write(f"  br {again.typed}, label %{head}, label %{done}")
+        b.write(f"  br {again.typed}, label %{head}, label %{done}{note}")
         frame.header.append(
             f"  {i.name} = phi i64 [{first.name}, %{before}], [{following.name}, %{latch}]"
         )

@@ -33,6 +33,14 @@ THREADS = 128
 MOST_BLOCKS = 2**31 - 1
 """Blocks of a grid."""
 
+KEPT = {
+    "!9000 = distinct !{!9000, !9001}", '!9001 = !{!"llvm.loop.unroll.disable"}',
+}
+"""Of loops that LLVM does not unroll."""
+
+FEW = 4
+"""Iterations of a loop that it may."""
+
 SPECIAL = ("tid", "ctaid", "nctaid")
 BARRIER = "llvm.nvvm.barrier.cta.sync.aligned.all"
 
@@ -77,6 +85,17 @@ class GridEmitter(GridBulk):
 
     def more(self) -> list[str]:
         return [f"ptr %map{n}" for n in range(len(self.maps))]
+
+    # --- loops --------------------------------------------------------------------------
+    def loop(self, s: k.For) -> None:
+        """A loop that waits is the schedule's: LLVM would write all of its steps one by one."""
+        few = k.const_int(s.start) == 0 and (k.const_int(s.stop) or FEW + 1) <= FEW
+        waits = any(isinstance(t, k.Barrier | k.Instruction) for t in k.walk(s.body))
+        if s.kind == "serial" and waits and not few:
+            self.note = ", !llvm.loop !9000"
+            self.b.declarations |= KEPT
+        super().loop(s)
+        self.note = ""
 
     # --- the grid -----------------------------------------------------------------------
     def parallel(self, s: k.For) -> None:
