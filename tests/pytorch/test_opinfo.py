@@ -17,32 +17,33 @@ from tilewright.torch.table import find
 TABLE = Path(__file__).parents[2] / "docs" / "torch-operators.md"
 
 COMPILED = """
-    abs acos add addcdiv addcmul addmm all amax amin aminmax angle any arange argmax argmin
-    as_strided as_strided_scatter atan2 atanh baddbmm bernoulli bmm bucketize cat cdist ceil
-    cfloat cholesky_inverse clamp clamp_max clamp_min clone complex constant_pad_nd copysign cos
-    count_nonzero cross cummax cumprod cumsum diag diag_embed diagonal diagonal_scatter diff
-    digamma dist div.floor_rounding div.no_rounding_mode dot eq erf erfc erfinv exp expand expm1
-    eye fft.fft fft.hfftn fft.irfft2 fill flatten flip floor floor_divide fmax fmin fmod frac
-    frexp gather grid_sampler_2d gt heaviside hypot i0 igamma index_add index_copy
-    index_reduce.amax index_reduce.mean index_select isclose isin isinf isnan kron kthvalue lerp
-    lgamma linalg.cholesky linalg.det linalg.eigh linalg.householder_product linalg.inv
-    linalg.lu linalg.lu_solve linalg.pinv linalg.qr linalg.solve linalg.solve_triangular
-    linalg.svd linalg.vecdot linalg.vector_norm linspace log log1p log_softmax logaddexp
-    logcumsumexp logical_and logical_not logit logspace logsumexp lu_unpack masked.argmax
-    masked.norm masked.softmax masked.sum masked.var masked_fill masked_scatter matmul
-    matrix_exp max.reduction_with_dim maximum mean median minimum mm mode movedim mul
-    mvlgamma.mvlgamma_p_3 nan_to_num nanmedian nansum ne neg nextafter
-    nn.functional.adaptive_avg_pool2d nn.functional.adaptive_max_pool2d
-    nn.functional.alpha_dropout nn.functional.avg_pool2d nn.functional.batch_norm
-    nn.functional.bilinear nn.functional.binary_cross_entropy
+    _segment_reduce.lengths abs acos add addcdiv addcmul addmm all amax amin aminmax angle any
+    arange argmax argmin as_strided as_strided_scatter atan2 atanh baddbmm bernoulli bmm
+    bucketize cat cdist ceil cfloat cholesky_inverse clamp clamp_max clamp_min clone complex
+    constant_pad_nd copysign cos count_nonzero cross cummax cumprod cumsum diag diag_embed
+    diagonal diagonal_scatter diff digamma dist div.floor_rounding div.no_rounding_mode dot eq
+    erf erfc erfinv exp expand expm1 eye fft.fft fft.hfftn fft.irfft2 fill flatten flip floor
+    floor_divide fmax fmin fmod frac frexp gather grid_sampler_2d gt hash_tensor heaviside
+    histogram histogramdd hypot i0 igamma index_add index_copy index_reduce.amax
+    index_reduce.mean index_select isclose isin isinf isnan kron kthvalue lerp lgamma
+    linalg.cholesky linalg.det linalg.eigh linalg.householder_product linalg.inv linalg.lu
+    linalg.lu_solve linalg.pinv linalg.qr linalg.solve linalg.solve_triangular linalg.svd
+    linalg.vecdot linalg.vector_norm linspace log log1p log_softmax logaddexp logcumsumexp
+    logical_and logical_not logit logspace logsumexp lu_unpack masked.argmax masked.norm
+    masked.softmax masked.sum masked.var masked_fill masked_scatter matmul matrix_exp
+    max.reduction_with_dim maximum mean median minimum mm mode movedim mul mvlgamma.mvlgamma_p_3
+    nan_to_num nanmedian nansum ne neg nextafter nn.functional.adaptive_avg_pool2d
+    nn.functional.adaptive_max_pool2d nn.functional.alpha_dropout nn.functional.avg_pool2d
+    nn.functional.batch_norm nn.functional.bilinear nn.functional.binary_cross_entropy
     nn.functional.binary_cross_entropy_with_logits nn.functional.celu
     nn.functional.channel_shuffle nn.functional.conv1d nn.functional.conv2d
     nn.functional.conv_transpose2d nn.functional.cosine_similarity nn.functional.cross_entropy
     nn.functional.dropout nn.functional.elu nn.functional.embedding nn.functional.embedding_bag
-    nn.functional.gelu nn.functional.glu nn.functional.group_norm nn.functional.hardshrink
-    nn.functional.hardsigmoid nn.functional.hardtanh nn.functional.huber_loss
-    nn.functional.interpolate.bilinear nn.functional.interpolate.nearest nn.functional.kl_div
-    nn.functional.l1_loss nn.functional.layer_norm nn.functional.leaky_relu nn.functional.linear
+    nn.functional.fractional_max_pool2d nn.functional.gelu nn.functional.glu
+    nn.functional.group_norm nn.functional.hardshrink nn.functional.hardsigmoid
+    nn.functional.hardtanh nn.functional.huber_loss nn.functional.interpolate.bilinear
+    nn.functional.interpolate.nearest nn.functional.kl_div nn.functional.l1_loss
+    nn.functional.layer_norm nn.functional.leaky_relu nn.functional.linear
     nn.functional.local_response_norm nn.functional.logsigmoid nn.functional.max_pool2d
     nn.functional.mish nn.functional.mse_loss nn.functional.nll_loss nn.functional.normalize
     nn.functional.pad.circular nn.functional.pad.constant nn.functional.pad.reflect
@@ -50,16 +51,16 @@ COMPILED = """
     nn.functional.pixel_unshuffle nn.functional.poisson_nll_loss nn.functional.prelu
     nn.functional.rms_norm nn.functional.scaled_dot_product_attention nn.functional.silu
     nn.functional.smooth_l1_loss nn.functional.softplus nn.functional.softshrink
-    nn.functional.threshold nn.functional.unfold norm permute polar polygamma.polygamma_n_1
-    polygamma.polygamma_n_2 pow prod put quantile reciprocal remainder renorm repeat reshape
-    roll rot90 round rsqrt rsub scatter scatter_add scatter_reduce.amin scatter_reduce.mean
-    scatter_reduce.prod scatter_reduce.sum searchsorted select select_scatter sigmoid sign
-    signbit sin sinc slice slice_scatter softmax sort special.airy_ai special.bessel_j1
-    special.bessel_y0 special.erfcx special.hermite_polynomial_h special.log_ndtr
-    special.modified_bessel_k1 special.ndtri special.shifted_chebyshev_polynomial_w
-    special.spherical_bessel_j0 special.zeta sqrt squeeze stack std stft sub sum sum_to_size t
-    take take_along_dim tan tanh tile topk transpose trapezoid triangular_solve tril triu trunc
-    unbind unfold unsqueeze var view where xlogy
+    nn.functional.threshold nn.functional.unfold nonzero_static norm permute polar
+    polygamma.polygamma_n_1 polygamma.polygamma_n_2 pow prod put quantile reciprocal remainder
+    renorm repeat reshape resize_as_ roll rot90 round rsqrt rsub scatter scatter_add
+    scatter_reduce.amin scatter_reduce.mean scatter_reduce.prod scatter_reduce.sum searchsorted
+    select select_scatter sigmoid sign signbit sin sinc slice slice_scatter softmax sort
+    special.airy_ai special.bessel_j1 special.bessel_y0 special.erfcx
+    special.hermite_polynomial_h special.log_ndtr special.modified_bessel_k1 special.ndtri
+    special.shifted_chebyshev_polynomial_w special.spherical_bessel_j0 special.zeta sqrt squeeze
+    stack std stft sub sum sum_to_size t take take_along_dim tan tanh tile topk transpose
+    trapezoid triangular_solve tril triu trunc unbind unfold unsqueeze var view where xlogy
 """.split()
 """Operators of which every sample is compiled."""
 

@@ -27,7 +27,7 @@ from tilewright.ir.sizes import Size
 from tilewright.ir.types import TensorType
 from tilewright.torch import nodes
 from tilewright.torch.depths import Depth, any_complex, element, in_memory, row_major
-from tilewright.torch.dtypes import OURS, Sizes, number_of, numbers_of, why_not
+from tilewright.torch.dtypes import OURS, THEIRS, Sizes, number_of, numbers_of, why_not
 from tilewright.torch.lines import location_of, module_of
 from tilewright.torch.pairs import Pair, find_pair_row, interleaved
 from tilewright.torch.random import draws, draws_again
@@ -168,13 +168,16 @@ class Converter:
         token, _, codes, *rest = node.args
         assert isinstance(token, fx.Node) and isinstance(codes, fx.Node)
         depth = max(self.depth.get(codes, -1), self.depth.get(token, -1))
-        self._look(self._tensor(codes), rest, node.kwargs, depth)
+        self._look(CHECK_ERRORS, self._tensor(codes), rest, node.kwargs, depth)
         self.eager.add(node)
         self.depth[node] = depth
         self.values[node] = [self._tensor(token)]
 
-    def _look(self, slot: int, args: Sequence[Any], kwargs: dict[str, Any], depth: int) -> None:
-        call = Eager(CHECK_ERRORS, ((Slot(slot), *args), kwargs), (None,), False, (None,))
+    def _look(
+        self, target: Any, slot: int, args: Sequence[Any], kwargs: Mapping[str, Any], depth: int
+    ) -> None:
+        """Call what raises or does nothing, when the value is there."""
+        call = Eager(target, ((Slot(slot), *args), dict(kwargs)), (None,), False, (None,))
         self.depths.setdefault(depth, Depth()).after.append(call)
 
     def _item(self, node: fx.Node) -> None:
@@ -212,10 +215,11 @@ class Converter:
         self.values[node] = self._finished(row(call, *given[0], **given[1]), call)
         self.depth[node] = depth
         part = self.depths.setdefault(depth, Depth())
-        for codes, name, single in call.checks:
-            export = Export(self._slot(), codes.shape, contiguous(codes.shape), torch.int32)
-            part.exports.append((export, codes))
-            self._look(export.slot, [name], {"is_matrix": single}, depth)
+        for check in call.checks:
+            value, shape = check.value, check.value.shape
+            export = Export(self._slot(), shape, contiguous(shape), THEIRS[value.dtype])
+            part.exports.append((export, value))
+            self._look(check.target, export.slot, check.args, check.kwargs, depth)
 
     def _finished(self, made: Any, call: Call) -> Any:
         """Results in the types that PyTorch gives them."""

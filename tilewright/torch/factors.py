@@ -6,12 +6,14 @@ eigenvectors and singular vectors, which it leaves open too.
 
 from __future__ import annotations
 
+import torch
+
 from tilewright.ir import build
 from tilewright.ir.graph import Node, make
 from tilewright.ir.routines import ExchangeAttrs, ReflectAttrs, TriangleAttrs
 from tilewright.ir.types import Shape, TensorType, as_number, f32, f64, i32, i64
 from tilewright.torch.nodes import cast, iota, number, reduce
-from tilewright.torch.table import Call, NotCompiled
+from tilewright.torch.table import Call, Check, NotCompiled
 
 MOST = 32
 """Rows and columns up to which a matrix is factorised here."""
@@ -194,7 +196,9 @@ def empty(type: TensorType | None) -> Node | None:
 def checked(call: Call, info: Node, name: str, wanted: bool = True) -> None:
     """After the part has run PyTorch looks at ``info`` and raises what it raises."""
     if wanted:
-        call.checks.append((info, name, info.type.rank == 0))
+        call.checks.append(Check(
+            torch.ops.aten._linalg_check_errors.default, info, (name,),
+            {"is_matrix": info.type.rank == 0}))
 
 
 def product(a: Node, b: Node) -> Node:

@@ -8,7 +8,7 @@ cover some arguments raises :class:`NotCompiled`: the operator then runs in PyTo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -26,6 +26,19 @@ class NotCompiled(Exception):
 
 
 @dataclass(frozen=True)
+class Check:
+    """An operator of PyTorch that raises or does nothing, on a computed value.
+
+    It computes nothing, so it is no operator that is not compiled.
+    """
+
+    target: Any
+    value: Node
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Call:
     """One call of an operator: what PyTorch knows of its result.
 
@@ -34,8 +47,7 @@ class Call:
     args    the arguments as PyTorch's meta tensors and numbers
     loc     the user's line
     paired  whether the result is complex: its type is then that of its parts
-    checks  what the row asks PyTorch to look at after the part has run, and to raise for: a tensor
-            of LAPACK's codes, the name of the function, and whether it is one matrix
+    checks  what PyTorch looks at after the part has run, and raises for
     """
 
     target: Any
@@ -44,7 +56,7 @@ class Call:
     kwargs: dict[str, Any]
     loc: Location | None = None
     paired: bool = False
-    checks: list[tuple[Node, str, bool]] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
 
     @property
     def type(self) -> TensorType:

@@ -116,3 +116,15 @@ def tril_indices(call: Call, rows: int, columns: int, offset: int = 0, **kwargs:
 @row(aten.triu_indices)
 def triu_indices(call: Call, rows: int, columns: int, offset: int = 0, **kwargs: Any) -> Node:
     return _triangle_places(call, np.triu_indices(rows, offset, columns))
+
+
+@row(aten.resize.default)
+def resize(call: Call, x: Node, size: Any, *, memory_format: Any = None) -> Node:
+    """The elements as they lie in memory; those that were not there are undefined."""
+    if not call.args[0].is_contiguous():
+        raise NotCompiled("a resize of a tensor that is not contiguous")
+    count, given = call.type.size, x.type.size
+    flat = build.reshape(x, (given,))
+    if given < count:
+        flat = build.concat([flat, number(0, x.dtype, (count - given,))], 0)
+    return build.reshape(build.part(flat, [0], [count], [1]), call.type.shape)
