@@ -15,8 +15,9 @@ from opcodes import count, opcodes
 
 import tilewright as tw
 from tilewright.codegen.gpu.assembler import assemble
-from tilewright.compiler.schedules.gpu import long_rows, shares
+from tilewright.compiler.schedules.gpu import long_rows, rows, shares
 from tilewright.ir.loops import For, const_int
+from tilewright.ir.text import show
 
 RANDOM = np.random.default_rng(11)
 Function = Callable[..., Any]
@@ -93,14 +94,37 @@ def test_several_blocks_for_a_row(
         monkeypatch.setattr(module, "TEAM", 64)
     plan = agree(lambda x: (softmax(x), x.max(axis=1)), f32(*shape))
     loops = [s for s in plan.launches[0].kernel.body if isinstance(s, For)]
-    assert len(loops) == 3
+    assert len(loops) == 2
     assert all(const_int(loop.stop) == shape[0] * blocks for loop in loops)
     agree(lambda x: (normalised(x.astype(np.float64)), several(x)), f32(*shape))
+    agree(log_of_sum, infinite(f32(5, shape[1])))
+
+
+def log_of_sum(x: Any) -> Any:
+    top = x.max(axis=1, keepdims=True)
+    return (top + np.log(np.exp(x - top).sum(axis=1, keepdims=True)))[:, 0]
+
+
+def infinite(x: np.ndarray) -> np.ndarray:
+    """Rows that begin with -infinity, have nothing else, or +infinity, or NaN."""
+    x[0, :100], x[1], x[2, 7], x[3, 9] = -np.inf, -np.inf, np.inf, np.nan
+    return x
+
+
+@pytest.mark.parametrize("shape, loops", [((5, 1025), 2), ((4, 2052), 1)], ids=str)
+def test_a_maximum_and_a_sum_in_one_pass(
+    shape: tuple[int, int], loops: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As rows that are too long for registers have them."""
+    monkeypatch.setattr(rows, "HELD", 0)
+    plan = agree(log_of_sum, infinite(f32(*shape)))
+    assert show(plan.launches[0].kernel).count("step") == loops
+    agree(lambda x: (log_of_sum(x), x.max(axis=1) + 1), f32(*shape))
 
 
 def test_rows_that_are_not_kept() -> None:
     """More than fits is read again in each pass."""
-    agree(lambda x: normalised(x.astype(np.float64)), f32(1, 40007))
+    agree(lambda x: softmax(x.astype(np.float64)), f32(1, 40007))
 
 
 @pytest.mark.parametrize("shape, dtype", [
@@ -177,6 +201,12 @@ def test_each_element_is_read_and_written_once() -> None:
     counts = counted(cross_entropy, f32(64, 1024), np.zeros(64, np.int64))
     assert accesses(counts)[:3] == (8, 0, 10)
     assert count(counts, "ld.global.nc.b32") == 1 and count(counts, "st.global.b32") == 1
+
+
+def test_long_rows_are_read_once_for_a_maximum_and_a_sum() -> None:
+    counts = counted(log_of_sum, np.zeros((200, 65600), np.float32))
+    assert count(counts, "ld.global.nc.v4") == count(counts, "ld.global") == 5
+    assert accesses(counts)[2:] == (20, 2)
 
 
 def test_long_rows_stay_in_shared_memory() -> None:

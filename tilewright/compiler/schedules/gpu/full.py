@@ -11,7 +11,7 @@ from tilewright.compiler.schedules.gpu.shares import TEAM, Partials, division
 from tilewright.compiler.schedules.gpu.sums import Sums, settled
 from tilewright.compiler.schedules.gpu.team import teams
 from tilewright.compiler.schedules.gpu.vectors import widest, width_for
-from tilewright.compiler.schedules.gpu.walk import Spot, Walk
+from tilewright.compiler.schedules.gpu.walk import Pieces, Walk
 from tilewright.compiler.schedules.group import Group, finish, output_buffers
 from tilewright.compiler.schedules.reduction import hold
 from tilewright.compiler.target import Target
@@ -47,15 +47,15 @@ def _lower(group: Group, most: int) -> LoweredKernel:
         for walk, anchors in walks.items():
             sums = Sums(w, anchors, walk.width)
 
-            def body(spot: Spot, sums: Sums = sums) -> None:
-                sums.accumulate(spot.lane, spot.index)
+            def run(pieces: Pieces, walk: Walk = walk, sums: Sums = sums) -> None:
+                walk.each(pieces, lambda spot: sums.accumulate(spot.lane, spot.index))
 
             part = divisions[walk]
             if part.shares == shares:
-                part.walk(walk, team, team.number, body)
+                part.walk(walk, team, team.number, run)
             else:
                 with w.when(k.compare("lt", team.number, part.shares)):
-                    part.walk(walk, team, team.number, body)
+                    part.walk(walk, team, team.number, run)
             totals = sums.combined(team)
             with team.guard(first_only=True):
                 for node, total in totals.items():

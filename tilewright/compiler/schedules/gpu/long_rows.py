@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from tilewright.compiler.lowered import LoweredKernel
-from tilewright.compiler.schedules.access import flat, unflatten
-from tilewright.compiler.schedules.gpu.kept import pass_of
+from tilewright.compiler.schedules.access import unflatten
+from tilewright.compiler.schedules.gpu.online import Online, Pair
 from tilewright.compiler.schedules.gpu.rows import Rows
 from tilewright.compiler.schedules.gpu.shares import BLOCKS, SHARE, TEAM, Partials, division
 from tilewright.compiler.schedules.gpu.sums import Sums
 from tilewright.compiler.schedules.gpu.team import Team, teams
 from tilewright.compiler.schedules.gpu.vectors import widest, width_for
-from tilewright.compiler.schedules.gpu.walk import Spot
+from tilewright.compiler.schedules.gpu.walk import Body, Run, Spot
 from tilewright.compiler.schedules.group import Group, finish
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
+from tilewright.ir.graph import Node
 from tilewright.ir.hints import estimate
 from tilewright.ir.sizes import product
 from tilewright.ir.types import accumulator
@@ -37,44 +38,65 @@ class LongRows(Rows):
         self.rows = product(self.outer)
         self.division = division(self.walk, estimate(self.rows))
         self.partials = Partials(w, group.anchors, self.rows, self.division.shares)
-        for p in range(1, self.passes + 2):
-            self._launch(p)
+        stages = self.stages()
+        for number in range(len(stages)):
+            self._launch(stages[:number], *stages[number])
         return finish(group, w, self.outputs, self.partials.workspaces())
 
-    def _launch(self, p: int) -> None:
+    def _launch(self, before: list[tuple[int, Pair | None]], p: int, pair: Pair | None) -> None:
         """Combine what the launches before left, and go on with a share of each row."""
         w, shares = self.w, self.division.shares
-        last = p > self.passes
-        stores = [(v, b) for v, b in self.wide if pass_of(v, self.level) == p]
+        last, stores = p > self.passes, self.wide_at(p)
         if last and not stores:
             shares = 1
-        if p > 1:
+        if before:
             w.write(k.Barrier())
-        known = [a for a in self.group.anchors if self.level[a] < p]
+        pairs = [known for _, known in before if known is not None]
+        paired = {n for known in pairs for n in (known.top, known.total)}
+        known = [a for a in self.group.anchors if self.level[a] < p and a not in paired]
         fresh = [a for a in self.group.anchors if self.level[a] == p]
-        types = [accumulator(a.dtype) for a in (*known, *fresh)]
-        with teams(w, self.rows * shares, TEAM, types) as team:
+        if pair is not None:
+            fresh = [pair.top, pair.total]
+        combined = (*known, *(n for q in pairs for n in (q.top, q.total)), *fresh)
+        with teams(w, self.rows * shares, TEAM, [accumulator(a.dtype) for a in combined]) as team:
             row, share = (w.let("o", e) for e in unflatten(team.number, (self.rows, shares)))
             self.kept = tuple(w.let("o", e) for e in unflatten(row, self.outer))
             self.hold(self.partials.combined(team, known, row))
-            sums = Sums(w, fresh, self.walk.width)
-
-            def body(spot: Spot) -> None:
-                values = [w.let("v", w.value(v, spot.index)) for v, _ in stores]
-                for (value, buffer), v in zip(stores, values, strict=True):
-                    w.write(k.Store(buffer, flat(spot.index, value.shape), v))
-                sums.accumulate(spot.lane, spot.index)
-
-            if stores or fresh:
-                self.division.walk(self.walk, team, share, body)
+            for earlier in pairs:
+                self.hold_pair(earlier, *self.partials.pair(team, earlier, row))
             if fresh:
-                totals = sums.combined(team)
+                totals = self._share(team, share, p, fresh, pair)
                 with team.guard(first_only=True):
-                    for node, total in totals.items():
+                    for node, total in zip(fresh, totals, strict=True):
                         self.partials.save(node, row, share, total)
+            elif stores:
+                write = self.each(lambda spot: self.store_wide(p, spot))
+                self.division.walk(self.walk, team, share, write)
             if last:
                 self._store_once(team, share)
         w.bound.clear()
+
+    def each(self, body: Body) -> Run:
+        """What is done with pieces, from what is done with an element."""
+        return lambda pieces: self.walk.each(pieces, body)
+
+    def _share(
+        self, team: Team, share: k.Expr, p: int, fresh: list[Node], pair: Pair | None
+    ) -> list[k.Expr]:
+        """What a share has of the reductions of a pass."""
+        if pair is not None:
+            online = Online(self.w, pair, self.walk.width)
+            self.division.walk(
+                self.walk, team, share, lambda pieces: self.take(online, p, pieces))
+            return list(online.combined(team))
+        sums = Sums(self.w, fresh, self.walk.width)
+
+        def body(spot: Spot) -> None:
+            self.store_wide(p, spot)
+            sums.accumulate(spot.lane, spot.index)
+
+        self.division.walk(self.walk, team, share, self.each(body))
+        return list(sums.combined(team).values())
 
     def _store_once(self, team: Team, share: k.Expr) -> None:
         """What has one element per row is written by the first block of a row."""

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.schedules.access import Index, flat, unflatten
 from tilewright.compiler.schedules.domain import Domain, fixed_boundaries
 from tilewright.compiler.schedules.gpu.kept import Kept, alive, kept_values, pass_of
+from tilewright.compiler.schedules.gpu.online import Online, Pair, pair_at, settled_total
 from tilewright.compiler.schedules.gpu.sums import Sums, settled
 from tilewright.compiler.schedules.gpu.team import MOST_THREADS, WARP, Team, power_of_two, teams
-from tilewright.compiler.schedules.gpu.walk import Spot, Walk
+from tilewright.compiler.schedules.gpu.walk import Pieces, Spot, Walk
 from tilewright.compiler.schedules.group import Group, finish, output_buffers
 from tilewright.compiler.schedules.reduction import align, hold, levels
 from tilewright.compiler.target import Target
@@ -123,6 +124,10 @@ class Rows:
         w, group = self.w, self.group
         spans = kept_values(group, self.members, self.level)
         layout = self.layout([s.node for s in alive(spans)])
+        stages = self.stages()
+        if layout.keep == "shared" and len(stages) == 2 and not self.wide_at(3):
+            # A maximum and a sum, for which nothing needs to be kept.
+            layout = replace(layout, keep=None)
         kept = Kept(self.walk, spans if layout.keep else [])
         types = [accumulator(a.dtype) for a in sorted(group.anchors, key=self.level.__getitem__)]
         shared = kept.allocate(layout.keep, layout.team) if layout.keep == "shared" else []
@@ -132,28 +137,28 @@ class Rows:
             if layout.keep == "register":
                 for buffer in kept.allocate(layout.keep, layout.team):
                     w.write(k.Alloc(buffer))
-            for p in range(1, self.passes + 2):
-                self._pass(team, layout, p, kept)
+            for p, pair in stages if layout.keep is None else self.stages(online=False):
+                if pair is not None:
+                    self._pair(team, p, pair)
+                else:
+                    self._pass(team, layout, p, kept)
             self._store_row_values(team)
         return finish(group, w, self.outputs)
 
     def _pass(self, team: Team, layout: Layout, p: int, kept: Kept) -> None:
         """The reductions that rest on p - 1 others, and the wide values that rest on those."""
-        w = self.w
         anchors = [a for a in self.group.anchors if self.level[a] == p]
-        stores = [(v, b) for v, b in self.wide if pass_of(v, self.level) == p]
+        stores = bool(self.wide_at(p))
         if not anchors and not stores:
             return
-        sums = Sums(w, anchors, self.walk.width)
+        sums = Sums(self.w, anchors, self.walk.width)
         fresh = kept.fresh(p)
-        kept.begin(fresh, bool(stores) and team.inside is not None, team.size)
+        kept.begin(fresh, stores and team.inside is not None, team.size)
 
         def body(spot: Spot) -> None:
             kept.hold(spot)
             kept.save(spot, fresh)
-            values = [w.let("v", w.value(v, spot.index)) for v, _ in stores]
-            for (value, buffer), v in zip(stores, values, strict=True):
-                w.write(k.Store(buffer, flat(spot.index, value.shape), v))
+            self.store_wide(p, spot)
             sums.accumulate(spot.lane, spot.index)
             kept.release(fresh)
 
@@ -161,6 +166,55 @@ class Rows:
             (self.walk.unrolled if layout.unrolled else self.walk.looped)(team, body)
         kept.done(p)
         self.hold(sums.combined(team))
+
+    def wide_at(self, p: int) -> list[tuple[Node, k.Buffer]]:
+        """What pass p writes for each element."""
+        return [(v, b) for v, b in self.wide if pass_of(v, self.level) == p]
+
+    def stages(self, online: bool = True) -> list[tuple[int, Pair | None]]:
+        """The passes by number; one that is a pair does the work of the next, too, if ``online``.
+        """
+        pieces = self.walk.pieces
+        found: list[tuple[int, Pair | None]] = []
+        p = 1
+        while p <= self.passes + 1:
+            pair = None
+            if online and isinstance(pieces, int) and pieces and not self.wide_at(p + 1):
+                pair = pair_at(self.group.anchors, self.level, p)
+            found.append((p, pair))
+            p += 1 if pair is None else 2
+        return found
+
+    def _pair(self, team: Team, p: int, pair: Pair) -> None:
+        """One pass for a maximum and a sum of exponentials."""
+        online = Online(self.w, pair, self.walk.width)
+        self.walk.grouped(team, lambda pieces: self.take(online, p, pieces))
+        self.hold_pair(pair, *online.combined(team))
+
+    def take(self, online: Online, p: int, pieces: Pieces) -> None:
+        """Go on with some pieces, of which the wide values of pass p are stored."""
+        w = self.w
+        held = w.alloc("held", online.dtype, pieces.count * self.walk.width, "register")
+
+        def body(spot: Spot) -> None:
+            self.store_wide(p, spot)
+            w.write(k.Store(held, spot.own, w.value(online.pair.operand, spot.index)))
+
+        self.walk.each(pieces, body)
+        online.take(held)
+
+    def store_wide(self, p: int, spot: Spot) -> None:
+        """Write the wide values of pass p at an element."""
+        w = self.w
+        stores = self.wide_at(p)
+        values = [w.let("v", w.value(v, spot.index)) for v, _ in stores]
+        for (value, buffer), v in zip(stores, values, strict=True):
+            w.write(k.Store(buffer, flat(spot.index, value.shape), v))
+
+    def hold_pair(self, pair: Pair, top: k.Expr, total: k.Expr) -> None:
+        """From here on, these are the maximum and the sum that belongs to it."""
+        hold(self.w, pair.top, top, self.kept)
+        hold(self.w, pair.total, self.w.let("r", settled_total(top, total)), self.kept)
 
     def hold(self, totals: Mapping[Node, k.Expr]) -> None:
         """From here on, the reductions are these."""

@@ -4,7 +4,8 @@ there. There are no atomics, and nothing depends on the order of blocks.
 A block owns a range of the indexed axis, with some columns of a row. All of its threads look at the
 indices, a block's worth at a time, and list those that fall into the range, in order; then each
 walks the list for the places and columns that it owns. Where there are few places and many indices,
-blocks take shares of the indices in copies of the result, which a second launch joins.
+blocks take shares of the indices in copies of the result, which a second launch joins. Few indices
+for each row, and columns that have indices of their own, are walked by a thread for each column.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ THREADS = 256
 SHARE = 1 << 13
 """Indices that are worth a block of their own."""
 
+FEW = 16
+"""Indices that a thread walks by itself."""
+
 MOST_COPIED = 1 << 22
 """Elements of all copies of a result."""
 
@@ -42,8 +46,12 @@ def lower_scatter(group: Group, target: Target) -> LoweredKernel:
     """``put`` and ``put_along``."""
     node = group.anchors[0]
     columns = size_of(node.shape[node.attrs.axis + 1:])
-    if node.op.name == "put_along" and columns != 1:
-        return _Scatter(group, 1).along()
+    scatter = _Scatter(group, 1)
+    few = estimate(scatter.count) <= FEW
+    if few or node.op.name == "put_along" and columns != 1:
+        return widest(
+            lambda width: _Scatter(group, width).by_columns(),
+            width_for(node.dtype.itemsize, node.type.size))
     return widest(
         lambda width: _Scatter(group, width).lower(), width_for(node.dtype.itemsize, columns))
 
@@ -127,21 +135,29 @@ class _Scatter:
         nbytes = copies.size * node.dtype.itemsize
         return finish(self.group, w, [result], [(copies, nbytes)], [result], p)
 
-    def along(self) -> LoweredKernel:
-        """Columns with indices of their own: a thread for each column of each row."""
+    def by_columns(self) -> LoweredKernel:
+        """Copy the data, then a thread for each column of each row walks all indices."""
         w, sizes = self.w, (self.rows, self.columns)
+        offset = self._copy_all()
+        w.write(k.Barrier())
         with w.loop("p", 0, size_of(sizes), "parallel") as p:
             row, column = (w.let("o", e) for e in unflatten(p, sizes))
-            with w.loop("i", 0, self.size) as i:
-                offset = self._copy(k.Const(0), row, i, column)
             with w.loop("j", 0, self.count) as j:
-                place, inside = w.indexed(self.index, (row, j, column), self.size, None, self.node)
-                if inside is None:
+                entry = (row, j, column) if self.index.type.rank == 3 else (j,)
+                place, inside = w.indexed(self.index, entry, self.size, None, self.node)
+                with self._inside(inside):
                     self._combine(row, place, j, column, offset=k.Const(0))
-                else:
-                    with w.when(inside):
-                        self._combine(row, place, j, column, offset=k.Const(0))
         return finish(self.group, w, [self.output], inplace=[self.output], offset=offset)
+
+    def _copy_all(self) -> k.Expr:
+        """Copy the data in the order of memory; returns the offset of its elements."""
+        w, size, width = self.w, self.data.type.size, self.width
+        data = reshape(self.data, (size,))
+        with w.loop("p", 0, size if width == 1 else size // width, "parallel") as p:
+            with lanes(w, width) as lane:
+                offset = k.add(k.mul(p, width), lane)
+                w.write(k.Store(self.output, offset, w.value(data, (offset,))))
+        return offset
 
     def _launch(self) -> k.Expr:
         """Blocks of rows, ranges, shares and columns; returns the offset of what is copied."""

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilewright.compiler.schedules.access import Writer
+from tilewright.compiler.schedules.gpu.online import Pair, finite, scaled
 from tilewright.compiler.schedules.gpu.sums import Sums
 from tilewright.compiler.schedules.gpu.team import Team
-from tilewright.compiler.schedules.gpu.walk import FLYING, Body, Walk
+from tilewright.compiler.schedules.gpu.walk import FLYING, Run, Walk
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
 from tilewright.ir.hints import estimate
@@ -35,16 +36,16 @@ class Division:
     each: Dim
     shares: int
 
-    def walk(self, walk: Walk, team: Team, share: k.Expr, body: Body) -> None:
+    def walk(self, walk: Walk, team: Team, share: k.Expr, run: Run) -> None:
         """Go through a share."""
         w, low = walk.w, k.mul(share, self.each)
         if self.each * self.shares == self.pieces:
-            walk.looped(team, body, w.let("low", low), self.each)
+            walk.grouped(team, run, w.let("low", low), self.each)
             return
         if not isinstance(self.pieces, int):
             low = k.minimum(low, k.expr(self.pieces))
         low = w.let("low", low)
-        walk.looped(team, body, low, k.minimum(self.each, k.sub(k.expr(self.pieces), low)))
+        walk.grouped(team, run, low, k.minimum(self.each, k.sub(k.expr(self.pieces), low)))
 
 
 def division(walk: Walk, others: int) -> Division:
@@ -87,6 +88,18 @@ class Partials:
                 at = k.add(k.mul(k.expr(row), self.shares), s)
                 sums.add(k.Const(0), [k.Load(self.buffers[n], at) for n in nodes])
         return sums.combined(team)
+
+    def pair(self, team: Team, pair: Pair, row: k.ExprLike) -> tuple[k.Expr, k.Expr]:
+        """What all shares of a row have of a pair together."""
+        w, first = self.w, k.mul(k.expr(row), self.shares)
+        top = self.combined(team, [pair.top], row)[pair.top]
+        base = w.let("m", finite(top))
+        sums = Sums(w, [pair.total], 1)
+        with w.loop("s", team.thread, self.shares, step=team.size) as s:
+            own, at_top = (
+                k.Load(self.buffers[n], k.add(first, s)) for n in (pair.total, pair.top))
+            sums.add(k.Const(0), [scaled(own, at_top, base)])
+        return top, sums.combined(team)[pair.total]
 
     def workspaces(self) -> list[tuple[k.Buffer, Dim]]:
         """The buffers and their bytes."""

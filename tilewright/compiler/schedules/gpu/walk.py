@@ -27,7 +27,17 @@ class Spot:
     offset: k.Expr
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """So many pieces of a row for one thread, ``step`` apart."""
+
+    first: k.Expr
+    count: int
+    step: int
+
+
 Body = Callable[[Spot], None]
+Run = Callable[[Pieces], None]
 
 
 @dataclass(eq=False)
@@ -79,18 +89,33 @@ class Walk:
         self, team: Team, body: Body, low: k.ExprLike = 0, count: Dim | k.Expr | None = None
     ) -> None:
         """``count`` pieces from ``low`` on, all if nothing is said, in a loop."""
+        self.grouped(team, lambda pieces: self.each(pieces, body), low, count)
+
+    def grouped(
+        self, team: Team, run: Run, low: k.ExprLike = 0,
+        count: Dim | k.Expr | None = None,
+    ) -> None:
+        """The same, some pieces at a time."""
         w, step = self.w, team.size * FLYING
         first, count = k.expr(low), self.pieces if count is None else count
         last = w.let("end", k.add(first, k.expr(count)))
         whole = k.mul(w.let("steps", k.floordiv(k.expr(count), step)), step)
         middle = w.let("middle", k.add(first, whole))
         if whole != k.Const(0):
-            with w.loop("c", first, middle, step=step) as c, w.loop("u", 0, FLYING, "unroll") as u:
-                at = k.add(k.add(c, k.mul(u, team.size)), team.thread)
-                self._piece(at, k.Const(0), body)
+            with w.loop("c", first, middle, step=step) as c:
+                run(Pieces(k.add(c, team.thread), FLYING, team.size))
         if middle != last:
             with w.loop("c", k.add(middle, team.thread), last, step=team.size) as c:
-                self._piece(c, k.Const(0), body)
+                run(Pieces(c, 1, team.size))
+
+    def each(self, pieces: Pieces, body: Body) -> None:
+        """The elements of some pieces."""
+        if pieces.count == 1:
+            self._piece(pieces.first, k.Const(0), body)
+            return
+        with self.w.loop("u", 0, pieces.count, "unroll") as u:
+            at = k.add(pieces.first, k.mul(u, pieces.step))
+            self._piece(at, k.mul(u, self.width), body)
 
     def _piece(self, at: k.Expr, own: k.Expr, body: Body) -> None:
         """The elements of a piece."""
