@@ -159,6 +159,10 @@ INTEGERS: list[tuple[str, str, str, list[str], Callable[..., int]]] = [
     ("bfe.s32", "s32 u32 u32", "s32", [], lambda a, s, n: field(a, s, n, True)),
     ("bfi.b32", "b32 b32", "b32", ["7", "11"], lambda a, b: inserted(a, b, 7, 11)),
     ("bfi.b32", "b32 b32 u32 u32", "b32", [], inserted),
+    ("bmsk.clamp.b32", "u32 u32", "b32", [], lambda a, n: sum(
+        1 << i for i in range(32) if a <= i < a + n)),
+    ("bmsk.wrap.b32", "u32 u32", "b32", [], lambda a, n: sum(
+        1 << i for i in range(32) if a % 32 <= i < a % 32 + n % 32)),
     ("popc.b32", "b32", "u32", [], lambda a: bin(a).count("1")),
     ("popc.b64", "b64", "u32", [], lambda a: bin(a).count("1")),
     ("clz.b32", "b32", "u32", [], lambda a: 32 - a.bit_length()),

@@ -30,9 +30,30 @@ class KernelCost:
     loc: Location | None
 
 
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a part of a kernel takes on a GPU; a kernel is one part or several, each a launch.
+
+    kernel     the name of the kernel
+    registers  of a thread
+    shared     bytes of a block
+    spilled    bytes that a thread stores because registers ran out
+    """
+
+    kernel: str
+    threads: int
+    registers: int
+    shared: int
+    spilled: int
+
+
 @dataclass(frozen=True)
 class Cost:
-    """What a compiled function does, per launch and in sum; ``arena`` is all scratch memory."""
+    """What a compiled function does, per launch and in sum; ``arena`` is all scratch memory.
+
+    resources  of a function for a GPU: of each part of its kernels
+    unknown    why they are not known
+    """
 
     kernels: tuple[KernelCost, ...]
     flops: int
@@ -41,6 +62,8 @@ class Cost:
     inputs: int
     outputs: int
     constants: int
+    resources: tuple[Resources, ...] = ()
+    unknown: str = ""
 
     @property
     def peak(self) -> int:
@@ -149,5 +172,18 @@ def table(costs: Cost) -> str:
         f"{scaled(costs.outputs, 'B')}, constants {scaled(costs.constants, 'B')}, "
         f"arena {scaled(costs.arena, 'B')})"
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, *resource_lines(costs)])
+
+
+def resource_lines(costs: Cost) -> list[str]:
+    """A line for each part of a GPU's kernels, or the one that says why there are none."""
+    if costs.unknown:
+        return [f"registers and shared memory: not known, {costs.unknown}"]
+    if not costs.resources:
+        return []
+    width = max(6, *(len(r.kernel) for r in costs.resources))
+    titles = f"{'threads':>12}  {'registers':>9}  {'shared':>10}  {'spilled':>8}"
+    return [f"{'kernel':<{width}}  {titles}"] + [
+        f"{r.kernel:<{width}}  {r.threads:>12}  {r.registers:>9}  {scaled(r.shared, 'B'):>10}  "
+        f"{scaled(r.spilled, 'B'):>8}" for r in costs.resources]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tilewright import config
@@ -189,8 +189,22 @@ class Compiled:
         return self.lowered.as_text(stage)
 
     def cost(self) -> Cost:
-        """Operations, bytes and scratch memory per kernel, with the user's lines."""
-        return self.program.cost()
+        """Operations, bytes and scratch memory per kernel, with the user's lines.
+
+        Of a function for a GPU also registers and shared memory, where ptxas is installed.
+        """
+        found = self.program.cost()
+        return found if self.target.gpu is None else replace(found, **self._resources)
+
+    @functools.cached_property
+    def _resources(self) -> dict[str, Any]:
+        from tilewright.codegen.gpu.assembler import resources
+
+        names = [launch.kernel.name for launch in self.plan.launches]
+        try:
+            return {"resources": resources(self.native, names)}
+        except UserError as error:
+            return {"unknown": f"{error.what} ({error.hint})"}
 
     def __repr__(self) -> str:
         return repr(self.lowered).replace("Lowered", "Compiled", 1)
@@ -225,7 +239,7 @@ class AtSizes:
 
 TEXTS: dict[str, Callable[[Compiled], str]] = {
     "optimised graph": lambda c: show(c.program.optimized),
-    "kernels": lambda c: f"{show_plan(c.plan)}\n\n{c.cost()}\n",
+    "kernels": lambda c: f"{show_plan(c.plan)}\n\n{c.program.cost()}\n",
     "loops": lambda c: show_loops(c.plan) + "\n",
     "llvm": lambda c: str(c.native.llvm_text),
     "asm": lambda c: str(c.native.asm_text()),

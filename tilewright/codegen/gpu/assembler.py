@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tilewright import config
+from tilewright.codegen.gpu.program import GpuProgram
+from tilewright.compiler.cost import Resources
 from tilewright.errors import CompilerBug, UserError
 
 SERIALISED = "instructions are serialized"
@@ -108,6 +111,21 @@ def assemble(ptx: str, architecture: str) -> Assembled:
                 )
             raise CompilerBug(f"ptxas does not accept the PTX: {said.stdout.strip()}")
         return Assembled(result.read_bytes(), reports(said.stdout), warnings(said.stdout))
+
+
+def resources(program: GpuProgram, names: Sequence[str]) -> tuple[Resources, ...]:
+    """What each part of a program's kernels takes, in order; `names` are those of its launches.
+
+    Raises what :func:`assemble` raises.
+    """
+    if not program.text or program.target.gpu is None:
+        return ()
+    found = assemble(program.text, program.target.gpu.architecture).reports
+    steps = {(names[step.launch], step.entry): step for step in program.steps}
+    return tuple(
+        Resources(name, step.threads, found[entry].registers,
+                  max(found[entry].shared, step.shared), found[entry].spill_stores)
+        for (name, entry), step in steps.items())
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:

@@ -179,3 +179,14 @@ def prmt(step: Step) -> None:
     signs = np.where(chosen & 0x80, 0xFF, 0).astype(np.uint8)
     result = np.where(nibbles & 8, signs, chosen).astype(np.uint8)
     step.write(step.operands[0], np.ascontiguousarray(result).view(np.uint32)[:, 0], "b32")
+
+
+@op("bmsk")
+def mask_of_bits(step: Step) -> None:
+    """So many ones from a bit on; clamp: both numbers as they are, wrap: modulo 32."""
+    start, count = (step.values(o, "b32").astype(np.int64) for o in step.operands[1:3])
+    if "wrap" in step.parts:
+        start, count = start & 31, count & 31
+    start, end = np.minimum(start, 32), np.minimum(start + count, 32)
+    ones = (np.int64(1) << end) - (np.int64(1) << start)
+    step.write(step.operands[0], np.maximum(ones, 0).astype(np.uint32), "b32")
