@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tilewright.frontend.jit import explain_recompile as explain_recompile
     from tilewright.frontend.jit import jit as jit
     from tilewright.frontend.on_device import Array as Array
+    from tilewright.frontend.on_device import memory as memory
+    from tilewright.frontend.on_device import synchronize as synchronize
     from tilewright.frontend.on_device import to_device as to_device
     from tilewright.frontend.places import put_along_axis as put_along_axis
     from tilewright.frontend.places import scatter_add as scatter_add
@@ -40,6 +42,8 @@ _PUBLIC = {
     "Array": "frontend.interop",
     "to_device": "frontend.interop",
     "from_dlpack": "frontend.interop",
+    "memory": "frontend.on_device",
+    "synchronize": "frontend.on_device",
     "UserError": "errors",
     "ShapeError": "errors",
     "DTypeError": "errors",

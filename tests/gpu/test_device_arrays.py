@@ -7,7 +7,7 @@ import gc
 import pickle
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -17,9 +17,17 @@ import pytest
 import tilewright as tw
 from tilewright import config
 from tilewright.compiler.cost import scaled
-from tilewright.errors import DTypeError, OutOfBounds, OutOfMemory, TraceError, UserError
+from tilewright.errors import (
+    CompilerBug,
+    DTypeError,
+    OutOfBounds,
+    OutOfMemory,
+    TraceError,
+    UserError,
+)
 from tilewright.frontend.array import Array
 from tilewright.runtime.gpu.device import device_of
+from tilewright.runtime.gpu.executable import gpu_executable
 from tilewright.runtime.gpu.sim import SimDriver, sim_driver
 
 RANDOM = np.random.default_rng(11)
@@ -355,6 +363,57 @@ def test_a_chain_of_calls_remembers_no_more_than_is_unsettled() -> None:
         x = roll(x, i)
     assert len(x.resident().tickets) <= 64
     np.testing.assert_array_equal(x.numpy(), np.arange(3.0))
+
+
+def test_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels run when a result is used; until then calls return at once, also those that read
+    their results.
+    """
+    ran: list[str] = []
+    launch = sim_driver().simulator.launch
+    monkeypatch.setattr(
+        sim_driver().simulator, "launch", lambda *a: (ran.append(a[1]), launch(*a))[1])
+    x = on_sim(f32(6))
+    y = tw.jit(lambda x: np.sort(x))(x)
+    z = tw.jit(lambda y: y + 1)(y) * 2
+    assert ran == []
+    np.testing.assert_allclose(z.numpy(), (np.sort(x.numpy()) + 1) * 2, rtol=1e-6)
+    done = len(ran)
+    tw.jit(lambda y: y - 1)(y)
+    assert len(ran) == done >= 3
+    tw.synchronize("sim")
+    assert len(ran) == done + 1
+
+
+def test_a_kernel_that_goes_wrong_is_told_where_a_result_is_used() -> None:
+    compiled = tw.jit(lambda x: x + 1).compile(on_sim(f32(5)))
+    text = compiled.native.text
+    assert text.count(", 4;\n\t@%p1") == 1
+    broken = replace(compiled.native, text=text.replace(", 4;\n\t@%p1", ", 200;\n\t@%p1"))
+    x = on_sim(f32(5))
+    (result,) = gpu_executable(compiled.plan, broken, sim_driver())([x.resident()])
+    array = Array(result)
+    assert array.shape == (5,)
+    with pytest.raises(CompilerBug) as raised:
+        print(array)
+    message = str(raised.value)
+    assert "outside of every allocation" in message
+    assert f"kernel:   {compiled.plan.launches[0].kernel.name}" in message
+    assert "test_device_arrays.py:" in message
+    assert float(tw.jit(lambda x: x.sum())(on_sim(np.ones(3)))) == 3
+
+
+def test_memory_is_told() -> None:
+    memory = tw.memory("sim")
+    x = on_sim(f32(1000))
+    assert memory.used >= 4000 and memory.peak >= memory.used
+    del x
+    gc.collect()
+    assert memory.kept >= 4000 and "<memory of sim: " in repr(memory)
+    memory.trim()
+    assert memory.kept == 0
+    with pytest.raises(UserError, match="there is no device 'gpu'"):
+        tw.memory("gpu")
 
 
 def test_memory_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,11 @@ def test_the_interface_of_old(package: Elsewhere) -> None:
     assert not hasattr(half, "__cuda_array_interface__")
 
 
+def test_an_unknown_package_is_told_the_way(package: Elsewhere) -> None:
+    with pytest.raises(DTypeError, match=r"hint:     make it one without a copy: tw.from_dl"):
+        tw.jit(lambda x: x + 1)(package.array(f32(3)))
+
+
 def test_what_leaves_is_checked(package: Elsewhere) -> None:
     pick = tw.jit(lambda x, i: x[i])
     for give in (lambda a: a.__dlpack__(), lambda a: a.__cuda_array_interface__):

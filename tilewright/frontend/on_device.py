@@ -21,6 +21,7 @@ from tilewright.frontend.leaves import ByArrays
 from tilewright.frontend.location import here, placed
 from tilewright.frontend.signature import NUMBERS
 from tilewright.frontend.tracer import FUNCTIONS, Tracer, current
+from tilewright.runtime.gpu.memory import DeviceMemory
 
 Function = Callable[..., Any]
 PRINTED = (np.array2string, np.array_repr, np.array_str)
@@ -65,6 +66,27 @@ def host_array(leaf: Any, path: str) -> np.ndarray:
     array = np.asarray(leaf)
     checked_dtype(array.dtype, f"the argument values{path} of tw.to_device")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def memory(device: str) -> DeviceMemory:
+    """The memory of a device, as far as tilewright has it: ``used``, ``peak``, ``kept`` in bytes,
+    and ``trim()``, which returns what is kept. Raises ``UserError`` for an unknown device.
+    """
+    from tilewright.runtime.gpu.devices import device_named
+
+    return device_named(device).memory
+
+
+def synchronize(device: str) -> None:
+    """Wait until a device has done all that it was asked for, as a measurement of time must.
+
+    Raises ``CompilerBug`` for a kernel that went wrong, ``UserError`` for an unknown device.
+    """
+    from tilewright.runtime.gpu.devices import device_named
+
+    driver = device_named(device).driver
+    with driver.lock:
+        driver.synchronise()
 
 
 # --- operations -----------------------------------------------------------------------------

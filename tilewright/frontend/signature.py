@@ -217,18 +217,23 @@ def leaf_spec(leaf: Any, path: str) -> InputSpec:
         to_array(leaf, path)
         return InputSpec(TensorType(dtype_of(NUMBERS[kind]), ()), weak=True)
     if key_of(leaf) is None:
-        raise unsupported(path, f"{kind.__module__}.{kind.__qualname__}")
+        shares = hasattr(leaf, "__dlpack__") or hasattr(leaf, "__cuda_array_interface__")
+        raise unsupported(path, f"{kind.__module__}.{kind.__qualname__}", shares)
     try:
         return InputSpec(TensorType(dtype_of(leaf.dtype), leaf.shape))
     except TypeError:
         raise unsupported(path, f"an array of dtype {leaf.dtype}") from None
 
 
-def unsupported(path: str, got: str) -> DTypeError:
-    """The error of an argument that is neither a supported array nor a number."""
+def unsupported(path: str, got: str, shares: bool = False) -> DTypeError:
+    """The error of an argument that is neither a supported array nor a number; ``shares``: it has a
+    protocol by which it can become one.
+    """
     hint = "pass it as a static argument with static_argnames, or leave it out"
     if "object" in got:
         hint = "object arrays hold Python objects: convert to a numeric dtype with .astype"
+    elif shares:
+        hint = f"make it one without a copy: tw.from_dlpack({path})"
     elif "array of dtype" in got:
         hint = "convert it with .astype before the call"
     return DTypeError(

@@ -20,7 +20,7 @@ from tilewright.ir.sizes import evaluate
 from tilewright.ir.types import DType, TensorType, as_number, concrete
 from tilewright.ptxsim.tensormap import DataType, Swizzle, TensorMap
 from tilewright.runtime.executable import SizedExecutable, overlapping, prepare
-from tilewright.runtime.gpu.device import Device, Resident, device_of
+from tilewright.runtime.gpu.device import Borrowed, Device, Resident, device_of
 from tilewright.runtime.gpu.driver import Argument, Driver
 from tilewright.runtime.gpu.graphs import FEWEST, Graphs
 from tilewright.runtime.gpu.ledger import TEAM_WORDS, Ticket
@@ -31,6 +31,7 @@ MAPS = 256
 """Tensor maps that a program keeps."""
 
 TEAM_BYTES = 8 * TEAM_WORDS
+NONE = Borrowed(0, None)
 NAMED = 5
 """Buffers of the arena that a message about memory names."""
 
@@ -149,7 +150,7 @@ class GpuExecutable:
         self._separate(inputs)
         inputs = [device.copy(r) if r.address % ALIGNED else r for r in inputs]
         outputs = [device.result(t.dtype.numpy, concrete(t.shape)) for t in plan.outputs]
-        arena, scratch = device.memory.take(plan.arena), device.memory.take(self.scratch)
+        arena, scratch = (device.memory.take(n) if n else NONE for n in (plan.arena, self.scratch))
         ticket = device.ledger.open(self.failure) if plan.checks else None
         places = {"input": inputs, "output": outputs, "constant": self.constants}
 
