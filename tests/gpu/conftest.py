@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cuda_here import hardware, pretend
+from device_arrays import counted
 from fake_cuda import FakeCuda
 from fake_pycuda import install
 
@@ -16,6 +18,12 @@ from tilewright.runtime.gpu import pycuda
 from tilewright.runtime.gpu.cuda import cuda_driver
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "codegen"))
+
+
+@pytest.fixture
+def traffic(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often the driver of the simulator was asked for what."""
+    return counted(monkeypatch)
 
 
 @pytest.fixture

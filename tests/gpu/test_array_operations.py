@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,13 @@ def compilations() -> int:
     return sum(len(j.history) for f in on_device._jitted.values() for j in f.jitted.values())
 
 
+def test_what_goes_to_files(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", there())
+    np.savez(tmp_path / "x.npz", x=there())
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), X)
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npz")["x"], X)
+
+
 def test_one_program_for_all_elements_and_numbers() -> None:
     x = there()
     first = x[0][0] + 0.5
@@ -104,7 +112,7 @@ def test_iteration_over_a_number() -> None:
 
 
 @pytest.mark.parametrize(("wrong", "kind", "message"), [
-    (lambda x: np.unique(x), TraceError, r"hint:     copy .* to the CPU: np.unique\(x.numpy"),
+    (lambda x: np.unique(x), TraceError, r"hint: .*x.numpy\(\) in the arguments of np.unique"),
     (lambda x: x.sort(), TraceError, r"(?s)no .sort outside of a jitted.*hint: .*x.numpy\(\).sort"),
     (lambda x: x.at[0].set(1), TraceError, "no .at outside of a jitted function"),
     (lambda x: np.add(x, 1, out=x), TraceError, "np.add of arrays on a device cannot write into"),

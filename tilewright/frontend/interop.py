@@ -11,7 +11,7 @@ from tilewright.errors import DTypeError, UserError
 from tilewright.frontend import foreign, tree
 from tilewright.frontend.array import DONE, Array
 from tilewright.frontend.location import here
-from tilewright.frontend.on_device import to_device
+from tilewright.frontend.on_device import device_called, to_device
 from tilewright.ir.types import dtype_of
 from tilewright.runtime.gpu import dlpack
 from tilewright.runtime.gpu.device import Adopted, Device, Resident
@@ -44,9 +44,7 @@ def from_dlpack(x: Any, device: str | None = None, copy: bool | None = None) -> 
 
 def named(device: str) -> str:
     """A device by its full name: ``cuda:0`` for ``cuda``."""
-    from tilewright.runtime.gpu.devices import device_named
-
-    return device if device == "cpu" else device_named(device).name
+    return device if device == "cpu" else device_called(device).name
 
 
 def _taken(x: Any) -> Any:
@@ -88,8 +86,6 @@ def _capsule(x: Any, **options: Any) -> Any:
 
 def _from_interface(given: dict[str, Any], x: Any) -> Array:
     """The array that ``__cuda_array_interface__`` tells of."""
-    from tilewright.runtime.gpu.devices import device_named
-
     if given.get("mask") is not None:
         raise UserError("an array with a mask is not supported", got=type(x).__name__, loc=here())
     dtype, shape = np.dtype(given["typestr"]), tuple(given["shape"])
@@ -103,7 +99,7 @@ def _from_interface(given: dict[str, Any], x: Any) -> Array:
     if given.get("strides") is not None and list(given["strides"]) != packed:
         raise _strided(x, shape, given["strides"])
     number = getattr(getattr(x, "device", None), "id", 0)
-    device = device_named(f"cuda:{number if isinstance(number, int) else 0}")
+    device = cuda(number if isinstance(number, int) else 0)
     with device.driver.lock:
         device.follow(given.get("stream"))
     return Array(Resident(device, Adopted(device, given["data"][0], x), dtype, shape))
@@ -118,9 +114,7 @@ def _strided(x: Any, shape: Any, strides: Any) -> UserError:
 
 def cuda(number: int) -> Device:
     """The GPU of this number."""
-    from tilewright.runtime.gpu.devices import device_named
-
-    return device_named(f"cuda:{number}")
+    return device_called(f"cuda:{number}")
 
 
 # --- out ------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from tilewright.errors import OutOfBounds, TraceError
+from tilewright.compiler.target import device_of, is_gpu
+from tilewright.errors import OutOfBounds, TraceError, UserError
 from tilewright.frontend import tree
 from tilewright.frontend.array import DONE, Array
 from tilewright.frontend.build import checked_dtype
@@ -21,10 +22,14 @@ from tilewright.frontend.leaves import ByArrays
 from tilewright.frontend.location import here, placed
 from tilewright.frontend.signature import NUMBERS
 from tilewright.frontend.tracer import FUNCTIONS, Tracer, current
+from tilewright.runtime.gpu.device import Device
 from tilewright.runtime.gpu.memory import DeviceMemory
 
 Function = Callable[..., Any]
-PRINTED = (np.array2string, np.array_repr, np.array_str)
+READERS = (
+    np.array2string, np.array_repr, np.array_str, np.save, np.savez, np.savez_compressed,
+    np.savetxt)
+"""Functions whose result is no array: they print arrays, or write them to files."""
 
 __all__ = ["Array", "to_device"]
 
@@ -42,8 +47,6 @@ def to_device(values: Any, device: str) -> Any:
 
 def moved(leaf: Any, device: str, path: str = "") -> Any:
     """One array on a device; messages call it by its path."""
-    from tilewright.runtime.gpu.devices import device_named
-
     if isinstance(leaf, Tracer):
         raise TraceError(
             "a traced value cannot be moved to a device", loc=here(),
@@ -53,7 +56,7 @@ def moved(leaf: Any, device: str, path: str = "") -> Any:
     if device == "cpu":
         return leaf.numpy() if isinstance(leaf, Array) else np.asarray(leaf)
     with placed():
-        there = device_named(device)
+        there = device_called(device)
         if not isinstance(leaf, Array):
             return Array(there.place(host_array(leaf, path)))
         resident = leaf.resident()
@@ -68,13 +71,27 @@ def host_array(leaf: Any, path: str) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
+def device_called(name: str) -> Device:
+    """The device that a user calls by this name. Raises ``UserError`` if there is none."""
+    from tilewright.runtime.gpu.devices import device_named
+
+    try:
+        return device_named(name)
+    except UserError as error:
+        found = error.at(here())
+        if is_gpu(name) and device_of(name) != name and found.hint is None:
+            found = UserError(
+                found.what, expected=found.expected, got=found.got, loc=found.loc,
+                hint=f"the device is {device_of(name)!r}; an architecture is part of a target: "
+                     f"tw.jit(f, target={name!r})")
+        raise found from error.__cause__
+
+
 def memory(device: str) -> DeviceMemory:
     """The memory of a device, as far as tilewright has it: ``used``, ``peak``, ``kept`` in bytes,
     and ``trim()``, which returns what is kept. Raises ``UserError`` for an unknown device.
     """
-    from tilewright.runtime.gpu.devices import device_named
-
-    return device_named(device).memory
+    return device_called(device).memory
 
 
 def synchronize(device: str) -> None:
@@ -82,9 +99,7 @@ def synchronize(device: str) -> None:
 
     Raises ``CompilerBug`` for a kernel that went wrong, ``UserError`` for an unknown device.
     """
-    from tilewright.runtime.gpu.devices import device_named
-
-    driver = device_named(device).driver
+    driver = device_called(device).driver
     with driver.lock:
         driver.synchronise()
 
@@ -140,7 +155,7 @@ def call_function(function: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     """A function of NumPy. Raises ``TraceError`` for one that does not run on a device."""
     if function in (np.shape, np.ndim, np.size) and len(args) + len(kwargs) == 1:
         return getattr((*args, *kwargs.values())[0], function.__name__)
-    if function in PRINTED:
+    if function in READERS:
         args, kwargs = tree.map(on_host, (args, kwargs))
         return function(*args, **kwargs)
     if kwargs.get("out") is not None:
@@ -149,7 +164,7 @@ def call_function(function: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         name = f"{function.__module__}.{function.__name__}".replace("numpy.", "np.")
         raise TraceError(
             f"the NumPy function {name} does not run on a device", loc=here(),
-            hint=f"copy its arguments to the CPU: {name}(x.numpy())")
+            hint=f"copy the array to the CPU: x.numpy() in the arguments of {name}")
     return run(function, function, args, kwargs)
 
 
