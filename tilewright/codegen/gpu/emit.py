@@ -30,7 +30,7 @@ from tilewright.ir.types import i32, i64
 THREADS = 128
 """Threads of a block, where the kernel does not say how many."""
 
-FEW, RESIDENT = 64, 512
+SMALL, RESIDENT = 64, 512
 """Threads of a small block, and those of a multiprocessor that leave 128 registers to each."""
 
 MOST_BLOCKS = 2**31 - 1
@@ -253,7 +253,7 @@ def wrapper(
     params = [*buffers, *sizes, "ptr %memory", "ptr %team"]
     params += [f"{MAP} %map{n}" for n in range(maps)]
     attributes = f'convergent nounwind "nvvm.reqntid"="{threads},1,1"'
-    if threads <= FEW:
+    if threads <= SMALL:
         # ptxas rations the registers of small blocks, and spills, unless it is told how many fit.
         attributes += f' "nvvm.minctasm"="{RESIDENT // threads}"'
     if "setmaxnreg" in emitted.text:
