@@ -11,6 +11,7 @@ from op_harness import Executor, compiled, interpreted
 
 from tilewright.codegen.cpu import host_target
 from tilewright.errors import Unsupported
+from tilewright.ir import routines
 from tilewright.ir.autodiff import vjp_graph
 from tilewright.ir.graph import OPS, Graph, input_node, make
 from tilewright.ir.recurrences import POLYNOMIALS
@@ -21,7 +22,7 @@ from tilewright.ir.routines import (
     ReflectAttrs,
     TriangleAttrs,
 )
-from tilewright.ir.types import TensorType, dtype_of
+from tilewright.ir.types import TensorType, dtype_of, f64
 
 HOST = compiled(host_target().name)
 RNG = np.random.default_rng(3)
@@ -29,6 +30,8 @@ SQUARE = RNG.normal(size=(3, 5, 5))
 TALL = RNG.normal(size=(2, 1, 6, 4))
 WIDE = np.ascontiguousarray(TALL.swapaxes(-1, -2))
 POSITIVE = SQUARE @ SQUARE.swapaxes(-1, -2) + np.eye(5)
+INDEFINITE = SQUARE + SQUARE.swapaxes(-1, -2)
+HOLLOW = INDEFINITE * (1 - np.eye(5))
 SINGULAR = np.outer(np.arange(4.0), np.arange(1.0, 5))
 GAPS = np.array([[0, 0, 1], [0, 0, 2], [2, 0, 4.0]])
 NEGATIVE = np.diag([1.0, -1.0, 2.0])
@@ -48,6 +51,10 @@ MATRICES = [
     *(("cholesky", None, (x,)) for x in (POSITIVE, NEGATIVE, -ONE, np.zeros((2, 0, 0)))),
     *(("lu", None, (x,)) for x in (SQUARE, TALL, WIDE, GAPS, ONE)),
     *(("qr", None, (x,)) for x in (SQUARE, TALL, WIDE, GAPS, ONE, 0 * ONE)),
+    *(("ldl", None, (x,)) for x in (INDEFINITE, HOLLOW, ONE, 0 * ONE)),
+    *(("ldl_solve", None, (x[..., :-1, :], x[..., -1:, :], RIGHT))
+      for y in (INDEFINITE, HOLLOW) for x in (routines.each(2, routines.ldl)(
+          None, TensorType(f64, (3, 6, 5)), y),)),
     *(("eigh", None, (x,)) for x in (POSITIVE, NEGATIVE, SINGULAR + SINGULAR.T, ONE)),
     *(("svd", None, (x,)) for x in (SQUARE, TALL, SINGULAR, ONE, 0 * TALL)),
     *(("matrix_exp", None, (x,)) for x in (SQUARE, 20 * NEGATIVE, ONE)),
@@ -160,6 +167,7 @@ def test_no_derivative_is_better_than_a_wrong_one(name: str) -> None:
 @pytest.mark.parametrize(("name", "attrs", "shapes"), [
     ("cholesky", None, [(3, 4)]), ("svd", None, [(3, 4)]), ("lu", None, [(3,)]),
     ("triangular_solve", TriangleAttrs(True, True), [(3, 3), (4, 2)]),
+    ("ldl_solve", None, [(3, 3), (1, 2), (3, 2)]),
     ("exchange", ExchangeAttrs(True), [(3, 3), (2, 3)]),
     ("reflect", ReflectAttrs(True), [(4, 3), (4, 3)]), ("zeta", None, [(3,), (4,)]),
 ])

@@ -43,6 +43,12 @@ CASES: dict[str, tuple[Callable[..., Any], list[torch.Tensor]]] = {
     "qr of nothing": (torch.linalg.qr, [SQUARE[..., :0]]),
     "ormqr from the right": (
         lambda x: torch.ormqr(*torch.geqrf(x), x.mT, left=False, transpose=True), [TALL]),
+    "ldl of blocks of two": (
+        lambda x: torch.linalg.ldl_factor(x * (1 - torch.eye(4))), [SQUARE + SQUARE.mT]),
+    "ldl_solve broadcast": (
+        lambda x, b: torch.linalg.ldl_solve(*torch.linalg.ldl_factor(x), b),
+        [SQUARE + SQUARE.mT, RIGHT]),
+    "ldl of zeros": (torch.linalg.ldl_factor_ex, [0 * SQUARE]),
     "eigvalsh of the upper triangle": (lambda x: torch.linalg.eigvalsh(x, "U"), [SQUARE]),
     "singular values of wide matrices": (torch.linalg.svdvals, [WIDE]),
     "projector of a rank": (lambda x: x @ torch.linalg.pinv(x), [SINGULAR]),

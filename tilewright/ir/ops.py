@@ -269,6 +269,8 @@ for _name, _arity, _rule, _meaning, _attrs, _flops in (  # flops: of a matrix of
     ("exchange", 2, r.infer_exchange, r.each(2, r.exchange), r.ExchangeAttrs, 1),
     ("triangular_solve", 2, r.infer_triangular, r.each(2, r.triangular_solve), r.TriangleAttrs,
      10),
+    ("ldl", 1, r.infer_factor("ldl", True), r.each(2, r.ldl), NoAttrs, 4),
+    ("ldl_solve", 3, r.infer_ldl_solve, r.each(2, r.ldl_solve), NoAttrs, 20),
     ("eigh", 1, r.infer_factor("eigh", True), r.each(2, r.eigh), NoAttrs, 500),
     ("svd", 1, r.infer_svd, r.each(2, r.svd), NoAttrs, 500),
     ("matrix_exp", 1, r.infer_square("matrix_exp"), r.each(2, r.matrix_exp), NoAttrs, 400),

@@ -121,6 +121,18 @@ def infer_exchange(attrs: Any, x: TensorType, pivots: TensorType) -> TensorType:
     return x
 
 
+def infer_ldl_solve(
+    attrs: Any, factors: TensorType, pivots: TensorType, b: TensorType
+) -> TensorType:
+    """The type of the right sides."""
+    same_dtypes("ldl_solve", (factors, pivots, b), TYPES)
+    if _square("ldl_solve", factors) != b.shape[-2] or factors.shape[:-2] != b.shape[:-2] or (
+        pivots.shape != (*b.shape[:-2], 1, b.shape[-2])
+    ):
+        raise ValueError(f"ldl_solve: {factors} and {pivots} do not fit {b}")
+    return b
+
+
 def infer_triangular(attrs: Any, a: TensorType, b: TensorType) -> TensorType:
     """The type of the right sides."""
     same_dtypes("triangular_solve", (a, b), TYPES)
@@ -255,6 +267,89 @@ def svd(attrs: Any, x: Array) -> Array:
         return np.full((len(x) + 1 + x.shape[1], x.shape[1]), math.nan)
     u, s, vh = np.linalg.svd(x, full_matrices=False)
     return np.vstack([s, u, vh.T])
+
+
+GROWTH = (1 + math.sqrt(17)) / 8
+"""The share of the largest element from which on a pivot is taken (Bunch and Kaufman, 1977)."""
+
+
+def ldl(attrs: Any, x: Array) -> Array:
+    """L and D with x = P L D L^T P^T, of the lower triangle, D of blocks of one or two; the last
+    row holds LAPACK's pivots: the row of an exchange, or for a block of two its negative, twice.
+    """
+    a, n = x.copy(), len(x)
+    pivots, k = np.zeros(n), 0
+    while k < n:
+        pivot, step = _pivot(a, k)
+        row = k + step - 1
+        if pivot != row:
+            _exchange_symmetric(a, k, row, pivot, step)
+        _eliminate(a, k, step)
+        pivots[k:k + step] = pivot + 1 if step == 1 else -(pivot + 1)
+        k += step
+    return np.vstack([a, pivots])
+
+
+def _pivot(a: Array, k: int) -> tuple[int, int]:
+    """The row to exchange, and the size of the block."""
+    n, own = len(a), abs(a[k, k])
+    if k == n - 1:
+        return k, 1
+    other = k + 1 + int(np.argmax(np.abs(a[k + 1:, k])))
+    column = abs(a[other, k])
+    if max(own, column) == 0 or math.isnan(own) or own >= GROWTH * column:
+        return k, 1
+    row = max(np.abs(a[other, k:other]).max(), np.abs(a[other + 1:, other]).max(initial=0))
+    if own >= GROWTH * column * (column / row):
+        return k, 1
+    return (other, 1) if abs(a[other, other]) >= GROWTH * row else (other, 2)
+
+
+def _exchange_symmetric(a: Array, k: int, row: int, pivot: int, step: int) -> None:
+    a[pivot + 1:, [row, pivot]] = a[pivot + 1:, [pivot, row]]
+    between = a[row + 1:pivot, row].copy()
+    a[row + 1:pivot, row] = a[pivot, row + 1:pivot]
+    a[pivot, row + 1:pivot] = between
+    a[row, row], a[pivot, pivot] = a[pivot, pivot], a[row, row]
+    if step == 2:
+        a[row, k], a[pivot, k] = a[pivot, k], a[row, k]
+
+
+def _eliminate(a: Array, k: int, step: int) -> None:
+    rest = slice(k + step, None)
+    if step == 1:
+        if a[k, k]:
+            column = a[rest, k] / a[k, k]
+            a[rest, rest] -= np.tril(np.outer(a[rest, k], column))
+            a[rest, k] = column
+        return
+    block = np.array([[a[k, k], a[k + 1, k]], [a[k + 1, k], a[k + 1, k + 1]]])
+    both = a[rest, k:k + 2].copy()
+    columns = both @ np.linalg.inv(block) if len(both) else both
+    a[rest, rest] -= np.tril(columns @ both.T)
+    a[rest, k:k + 2] = columns
+
+
+def ldl_solve(attrs: Any, factors: Array, pivots: Array, b: Array) -> Array:
+    """x with a x = b, of the factors of a and the pivots that ``ldl`` gives."""
+    x, n, k = b.copy(), len(b), 0
+    blocks = []
+    while k < n:
+        step = 1 if pivots[0, k] > 0 or k == n - 1 else 2
+        blocks.append((k, step, int(abs(pivots[0, k])) - 1))
+        k += step
+    for k, step, pivot in blocks:
+        x[[k + step - 1, pivot]] = x[[pivot, k + step - 1]]
+        rest = slice(k + step, None)
+        x[rest] -= factors[rest, k:k + step] @ x[k:k + step]
+        block = factors[k:k + step, k:k + step]
+        lower = np.tril(block)
+        x[k:k + step] = np.linalg.solve(lower + np.tril(block, -1).T, x[k:k + step])
+    for k, step, pivot in reversed(blocks):
+        rest = slice(k + step, None)
+        x[k:k + step] -= factors[rest, k:k + step].T @ x[rest]
+        x[[k + step - 1, pivot]] = x[[pivot, k + step - 1]]
+    return x
 
 
 TAYLOR = 18

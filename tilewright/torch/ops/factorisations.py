@@ -325,3 +325,28 @@ def _limit(x: Node, largest: Node, atol: Node | None, rtol: Node | None) -> Node
 @row(aten.linalg_matrix_exp)
 def matrix_exp(call: Call, x: Node) -> Node:
     return make("matrix_exp", (small(x, MOST_TURNED),))
+
+
+# --- symmetric matrices -------------------------------------------------------------------
+@row(aten.linalg_ldl_factor_ex.default)
+def ldl_factor_ex(
+    call: Call, x: Node, *, hermitian: bool = False, check_errors: bool = False
+) -> list[Node | None]:
+    n = as_number(x.shape[-1])
+    packed = make("ldl", (small(x),))
+    factors, pivots = rows(packed, 0, n), flat_row(rows(packed, n, n + 1))
+    values = diagonal(factors)
+    none = make("eq", (values, number(0, values.dtype, values.shape))) & (pivots > 0.0)
+    info = first_where(none)
+    checked(call, info, "torch.linalg.ldl_factor_ex", check_errors)
+    return [triangle(factors, False), cast(pivots, i32), info]
+
+
+@row(aten.linalg_ldl_solve.default)
+def ldl_solve(
+    call: Call, factors: Node, pivots: Node, b: Node, *, hermitian: bool = False
+) -> Node:
+    lead = call.type.shape[:-2]
+    numbers = as_row(cast(pivots, small(factors).dtype))
+    given = (with_lead(factors, lead), with_lead(numbers, lead), with_lead(b, lead))
+    return make("ldl_solve", given)
