@@ -26,15 +26,16 @@ COMPILED = """
     floor_divide fmax fmin fmod frac frexp gather grid_sampler_2d gt hash_tensor heaviside
     histogram histogramdd hypot i0 igamma index_add index_copy index_reduce.amax
     index_reduce.mean index_select isclose isin isinf isnan kron kthvalue lerp lgamma
-    linalg.cholesky linalg.det linalg.eigh linalg.householder_product linalg.inv linalg.lu
-    linalg.lu_solve linalg.pinv linalg.qr linalg.solve linalg.solve_triangular linalg.svd
-    linalg.vecdot linalg.vector_norm linspace log log1p log_softmax logaddexp logcumsumexp
-    logical_and logical_not logit logspace logsumexp lu_unpack masked.argmax masked.norm
-    masked.softmax masked.sum masked.var masked_fill masked_scatter matmul matrix_exp
-    max.reduction_with_dim maximum mean median minimum mm mode movedim mul mvlgamma.mvlgamma_p_3
-    nan_to_num nanmedian nansum ne neg nextafter nn.functional.adaptive_avg_pool2d
-    nn.functional.adaptive_max_pool2d nn.functional.alpha_dropout nn.functional.avg_pool2d
-    nn.functional.batch_norm nn.functional.bilinear nn.functional.binary_cross_entropy
+    linalg.cholesky linalg.det linalg.eigh linalg.householder_product linalg.inv
+    linalg.ldl_solve linalg.lu linalg.lu_solve linalg.pinv linalg.qr linalg.solve
+    linalg.solve_triangular linalg.svd linalg.vecdot linalg.vector_norm linspace log log1p
+    log_softmax logaddexp logcumsumexp logical_and logical_not logit logspace logsumexp
+    lu_unpack masked.argmax masked.norm masked.softmax masked.sum masked.var masked_fill
+    masked_scatter matmul matrix_exp max.reduction_with_dim maximum mean median minimum mm mode
+    movedim mul mvlgamma.mvlgamma_p_3 nan_to_num nanmedian nansum ne neg nextafter
+    nn.functional.adaptive_avg_pool2d nn.functional.adaptive_max_pool2d
+    nn.functional.alpha_dropout nn.functional.avg_pool2d nn.functional.batch_norm
+    nn.functional.bilinear nn.functional.binary_cross_entropy
     nn.functional.binary_cross_entropy_with_logits nn.functional.celu
     nn.functional.channel_shuffle nn.functional.conv1d nn.functional.conv2d
     nn.functional.conv_transpose2d nn.functional.cosine_similarity nn.functional.cross_entropy

@@ -57,9 +57,9 @@ VIEWS = frozenset({
 
 CHECKS = frozenset({
     aten._assert_scalar, aten._assert_async, aten._assert_tensor_metadata,
-    aten.sym_constrain_range, aten.sym_constrain_range_for_size,
+    aten.sym_constrain_range, aten.sym_constrain_range_for_size, torch.ops.prims._sink_tokens,
 })
-"""Operators without results that PyTorch evaluates when it traces."""
+"""Operators without results that do nothing, or that PyTorch evaluates when it traces."""
 
 MISSING = "the operator is not in the table"
 
@@ -134,6 +134,10 @@ class Converter:
         packet = getattr(node.target, "overloadpacket", None)
         meta = node.meta.get("val")
         if packet in CHECKS:
+            return
+        if packet is torch.ops.prims._make_token:
+            self.slots[node] = self._slot()
+            self.constants[self.slots[node]] = torch.empty(0)
             return
         if packet is aten.copy_ and isinstance(node.args[0], fx.Node) and (
             node.args[0].op == "placeholder"

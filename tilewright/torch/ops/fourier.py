@@ -1,7 +1,6 @@
-"""Discrete Fourier transforms, as products with small matrices of roots of unity.
+"""Discrete Fourier transforms of short axes, as products with matrices of roots of unity.
 
-A transform of n = a b elements is one of a along the columns of an a x b matrix, a product with
-roots, and one of b along its rows (Cooley and Tukey, 1965).
+Longer ones run in PyTorch: a fast transform needs fewer operations than any product with a matrix.
 """
 
 from __future__ import annotations
@@ -24,11 +23,8 @@ from tilewright.torch.table import Call, NotCompiled
 
 aten = torch.ops.aten
 
-RADIX = 32
-"""The largest factor of a transform that is taken at once, if it has factors."""
-
-MOST_PRIME = 256
-"""The largest prime length that is one product with a matrix."""
+LONGEST = 64
+"""Elements of an axis up to which its transform is a product with a matrix."""
 
 
 def _roots(numbers: np.ndarray, n: int, sign: int, dtype: DType) -> Pair:
@@ -36,16 +32,6 @@ def _roots(numbers: np.ndarray, n: int, sign: int, dtype: DType) -> Pair:
     angle = 2 * math.pi * (numbers % n) / n
     type = TensorType(dtype, numbers.shape)
     return Pair(captured(np.cos(angle), type), captured(sign * np.sin(angle), type))
-
-
-def _factor(n: int) -> int:
-    """The largest divisor up to the radix; n itself if it is small or has none."""
-    if n <= RADIX:
-        return n
-    found = max(d for d in range(1, RADIX + 1) if n % d == 0)
-    if found == 1 and n > MOST_PRIME:
-        raise NotCompiled(f"a transform of {n} elements, which has no factor up to {RADIX}")
-    return n if found == 1 else found
 
 
 def _times(x: Pair | Node, matrix: Pair) -> Pair:
@@ -63,24 +49,9 @@ def _times(x: Pair | Node, matrix: Pair) -> Pair:
 def transformed(x: Pair | Node, sign: int) -> Pair:
     """The transform along the last axis, without a factor."""
     n = as_number(x.shape[-1])
-    a = _factor(n)
-    b = n // a
-    if b == 1:
-        return _times(x, _roots(np.outer(np.arange(n), np.arange(n)), n, sign, x.dtype))
-    lead = x.shape[:-1]
-    rank = len(lead)
-    turn = [*range(rank), rank + 1, rank]
-
-    def matrix(part: Node) -> Node:
-        return build.transpose(build.reshape(part, (*lead, a, b)), turn)
-
-    parts = matrix(x) if isinstance(x, Node) else x.each(matrix)
-    columns = transformed(parts, sign)  # [..., b, a]
-    twiddle = _roots(np.outer(np.arange(b), np.arange(a)), n, sign, x.dtype)
-    wide = twiddle.each(
-        lambda part: build.broadcast(part, columns.shape, (rank, rank + 1)))
-    rows = transformed((columns * wide).each(lambda part: build.transpose(part, turn)), sign)
-    return rows.each(lambda part: build.reshape(build.transpose(part, turn), (*lead, n)))
+    if n > LONGEST:
+        raise NotCompiled(f"a transform of more than {LONGEST} elements")
+    return _times(x, _roots(np.outer(np.arange(n), np.arange(n)), n, sign, x.dtype))
 
 
 def _along(x: Pair | Node, axis: int, sign: int) -> Pair:
