@@ -32,6 +32,7 @@ from tilewright.torch.lines import location_of, module_of
 from tilewright.torch.pairs import Pair, find_pair_row, interleaved
 from tilewright.torch.random import draws, draws_again
 from tilewright.torch.recipe import (
+    CHECK_ERRORS,
     Alias,
     Eager,
     Export,
@@ -62,9 +63,6 @@ CHECKS = frozenset({
 """Operators without results that do nothing, or that PyTorch evaluates when it traces."""
 
 MISSING = "the operator is not in the table"
-
-CHECK_ERRORS = aten._linalg_check_errors.default
-"""Raises if a code is not 0. It computes nothing, so it is no operator that is not compiled."""
 
 
 class Converter:

@@ -7,6 +7,9 @@ from typing import Any
 
 from tilewright.compiler.cost import scaled
 
+RAISING = ("aten._linalg_check_errors", "aten._assert_async")
+"""Operators that look at a computed value."""
+
 
 def page(e: Any) -> str:
     """An :class:`~tilewright.torch.explain.Explanation` as text."""
@@ -43,7 +46,9 @@ def _program_lines(p: Any) -> list[str]:
         total = sum(k.seconds for k in p.kernels) or 1.0
         lines += [_kernel_line(k, total, width) for k in p.kernels]
     for call in p.calls:
-        why = f": {call.reason}" if call.reason else " (draws random numbers)"
+        raising = call.target.startswith(RAISING)
+        other = "raises or does nothing" if raising else "draws random numbers"
+        why = f": {call.reason}" if call.reason else f" ({other})"
         where = f"; {place(call.module, call.loc)}" if call.loc else ""
         lines.append(f"  {ms(call.seconds):>10}  PyTorch's {call.target}{why}{where}")
     if p.ends is not None:

@@ -6,13 +6,12 @@ eigenvectors and singular vectors, which it leaves open too.
 
 from __future__ import annotations
 
-import torch
-
 from tilewright.ir import build
 from tilewright.ir.graph import Node, make
 from tilewright.ir.routines import ExchangeAttrs, ReflectAttrs, TriangleAttrs
 from tilewright.ir.types import Shape, TensorType, as_number, f32, f64, i32, i64
 from tilewright.torch.nodes import cast, iota, number, reduce
+from tilewright.torch.recipe import CHECK_ERRORS
 from tilewright.torch.table import Call, Check, NotCompiled
 
 MOST = 32
@@ -197,7 +196,7 @@ def checked(call: Call, info: Node, name: str, wanted: bool = True) -> None:
     """After the part has run PyTorch looks at ``info`` and raises what it raises."""
     if wanted:
         call.checks.append(Check(
-            torch.ops.aten._linalg_check_errors.default, info, (name,),
+            CHECK_ERRORS, info, (name,),
             {"is_matrix": info.type.rank == 0}))
 
 

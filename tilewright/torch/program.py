@@ -22,7 +22,7 @@ from tilewright.runtime.support import support
 from tilewright.runtime.threads import team, threads_now
 from tilewright.torch.numerics import graph_for, target_for
 from tilewright.torch.openmp import release_threads
-from tilewright.torch.recipe import Alias, Eager, Export, Part, Recipe, Slot
+from tilewright.torch.recipe import CHECK_ERRORS, Alias, Eager, Export, Part, Recipe, Slot
 from tilewright.torch.sizes import Numbers
 
 empty_strided = torch._C._dynamo.guards._empty_strided_cpu
@@ -55,7 +55,7 @@ class Program:
                 self.parts.append(CompiledPart(step, code, values or {}))
                 self.steps.append(self.parts[-1].run)
             else:
-                self.steps.append(_eager(step) if isinstance(step, Eager) else _alias(step))
+                self.steps.append(_call(step) if isinstance(step, Eager) else _alias(step))
         self.constants = list(recipe.constants.items())
         self.updates = [(u.slot, u.value, u.placed) for u in recipe.updates]
         self.more = recipe.slots - recipe.inputs
@@ -91,6 +91,18 @@ def _alias(step: Alias) -> Callable[[Tensors], None]:
     def run(slots: Tensors) -> None:
         slots[slot] = reinterpret(slots[base], shape, strides, offset)
     return run
+
+
+def _call(step: Eager) -> Callable[[Tensors], None]:
+    run = _eager(step)
+    if step.target is not CHECK_ERRORS:
+        return run
+    at = step.args[0][0].index
+
+    def look(slots: Tensors) -> None:
+        if slots[at].any():
+            run(slots)
+    return look
 
 
 def _eager(step: Eager) -> Callable[[Tensors], None]:
