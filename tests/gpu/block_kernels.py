@@ -46,7 +46,7 @@ def run(
     places = [memory.allocate(max(1, a.nbytes)) for a in arrays]
     for place, array in zip(places, arrays, strict=True):
         memory.put(place, array.reshape(-1).view(np.uint8))
-    team, scratch = memory.allocate(8 * TEAM), memory.allocate(1 << 20)
+    team, scratch = memory.allocate(8 * TEAM), memory.allocate(1 << 21)
     memory.put(team, np.zeros(8 * TEAM, np.uint8))
     for n, e in enumerate(found):
         step = Step(e.name, n, e.kernel, e.threads, e.shared, e.scratch, e.maps)

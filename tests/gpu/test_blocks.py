@@ -280,6 +280,41 @@ def test_launches_of_both_kinds() -> None:
         run(STAGES, [x[:1], x[:1], x[:1]], n=1)
 
 
+LARGE = """kernel large(i: i64[64] in, y: f32[64] inout, z: bool[64] out) {
+  for b in 0..2 block {
+    alloc sum: f32[32] shared
+    for t in 0..32 thread {
+      alloc many: f32[5000] stack
+      check i[b * 32 + t] < 5000 else 7
+      for k in 0..5 {
+        many[min(i[b * 32 + t], 4995) + k] = cast<f32>(min(i[b * 32 + t], 4995) + k + t)
+      }
+      sum[t] = many[min(i[b * 32 + t], 4999)]
+      sum[t] += 1.0:f32
+      sum[t] max= 100.0:f32
+      y[b * 32 + t if t != 3] += sum[t] * 2.0:f32
+      let odd: bool = shuffle down(t % 2 == 1, 1)
+      z[b * 32 + t] = odd
+    }
+  }
+}
+"""
+
+
+def test_large_memory_of_threads_checks_and_accumulations() -> None:
+    i = RANDOM.integers(0, 5000, 64)
+    y = np.ones(64, np.float32)
+    (entry,) = entries(LARGE)
+    assert entry.scratch >= 20000
+    _, got, odd = run(LARGE, [i, y, np.zeros(64, bool)])
+    t = np.arange(64) % 32
+    want = np.where(t == 3, 1, 1 + 2 * np.maximum(i + t + 1, 100))
+    np.testing.assert_array_equal(got, want.astype(np.float32))
+    np.testing.assert_array_equal(odd, np.where(t == 31, True, t % 2 == 0))
+    with pytest.raises(AssertionError, match="a check failed: 7"):
+        run(LARGE, [i + 5000, y, np.zeros(64, bool)])
+
+
 def test_a_missing_barrier_is_seen() -> None:
     """The tests above can fail: without its barriers the kernel of sums is wrong in some order."""
     text = SUMS.replace("      barrier\n", "")

@@ -132,7 +132,7 @@ def test_every_half_number_survives(dtype: DType, name: str) -> None:
 
 
 def test_conversions_are_instructions() -> None:
-    for name, instruction in (("sm_80", "cvt.rn.bf16.f32"), ("sm_50", "cvt.rn.f16.f32")):
+    for name, instruction in (("sm_80", "cvt.rn.bf16x2.f32"), ("sm_50", "cvt.rn.f16.f32")):
         kind = "bf16" if "bf16" in instruction else "f16"
         assert opcodes(conversions(name))[f"cast_f32_{kind}"][instruction] == 1
     assert "cvt.rn.bf16.f32" not in conversions("sm_75")

@@ -118,7 +118,12 @@ PAIRS = 80
 
 
 def rounded_bits(b: Builder, x: Value, dtype: DType) -> Value:
-    """f32 rounded to 16 bits, as u16; two at a time where there is an even number of lanes."""
+    """f32 rounded to 16 bits, as u16; two at a time where there is an even number of lanes.
+
+    One alone is rounded beside a zero: that is quicker than the instruction for one.
+    """
+    if x.lanes == 1:
+        return b.convert("trunc", pair_bits(b, x, b.const(f32, 0), dtype), u16)
     if x.lanes % 2:
         return b.convert("bitcast", b.convert("fptrunc", x, dtype), u16)
     words = Value("poison", u32, x.lanes // 2)
