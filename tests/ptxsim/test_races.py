@@ -92,6 +92,9 @@ RACES = {
         64, 1, ["mov.u32 %r5, 0;", "AGAIN:", STORE, BARRIER, LOAD_FAR, "add.u32 %r5, %r5, 1;",
                 "setp.lt.u32 %p0, %r5, 3;", "@%p0 bra AGAIN;"]),
     "two writes": (64, 1, ["st.shared.u32 [words], %t;"]),
+    "two writes by two threads": (
+        64, 1, ["shr.u32 %r4, %t, 5;", "and.b32 %r5, %t, 31;", "mad.lo.u32 %r5, %r5, 4, %r0;",
+                "st.shared.u32 [%r5], %r4;"]),
     "a barrier that one half passes": (
         128, 1, [STORE, "setp.lt.u32 %p0, %t, 64;", "@%p0 bar.sync 1, 64;",
                  "xor.b32 %r1, %t, 64;", "mad.lo.u32 %far, %r1, 4, %r0;", LOAD_FAR]),
@@ -125,6 +128,7 @@ RACES = {
                 "mad.wide.u32 %d1, %r1, 4, %g;", "ld.global.u32 %r2, [%d1];"]),
     "global memory, read and then written": (
         64, 1, ["ld.global.u32 %r2, [%d0+4];", "st.global.u32 [%d0], %r2;"]),
+    "two blocks write one word": (32, 2, ["add.u32 %r2, %t, %b;", "st.global.u32 [%d0], %r2;"]),
     "blocks write one word": (32, 3, ["add.u32 %r2, %t, %b;", "st.global.u32 [%d0], %r2;"]),
     "a block reads what another writes": (
         32, 2, ["mad.wide.u32 %d1, %b, 128, %d0;", "st.global.u32 [%d1], %t;", BARRIER,

@@ -79,7 +79,8 @@ def release_barriers(gang: Gang) -> bool:
             continue
         del gang.barriers[key]
         arrived, waiting = np.array(barrier.arrived), np.array(barrier.waiting, np.int64)
-        opened.append((block, arrived, waiting))
+        everybody = barrier.needed is None or len(waiting) == gang.launch.threads
+        opened.append((block, arrived, waiting, everybody))
         gang.set_state(waiting, RUN)
         gang.advance()
         if gang.unfenced is not None:

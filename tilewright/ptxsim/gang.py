@@ -190,7 +190,7 @@ class Gang:
             clashes = array[at] != codes
             if codes.ndim > 1:
                 changes, clashes = changes.any(1), clashes.any(1)
-            changes = clashes | changes & first_of_each(places)
+            changes = changes | clashes if clashes.any() else changes & first_of_each(places)
             self.races.noted(space, places, span, size, size * count, lanes, changes)
         if space == "shared":
             self.stored_to_shared(places * size, size * count, lanes)

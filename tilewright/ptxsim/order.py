@@ -82,12 +82,13 @@ class Order:
 
     # Barriers.
 
-    def opened(self, barriers: list[tuple[int, Lanes, Lanes]]) -> None:
-        """Barriers have opened: their blocks, the threads that had arrived, those that waited."""
+    def opened(self, barriers: list[tuple[int, Lanes, Lanes, bool]]) -> None:
+        """Barriers have opened: their blocks, the threads that had arrived, those that waited,
+        and whether they were for the whole block. What threads did that ended is known then.
+        """
         whole = []
-        for block, arrived, waiting in barriers:
-            first = block * self.width
-            if len(waiting) == self.gang.live(np.arange(first, first + self.width)).sum():
+        for block, arrived, waiting, everybody in barriers:
+            if everybody:
                 whole.append(block)
             else:
                 self.acquire(waiting, self.release(arrived))

@@ -72,6 +72,7 @@ class Shadow:
         self.origin = origin
         self.notes: list[Note] = []
         self.written: Stamps | None = None
+        self.beside: Stamps | None = None  # strong writes that others took the place of
         self.stored: dict[int, Interval] = {}  # where writes were, by their instructions
         self.fresh = False  # whether accesses are recorded of which somebody may not know
         self.under_way = 0  # writes that no barrier makes known
@@ -94,9 +95,12 @@ class Shadow:
             near = [note for note in loads if self.meets(note.span)]
             if self.fresh:
                 self._check_loads(near)
-            if stores:
-                self._store(*_joined([self._spread(note) for note in stores]))
-                self._check_loads(near)
+            strong = any(note.mark & STRONG for note in stores)  # they take the place of others
+            for group in [[note] for note in stores] if strong else [stores]:
+                if group:
+                    self._store(*_joined([self._spread(note) for note in group]))
+                    self._check_loads(near)
+                    self.fresh |= strong
             kept = [] if ending else self.kept(loads)
             if kept:
                 cells, stamps, lanes, _ = _joined([self._spread(note) for note in kept])
@@ -139,12 +143,13 @@ class Shadow:
             return
         for note in loads:
             cells = self._cells(note)
-            seen = self.written[cells]
-            at = self.suspects(seen)
-            if len(at):
-                lanes = note.lanes[at // max(1, note.bytes >> self.grain)]
-                stamps = self.order.stamps[lanes] | note.mark
-                self.check(seen[at], cells[at], stamps, lanes, READ_WRITTEN)
+            for written in self.writes():
+                seen = written[cells]
+                at = self.suspects(seen)
+                if len(at):
+                    lanes = note.lanes[at // max(1, note.bytes >> self.grain)]
+                    stamps = self.order.stamps[lanes] | note.mark
+                    self.check(seen[at], cells[at], stamps, lanes, READ_WRITTEN)
 
     def suspects(self, seen: Stamps) -> Ints:
         """Which of the accesses somebody may not know of."""
@@ -154,15 +159,35 @@ class Shadow:
         if self.fresh:
             self.check_reads(cells, stamps, lanes)
         written = self._writes()
-        some = cells[changes], stamps[changes], lanes[changes]
-        if self.fresh:
-            self.check(written[some[0]], *some, WRITE_WRITTEN)
+        some = cells, stamps, lanes
+        if not changes.all():
+            some = cells[changes], stamps[changes], lanes[changes]
+        strong = bool(len(stamps) and stamps[0] & STRONG)
+        before = written[some[0]] if strong else stamps
+        for earlier in self.writes() if self.fresh else ():
+            self.check(earlier[some[0]], *some, WRITE_WRITTEN)
         written[some[0]] = some[1]
         self.check(written[some[0]], *some, WRITE_WRITTEN)
+        if strong:
+            self._keep_beside(*some, before)
         if len(some[0]) < len(cells):
             silent = np.flatnonzero(~changes)
             silent = silent[self.known(written[cells[silent]], lanes[silent])]
             written[cells[silent]] = stamps[silent]
+
+    def _keep_beside(self, cells: Ints, stamps: Stamps, lanes: Ints, before: Stamps) -> None:
+        """Strong writes take the place of strong ones that they need not know of: keep one more."""
+        if self.beside is None:
+            self.beside = np.zeros(self.cells, np.int64)
+        lost = (self._writes()[cells] ^ stamps) & WHO != 0
+        self.beside[cells[lost]] = stamps[lost]
+        unknown = (before & STRONG != 0) & ((before ^ stamps) & WHO != 0)
+        unknown &= ~self.known(before, lanes)
+        self.beside[cells[unknown]] = before[unknown]
+
+    def writes(self) -> list[Stamps]:
+        """What is recorded of writes."""
+        return [w for w in (self.written, self.beside) if w is not None]
 
     def _writes(self) -> Stamps:
         if self.written is None:
@@ -289,9 +314,9 @@ class AllReaders(Shadow):
         self.look(span)
         stamps, lanes = (np.broadcast_to(a, cells.shape) for a in (stamps, lanes))
         self.check_reads(cells, stamps, lanes)
-        written = self._writes()
-        self.check(written[cells], cells, stamps, lanes, WRITE_WRITTEN)
-        written[cells] = stamps
+        for earlier in self.writes():
+            self.check(earlier[cells], cells, stamps, lanes, WRITE_WRITTEN)
+        self._writes()[cells] = stamps
         self.stores_at(int(stamps[0]) & MOST_INSTRUCTIONS << LINE, span)
         self.fresh = True
 
@@ -306,9 +331,9 @@ class AllReaders(Shadow):
     def read(self, cells: Ints, stamp: int, lanes: Ints, span: Interval) -> None:
         """Check, for each of the lanes, and record reads of an agent."""
         self.look(span)
-        if self.written is not None:
+        for written in self.writes():
             for lane in lanes.tolist():
-                self.check(self.written[cells], cells, np.full(len(cells), stamp),
+                self.check(written[cells], cells, np.full(len(cells), stamp),
                            np.full(len(cells), lane), READ_WRITTEN)
         agent = (stamp & WHO) - AGENT
         if agent not in self.agents:

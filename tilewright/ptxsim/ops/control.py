@@ -189,4 +189,6 @@ def bar_warp(step: Step) -> None:
     """Wait for the threads of the warp that the mask names."""
     met = step.collect(whole=False, mask=step.operands[0])
     if met and step.gang.races is not None:
-        step.gang.races.order.warps_met(step.lanes)
+        masks = step.values(step.operands[0], "b32")
+        for mask in np.unique(masks):
+            step.gang.races.order.warps_met(step.lanes[masks == mask])
