@@ -15,7 +15,7 @@ from tilewright.compiler.pipeline import compile_graph
 from tilewright.compiler.plan import Plan
 from tilewright.compiler.target import Target
 from tilewright.ir import ops  # noqa: F401  (fills the op table)
-from tilewright.ir.build import broadcast, contract
+from tilewright.ir.build import broadcast, contract, part
 from tilewright.ir.graph import Graph, Node, apply, full, input_node
 from tilewright.ir.interp import run_graph
 from tilewright.ir.sizes import Dim, evaluate
@@ -55,6 +55,14 @@ def einsum(
         spread = apply("add", apply("erf", apply("mul", node, root)), one)
         node = apply("mul", apply("mul", node, half), spread)
     return Graph(tuple(inputs), (node,))
+
+
+def sliced(m: int, n: int, k: int, dtype: DType) -> Graph:
+    """A product whose left operand is in the middle of an array: no matrix without gaps."""
+    x, y = (input_node(name, TensorType(dtype, shape))
+            for name, shape in (("x", (m, k + 16)), ("y", (n, k))))
+    middle = part(x, (0, 8), (m, k + 8), (1, 1))
+    return Graph((x, y), (contract(middle, y, (0, 1), (2, 1), (0, 2)),))
 
 
 def arrays_of(graph: Graph, **sizes: int) -> list[np.ndarray]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from contractions import RANDOM, arrays_of, check, compiled, einsum, machine
+from contractions import RANDOM, arrays_of, check, compiled, einsum, machine, sliced
 
 import tilewright as tw
 from tilewright import config
@@ -79,16 +79,29 @@ def test_tf32_is_a_switch() -> None:
         assert ("tf32" in text) == bool(on)
 
 
-@pytest.mark.parametrize("spec, sizes, dtype", [
-    ("mk,kn->mn", {"m": 128, "n": 128, "k": 320}, bf16),
-    ("mk,nk->mn", {"m": 128, "n": 256, "k": 128}, f16),
-    ("bmk,bkn->bmn", {"b": 2, "m": 120, "n": 200, "k": 136}, f16),
+@pytest.mark.parametrize("spec, sizes, dtype, multiprocessors", [
+    ("mk,kn->mn", {"m": 128, "n": 128, "k": 320}, bf16, 1),
+    ("mk,nk->mn", {"m": 264, "n": 128, "k": 96}, f16, 2),
+    ("bmk,bnk->bmn", {"b": 3, "m": 120, "n": 72, "k": 72}, bf16, 1),
 ])
-def test_wgmma(spec: str, sizes: dict[str, int], dtype: DType) -> None:
-    c = compiled(einsum(spec, sizes, dtype), machine("sm_90a"))
-    assert c.has("wgmma.mma_async") and c.has("cp.async")
-    assert c.program.text.count("wgmma.mma_async") % 4 == 0
+def test_wgmma_with_boxes_of_matrices(
+    spec: str, sizes: dict[str, int], dtype: DType, multiprocessors: int
+) -> None:
+    c = compiled(einsum(spec, sizes, dtype, "residual"), machine("sm_90a", multiprocessors))
+    assert c.has("wgmma.mma_async") and c.has("cp.async.bulk.tensor.2d") and c.has("setmaxnreg")
+    assert [step.blocks({}) for step in c.program.steps] == [multiprocessors]
     check(c)
+
+
+def test_wgmma_with_copies_by_all_threads() -> None:
+    for graph in (
+        sliced(128, 128, 128, bf16),
+        # Boxes of the second operand would cross from one of the batch to the next.
+        einsum("bmk,bkn->bmn", {"b": 2, "m": 120, "n": 200, "k": 136}, f16),
+    ):
+        c = compiled(graph, machine("sm_90a"))
+        assert c.has("wgmma.mma_async") and c.has("cp.async.cg") and not c.has("cp.async.bulk")
+        check(c)
 
 
 @pytest.mark.parametrize("architecture, dtype", [("sm_80", f32), ("sm_80", bf16), ("sm_90a", bf16)])
@@ -108,7 +121,7 @@ def test_few_rows(spec: str, m: int) -> None:
 
 
 @pytest.mark.parametrize("spec, dtype, k", [
-    ("mk,kn->mn", f32, 500), ("bmk,bkn->bmn", bf16, 2056)])
+    ("mk,kn->mn", f32, 500), ("bmk,bkn->bmn", bf16, 1544)])
 def test_long_sums_are_shared_by_blocks(spec: str, dtype: DType, k: int) -> None:
     sizes = {"b": 2, "m": 9, "n": 9 if dtype is f32 else 16, "k": k}
     c = compiled(einsum(spec, sizes, dtype, "residual"), machine("sm_80", 64))

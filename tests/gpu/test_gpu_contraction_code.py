@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from bank_conflicts import watched
-from contractions import Compiled, arrays_of, compiled, einsum, machine
+from contractions import Compiled, arrays_of, compiled, einsum, machine, sliced
 from opcodes import count, opcodes
 
 from tilewright.codegen.gpu.assembler import assemble
@@ -84,7 +84,10 @@ WATCHED = [("sm_50", f32, spec, {"m": 128, "n": 128, "k": 8}) for spec in LAYOUT
 def test_nobody_waits_for_a_bank(
     architecture: str, dtype: DType, spec: str, sizes: dict[str, int]
 ) -> None:
-    c = compiled(einsum(spec, sizes, dtype), machine(architecture))
+    graph = einsum(spec, sizes, dtype)
+    if architecture == "sm_90a":
+        graph = sliced(*sizes.values(), dtype)
+    c = compiled(graph, machine(architecture))
     with watched() as waits:
         c.on_device(arrays_of(c.graph))
     assert len(waits.served) >= 1
@@ -100,15 +103,14 @@ def test_without_swizzles_they_would() -> None:
 
 
 def changed(
-    text: str, pattern: str, to: str | Callable[[re.Match[str]], str], which: int | None
+    text: str, pattern: str, to: str | Callable[[re.Match[str]], str], which: slice
 ) -> str:
-    """The text with one of the places of a pattern replaced; None: all of them."""
-    places = list(re.finditer(pattern, text))
+    """The text with some of the places of a pattern replaced."""
+    places = list(re.finditer(pattern, text))[which]
     assert places
-    if which is None:
-        return re.sub(pattern, to, text)
-    m = places[which]
-    return text[:m.start()] + (to if isinstance(to, str) else to(m)) + text[m.end():]
+    for m in reversed(places):
+        text = text[:m.start()] + (m.expand(to) if isinstance(to, str) else to(m)) + text[m.end():]
+    return text
 
 
 def one_more(m: re.Match[str]) -> str:
@@ -117,15 +119,24 @@ def one_more(m: re.Match[str]) -> str:
 
 
 BARRIER, WAIT = r"\tbarrier\S* [^;]*;|\tbar\.sync[^;]*;", r"(cp\.async\.wait_group\s+)(\d)"
+FIRST, LAST, ALL = slice(0, 1), slice(-1, None), slice(None)
 BUGS = {
-    "no barrier after a tile is stored": ("sm_50", f32, BARRIER, "", 0),
-    "no barrier between tiles": ("sm_50", f32, BARRIER, "", 1),
-    "no barrier before a stage is filled": ("sm_80", bf16, BARRIER, "", 0),
-    "a wait for a copy too few": ("sm_80", bf16, WAIT, one_more, 0),
-    "no group is closed": ("sm_80", bf16, r"cp\.async\.commit_group;", "", 0),
-    "no wait for copies before wgmma": ("sm_90a", bf16, WAIT, one_more, None),
-    "no fence between copies and wgmma": ("sm_90a", bf16, r"fence\.proxy\.async[^;]*;", "", None),
-    "no wait for wgmma": ("sm_90a", bf16, r"wgmma\.wait_group[^;]*;", "", None),
+    "no barrier after a tile is stored": ("sm_50", f32, BARRIER, "", FIRST),
+    "no barrier between tiles": ("sm_50", f32, BARRIER, "", slice(1, 2)),
+    "no barrier before a stage is filled": ("sm_80", bf16, BARRIER, "", FIRST),
+    "a wait for a copy too few": ("sm_80", bf16, WAIT, one_more, FIRST),
+    "no group is closed": ("sm_80", bf16, r"cp\.async\.commit_group;", "", FIRST),
+    "no wait for copies before wgmma": ("sm_90a", bf16, WAIT, one_more, ALL),
+    "no fence between copies and wgmma": ("sm_90a", bf16, r"fence\.proxy\.async[^;]*;", "", ALL),
+    "no wait for wgmma": ("sm_90a", bf16, r"wgmma\.wait_group[^;]*;", "", ALL),
+}
+TRY = r"mbarrier\.try_wait\S*\s+(%p\d+), \[[^;]*;"
+BOX_BUGS = {
+    "no wait for an empty stage": (TRY, r"setp.eq.u32 \1, 0, 0;", slice(0, -1)),
+    "no wait for a full stage": (TRY, r"setp.eq.u32 \1, 0, 0;", LAST),
+    "too few bytes announced": (r"(mov\.b32\s+%r\d+, )32768;", r"\g<1>16384;", ALL),
+    "nobody leaves a stage": (r"mbarrier\.arrive\.shared\S* [^;]*;", "", ALL),
+    "a wrong box": (r"(cp\.async\.bulk\.tensor\.2d\S* [^;]*\{)(%r\d+), (%r\d+)", r"\1\3, \2", LAST),
 }
 
 
@@ -134,14 +145,29 @@ def test_planted_bugs_are_caught(bug: str) -> None:
     architecture, dtype, pattern, to, which = BUGS[bug]
     size = 128 if architecture == "sm_90a" else 64
     sizes = {"m": size, "n": size, "k": 48 if dtype is f32 else 2 * size + 64}
-    c = compiled(einsum("mk,nk->mn", sizes, dtype), machine(architecture))
+    graph = einsum("mk,nk->mn", sizes, dtype)
+    if architecture == "sm_90a":
+        graph = sliced(*sizes.values(), dtype)
+    c = compiled(graph, machine(architecture))
+    assert caught(c, changed(c.program.text, pattern, to, which), ("lazy",))
+
+
+def caught(c: Compiled, text: str, modes: tuple[str, ...]) -> bool:
+    """Whether some order of warps and copies shows that a text is not what it should be."""
     arrays = arrays_of(c.graph)
     want = c.on_device(arrays)[0]
-    text = changed(c.program.text, pattern, to, which)
 
-    def wrong(schedule: int) -> bool:
+    def wrong(schedule: int, copies: str) -> bool:
         try:
-            return not np.array_equal(c.on_device(arrays, schedule, "lazy", text)[0], want)
+            return not np.array_equal(c.on_device(arrays, schedule, copies, text)[0], want)
         except CompilerBug:
             return True
-    assert any(wrong(schedule) for schedule in range(4))
+    return any(wrong(schedule, copies) for schedule in range(4) for copies in modes)
+
+
+@pytest.mark.parametrize("bug", BOX_BUGS)
+def test_planted_bugs_of_boxes_are_caught(bug: str) -> None:
+    sizes = {"m": 128, "n": 128, "k": 512}
+    c = compiled(einsum("mk,nk->mn", sizes, bf16), machine("sm_90a"))
+    assert c.has("cp.async.bulk")
+    assert caught(c, changed(c.program.text, *BOX_BUGS[bug]), ("eager", "lazy"))

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from tilewright.compiler.plan import CheckInfo
+from tilewright.compiler.schedules.scope import Scope
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node, full_value
 from tilewright.ir.hints import hinted
@@ -51,14 +52,6 @@ def unflatten(offset: k.Expr, shape: Sequence[Dim]) -> Index:
         quotient = k.floordiv(offset, step)
         result.append(quotient if axis == outermost else k.mod(quotient, d))
     return tuple(result)
-
-
-class Scope:
-    """The statements of one loop body under construction."""
-
-    def __init__(self) -> None:
-        self.statements: list[k.Stmt] = []
-        self.memo: dict[Any, k.Expr] = {}
 
 
 class Writer:
@@ -123,6 +116,15 @@ class Writer:
         self.scopes.append(Scope())
         yield
         self.write(k.If(condition, tuple(self.scopes.pop().statements)))
+
+    @contextmanager
+    def otherwise(self) -> Iterator[None]:
+        """The other branch of the conditional that was written last."""
+        last = self.scopes[-1].statements.pop()
+        assert isinstance(last, k.If) and not last.orelse
+        self.scopes.append(Scope())
+        yield
+        self.write(k.If(last.condition, last.body, tuple(self.scopes.pop().statements)))
 
     def alloc(self, prefix: str, dtype: DType, size: int, space: k.Space) -> k.Buffer:
         """A buffer of the innermost body."""

@@ -17,14 +17,16 @@ from tilewright.compiler.schedules.gpu.contraction_results import (
     sums_of,
 )
 from tilewright.compiler.schedules.gpu.contraction_sides import pieces_of_result
+from tilewright.compiler.schedules.gpu.contraction_specialised import Ring
 from tilewright.compiler.schedules.gpu.contraction_stages import Block, loaded, stages_of
 from tilewright.compiler.schedules.gpu.contraction_thin import THIN, lower_thin
-from tilewright.compiler.schedules.gpu.contraction_warps import Wgmma
+from tilewright.compiler.schedules.gpu.contraction_warps import GROUP, Wgmma
 from tilewright.compiler.schedules.group import Group
 from tilewright.compiler.schedules.reduction import converted
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
-from tilewright.ir.sizes import Dim, ceil_div, product
+from tilewright.ir.sizes import Dim, ceil_div, product, smallest
+from tilewright.ir.types import i64
 
 TINY = 16
 """Rows and columns below which a block of threads has too little to do."""
@@ -82,13 +84,40 @@ class _Tiles(Results):
         self.choice = choose(r, wide, narrow, self.target)
         self.split(self.choice.splits)
         shape = self.choice.engine.shape
-        sizes, order = grid(
+        self.sizes, self.order = grid(
             r.batch_extents, self.splits, ceil_div(r.m, shape.m), ceil_div(r.n, shape.n))
-        with w.loop("block", 0, product(sizes), "block") as number:
-            at = [w.let("o", e) for e in unflatten(number, sizes)]
-            *batch, part, row, column = order(at)
-            self._block(tuple(batch), part, w.let("row", row), w.let("column", column))
+        if self.choice.boxes:
+            self._specialised()
+            return self.finish()
+        with w.loop("block", 0, product(self.sizes), "block") as number:
+            self._block(*self._place(number))
         return self.finish()
+
+    def _place(self, number: k.Expr) -> tuple[tuple[k.Expr, ...], k.Expr, k.Expr, k.Expr]:
+        """The (batch, part, row, column) of a block."""
+        w = self.w
+        *batch, part, row, column = self.order(
+            [w.let("o", e) for e in unflatten(number, self.sizes)])
+        return tuple(batch), part, w.let("row", row), w.let("column", column)
+
+    def _specialised(self) -> None:
+        """A block of threads for each multiprocessor, which goes through many of the result."""
+        w, c, gpu = self.w, self.choice, self.target.gpu
+        engine, total = c.engine, product(self.sizes)
+        assert isinstance(engine, Wgmma) and gpu is not None
+
+        def place(number: k.Expr) -> tuple[tuple[k.Expr, ...], k.Expr, k.Expr]:
+            batch, _, row, column = self._place(number)
+            return batch, row, column
+
+        with w.loop("block", 0, smallest(total, gpu.multiprocessors), "block") as first:
+            tiles = stages_of(w, engine, c.stages)
+            bars = w.alloc("bars", i64, 2 * c.stages, "shared")
+            with w.loop("thread", 0, engine.threads + GROUP, "thread") as thread:
+                Ring(
+                    w, engine, c.sides, c.stages, tiles, bars, place, first, gpu.multiprocessors,
+                    total, ceil_div(self.roles.depth, engine.shape.depth),
+                ).run(thread, lambda block, sums: self._results(block, sums, k.Const(0)))
 
     def _block(
         self, batch: tuple[k.Expr, ...], part: k.Expr, row: k.Expr, column: k.Expr

@@ -13,7 +13,7 @@ from tilewright.compiler.schedules.contraction_shape import Roles
 from tilewright.compiler.schedules.gpu.contraction_engines import Engine, Ffma, Shape
 from tilewright.compiler.schedules.gpu.contraction_sides import Side
 from tilewright.compiler.schedules.gpu.contraction_volta import Volta
-from tilewright.compiler.schedules.gpu.contraction_warps import Mma, Tf32, Wgmma
+from tilewright.compiler.schedules.gpu.contraction_warps import SQUARE, Mma, Tf32, Wgmma
 from tilewright.compiler.target import Gpu, Target
 from tilewright.ir.hints import estimate
 from tilewright.ir.sizes import ceil_div
@@ -43,6 +43,9 @@ RATE = {Ffma: 128, Volta: 512, Tf32: 512, Mma: 1024, Wgmma: 2048}
 BUSY = 256
 """Resident threads that keep a multiprocessor busy."""
 
+BOXES = 0.8
+"""What is left of the time if another warpgroup has tiles copied."""
+
 LOADED = 0.7
 """What is left of the rate if operands come by way of registers."""
 
@@ -58,12 +61,14 @@ class Choice:
 
     stages  tiles in shared memory; 0: two, by way of registers
     splits  blocks that share a sum
+    boxes   a warpgroup of its own has tiles copied as boxes of matrices
     """
 
     engine: Engine
     sides: tuple[Side, Side]
     stages: int
     splits: int
+    boxes: bool = False
 
 
 def choose(
@@ -72,13 +77,24 @@ def choose(
     """The quickest way; ``wide`` operands have the type of the sums, ``narrow`` ones their own."""
     gpu = target.gpu
     assert gpu is not None
-    options = [
-        (time(roles, engine, stages, splits, gpu), number, Choice(engine, sides, stages, splits))
-        for number, (engine, sides, stages) in enumerate(candidates(wide, narrow, gpu, target.tf32))
-        for splits in SPLITS
-        if splits == 1 or splits * 8 * engine.shape.depth <= estimate(roles.depth)
-    ]
+    boxes = all(side.matrix is not None and whole(side) for side in narrow)
+    options: list[tuple[float, int, Choice]] = []
+    for engine, sides, stages in candidates(wide, narrow, gpu, target.tf32):
+        for splits in SPLITS:
+            if splits > 1 and splits * 8 * engine.shape.depth > estimate(roles.depth):
+                continue
+            own = boxes and splits == 1 and isinstance(engine, Wgmma)
+            clocks = time(roles, engine, stages, splits, gpu) * (BOXES if own else 1)
+            options.append((clocks, len(options), Choice(engine, sides, stages, splits, own)))
     return min(options, key=lambda option: option[:2])[2]
+
+
+def whole(side: Side) -> bool:
+    """Whether zeros follow the last contracted elements of its matrix, or no tile crosses them."""
+    if side.matrix is None:
+        return False
+    behind = side.matrix.columns if side.unit == "k" else side.matrix.rows
+    return side.depth == behind or (isinstance(side.depth, int) and side.depth % SQUARE == 0)
 
 
 def candidates(

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from tilewright.compiler.schedules.access import Index, Scope, Writer, flat
+from tilewright.compiler.schedules.access import Index, Writer, flat
 from tilewright.compiler.schedules.contraction_shape import Roles, Spot
 from tilewright.compiler.schedules.group import Group
 from tilewright.compiler.schedules.reduction import converted, number
+from tilewright.compiler.schedules.scope import Scope
 from tilewright.ir import loops as k
+from tilewright.ir.bounds import affine
 from tilewright.ir.graph import Node
 from tilewright.ir.sizes import Dim
 from tilewright.ir.types import DType, i64
@@ -34,6 +36,7 @@ class Side:
     unit   the class along which neighbours are neighbours in memory
     piece  elements of one access
     plain  pieces are 16 bytes in memory that a tile of ``dtype`` takes as they are
+    matrix the matrix that it is in, if it is plain and there is one
     """
 
     def __init__(self, group: Group, roles: Roles, which: Which, dtype: DType) -> None:
@@ -61,6 +64,10 @@ class Side:
         self.plain = (
             isinstance(source, k.Load) and source.mask is None and source.dtype is dtype
             and self.piece * dtype.itemsize == ACCESS)
+        self.matrix: Matrix | None = None
+        if self.plain and isinstance(source, k.Load):
+            across = position["k" if self.unit == self.free else self.free]
+            self.matrix = matrix_of(source, seen, across, batch, self.piece)
 
     def _even(self, piece: int) -> bool:
         """Whether pieces never cross the end of a stretch of neighbours."""
@@ -159,6 +166,42 @@ def pieces_of_result(group: Group, roles: Roles, node: Node, most: int) -> int:
     ):
         piece *= 2
     return piece
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """An operand as a matrix in memory: ``rows`` of ``columns`` elements, without gaps.
+
+    batch  rows from one position on each batch axis to the next
+    """
+
+    rows: Dim
+    columns: int
+    batch: tuple[int, ...]
+
+    def row(self, batch: Index, row: k.Expr) -> k.Expr:
+        """The row of the matrix."""
+        for position, step in zip(batch, self.batch, strict=True):
+            row = k.add(row, k.mul(position, step))
+        return row
+
+
+def matrix_of(
+    load: k.Load, seen: Seen, across: k.Expr, batch: Sequence[k.Var], piece: int
+) -> Matrix | None:
+    """The matrix that a plain operand is in, if it is one whose pieces lie along its rows."""
+    form = affine(load.index, seen.lets)
+    if form is None or not isinstance(across, k.Var):
+        return None
+    factors = dict(form.factors)
+    columns = factors.pop(across.name, 0)
+    if factors.pop(PIECE.name, 0) != 1 or factors.pop(BESIDE.name, 0) != 1 or columns <= 0:
+        return None
+    steps = [factors.pop(var.name, 0) for var in batch]
+    if factors or form.constant % columns or columns % piece or any(s % columns for s in steps):
+        return None
+    rows = (load.buffer.size - form.constant) // columns
+    return Matrix(rows, columns, tuple(s // columns for s in steps))
 
 
 class Seen:

@@ -10,6 +10,12 @@ from tilewright.compiler.schedules.gpu.contraction_sides import Side, Tile
 from tilewright.ir import loops as k
 from tilewright.ir.types import DType, f32
 
+GROUP = 4 * WARP
+"""Threads of a warpgroup."""
+
+SQUARE = 64
+"""Elements of 16 bits in 128 bytes, the longest line of a swizzled tile."""
+
 
 class Fragments(Engine):
     """Warps with mma: sums lie as the instruction has them, two neighbours in rows 8 apart."""
@@ -181,19 +187,20 @@ class Wgmma(Engine):
     def __init__(self, shape: Shape, rhs: Side, dtype: DType) -> None:
         super().__init__(shape)
         self.dtype, self.sums = dtype, f32
-        self.threads = 4 * WARP * shape.down
+        self.threads = GROUP * shape.down
         self.rows, self.groups = 2, shape.n // 8
         self.lhs = Tile("k", shape.depth, shape.m, shape.depth, swizzle=True)
         self.across = rhs.unit != "k"
         self.rhs = (
-            Tile("n", shape.n, shape.depth, 64, swizzle=True, square=64) if self.across
+            Tile("n", shape.n, shape.depth, SQUARE, swizzle=True, square=SQUARE) if self.across
             else Tile("k", shape.depth, shape.n, shape.depth, swizzle=True))
 
-    def begin(self, w: Writer, thread: k.Expr) -> None:
-        lane, warp = k.mod(thread, WARP), k.floordiv(thread, WARP)
+    def begin(self, w: Writer, thread: k.Expr, before: int = 0) -> None:
+        """Name what the thread needs; ``before`` threads of the block do something else."""
+        lane, warp = k.mod(thread, WARP), k.sub(k.floordiv(thread, WARP), before // WARP)
         self.first_row = w.let("row", k.add(k.mul(warp, 16), k.floordiv(lane, 4)))
         self.first_column = w.let("column", k.mul(k.mod(lane, 4), 2))
-        self.group = w.let("group", k.floordiv(thread, 4 * WARP))
+        self.group = w.let("group", k.sub(k.floordiv(thread, GROUP), before // GROUP))
 
     def multiply(
         self, w: Writer, sums: k.Buffer, tiles: tuple[k.Buffer, k.Buffer], stage: k.Expr
