@@ -18,6 +18,7 @@ from fake_cuda_types import CUresult
 
 from tilewright.errors import CompilerBug, DeviceError, Location, OutOfMemory, Unsupported
 from tilewright.ptxsim.tensormap import DataType, TensorMap
+from tilewright.report import doctor
 from tilewright.runtime.gpu.cuda import CudaDriver
 from tilewright.runtime.gpu.cuda_calls import bindings
 from tilewright.runtime.gpu.drivers import driver_named, seen, target_of
@@ -125,6 +126,13 @@ def test_targets_are_what_devices_say(fake_cuda: FakeCuda) -> None:
     ]
 
 
+def test_the_doctor_tries_every_device(fake_cuda: FakeCuda) -> None:
+    assert [line.split("(")[0] for line in doctor.gpus()[3:]] == [
+        f"cuda:{i}      compiled, ran and agrees with NumPy " for i in (0, 1)]
+    fake_cuda.chips[1].sticky = 700
+    assert doctor.gpus()[4].startswith("cuda:1      failed: ")
+
+
 @pytest.mark.parametrize("version,name", [(13050, "sm_90a"), (11080, "sm_90"), (11070, "sm_87")])
 def test_an_old_driver_gets_code_that_it_knows(
     monkeypatch: pytest.MonkeyPatch, fake_cuda: FakeCuda, version: int, name: str
@@ -225,6 +233,20 @@ def test_launches_that_block_name_the_kernel(
         faulty(driver, "fine", "wrong")
         with pytest.raises(CompilerBug, match="kernel:   wrong, model.py:2\n  hint:     this proc"):
             driver.synchronise()
+
+
+def test_a_launch_that_asks_for_too_much(fake_cuda: FakeCuda) -> None:
+    driver = driver_named("cuda:0")
+    with driver.lock:
+        module = driver.load(ALL)
+        with pytest.raises(CompilerBug) as raised:
+            driver.launch(module, "add", 1, 2048, (0, 0, 0), what=SOFTMAX)
+        assert str(raised.value) == (
+            "cuLaunchKernel failed on cuda:0: invalid argument (CUDA_ERROR_INVALID_VALUE)\n"
+            "  kernel:   softmax, model.py:7"
+        )
+        driver.launch(module, "add", 1, 32, (0, 0, 0))
+        driver.synchronise()
 
 
 def test_kernels_of_a_graph_are_named(fake_cuda: FakeCuda) -> None:

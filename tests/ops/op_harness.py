@@ -12,8 +12,8 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from on_gpus import on_gpu, on_hardware
 
-from tilewright.codegen import gpu
 from tilewright.codegen.cpu import build, host_target
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.errors import UserError
@@ -50,8 +50,6 @@ from tilewright.ir.types import (
     i32,
 )
 from tilewright.runtime.executable import Executable
-from tilewright.runtime.gpu.executable import gpu_executable
-from tilewright.runtime.gpu.sim import SimDriver
 
 assert ops  # the import fills the table
 
@@ -181,18 +179,10 @@ def expanded(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return run_graph(expand_all(graph), arrays)
 
 
-def on_gpu(architecture: str) -> Executor:
-    """PTX for an architecture, in the simulator."""
-    target = gpu.named(f"sim:{architecture}")
-
-    def run(graph: Graph, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        plan = compile_graph(graph, target).plan
-        return gpu_executable(plan, gpu.build(plan, target), SimDriver())(arrays)
-    return run
-
-
 def compiled(tier: str) -> Executor:
     """Machine code for a tier. Skips the test where the host has no such tier."""
+    if tier == "cuda":
+        return on_hardware()
     if tier.startswith("sm_"):
         return on_gpu(tier)
     try:

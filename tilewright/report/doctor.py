@@ -91,13 +91,18 @@ def machine() -> list[str]:
 
 
 def gpus() -> list[str]:
-    """The GPUs that the CUDA driver sees, or why there are none."""
+    """The GPUs that the CUDA driver sees and whether code runs there, or why there are none."""
     from tilewright.runtime.gpu.drivers import seen
 
     try:
-        return seen()
+        lines = seen()
     except UserError as error:  # one that is too old to compile for
         return str(error).splitlines()
+    for line in lines[1:]:
+        name = line.split()[0]
+        if name.startswith("cuda:"):
+            lines += [f"{name:<12}{text}" for text in self_check(name)[1].splitlines()]
+    return lines
 
 
 def threads() -> list[str]:
@@ -130,7 +135,7 @@ def switches() -> tuple[bool, list[str]]:
     return readable, lines
 
 
-def self_check() -> tuple[bool, str]:
+def self_check(target: str | None = None) -> tuple[bool, str]:
     """Compile a tiny function, run it and compare it with NumPy."""
     x = np.linspace(-1, 1, 1001).reshape(7, 143)
 
@@ -138,7 +143,7 @@ def self_check() -> tuple[bool, str]:
         return np.exp(x).sum(axis=1) @ x
 
     try:
-        got = jit(tiny)(x)
+        got = jit(tiny, target=target)(x)
     except Exception as error:  # whatever is wrong with the installation is the finding
         return False, f"failed: {type(error).__name__}: {error}"
     difference = float(np.abs(got - tiny(x)).max())

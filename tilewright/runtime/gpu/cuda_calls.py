@@ -133,6 +133,8 @@ class Calls(Condition):
                 f"the memory of {self.device} is used up", got=f"{refused.call}: {text}",
                 hint="end other programs that use the device") from refused
         what = f"{refused.call} failed on {self.device}: {text}"
+        if refused.call == "cuLaunchKernel":
+            what += f"\n  kernel:   {self.launches.recent[-1]}"
         if code in OURS:
             raise CompilerBug(what) from refused
         raise DeviceError(what, hint=FORKED if code in GONE else None) from refused
