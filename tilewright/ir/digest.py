@@ -10,7 +10,7 @@ UNCHECKED = frozenset(("elementwise", "reduce", "view", "contract", "source"))
 
 def reported(node: Node) -> bool:
     """Whether an error of a run may name the node's line."""
-    return node.op.kind not in UNCHECKED or node.op.expand is not None
+    return node.op.kind not in UNCHECKED
 
 
 def graph_text(graph: Graph) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
 from collections.abc import Callable, Mapping
@@ -38,8 +39,9 @@ class Program:
         compile: Callable[[], Compiled] | None = None,
     ) -> None:
         self.graph, self.target = graph, target
+        self._settings: dict[str, Any] = {"donated": donated, "updates": updates, "hints": hints}
         self._compile = compile or functools.partial(
-            compile_graph, graph, target, donated, updates=updates, hints=hints)
+            compile_graph, graph, target, **self._settings)
         self.key = ""
         start = time.perf_counter()
         store = _store(graph) if target.gpu is None else None
@@ -55,6 +57,14 @@ class Program:
             if store is not None and work is not None:
                 self._write(store, plan, work)
         self.milliseconds = (time.perf_counter() - start) * 1e3
+
+    def twin(self, graph: Graph) -> Program:
+        """The program of a graph whose text is the same: its stages and lines are the graph's."""
+        made = copy.copy(self)
+        made.__dict__.pop("compiled", None)
+        made.graph = graph
+        made._compile = functools.partial(compile_graph, graph, self.target, **self._settings)
+        return made
 
     @functools.cached_property
     def compiled(self) -> Compiled:

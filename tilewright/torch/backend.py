@@ -15,6 +15,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 
 from tilewright import config
+from tilewright.compiler.collector import collector_at_rest
 from tilewright.errors import CompilerBug, UserError
 from tilewright.frontend.named import Decisions
 from tilewright.frontend.reproducer import first_line
@@ -57,7 +58,7 @@ def backend(
     }
     token = _region.set(region)
     try:
-        with caching(chosen), chosen.keeping():
+        with caching(chosen), chosen.keeping(), collector_at_rest():
             return aot_autograd(  # type: ignore[no-any-return]
                 fw_compiler=compilers["forward"],
                 bw_compiler=compilers["backward"],

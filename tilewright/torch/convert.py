@@ -3,7 +3,7 @@
 Operators of the table become nodes of our graphs; an operator that is not in it is called in
 PyTorch. Steps are as few as dependences allow: a value has a *depth*, the number of calls of
 PyTorch that must have run before it, and all compiled values of one depth are one graph. Calls that
-depend on nothing compiled (random numbers) come first.
+depend on nothing compiled (random numbers) come first. Where layers repeat, a new depth begins.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tilewright.ir.types import TensorType
 from tilewright.torch import nodes
 from tilewright.torch.depths import Depth, any_complex, element, in_memory, row_major
 from tilewright.torch.dtypes import OURS, THEIRS, Sizes, number_of, numbers_of, why_not
+from tilewright.torch.layers import starts_of_parts
 from tilewright.torch.lines import location_of, module_of
 from tilewright.torch.pairs import Pair, find_pair_row, interleaved
 from tilewright.torch.random import draws, draws_again
@@ -89,6 +90,8 @@ class Converter:
         self.updates: list[tuple[fx.Node, fx.Node]] = []
         self.fallbacks: list[Fallback] = []
         self.random = -1
+        self.starts = starts_of_parts(module)
+        self.least = 0
 
     def recipe(self) -> Recipe:
         """The steps of the program."""
@@ -100,6 +103,8 @@ class Converter:
             if node.op == "get_attr":
                 self._constant(node)
             elif node.op == "call_function":
+                if node in self.starts and self.depths:
+                    self.least = max(self.depths) + 1
                 draws_again(node)
                 self._call(node)
             elif node.op == "output":
@@ -205,6 +210,7 @@ class Converter:
         if reason:
             raise NotCompiled(reason)
         depth = max((self._depth_of(n) for n in known), default=0)
+        depth = max(depth, self.least)
         call = Call(node.target, self._types(made), self._plain(node.args, known),
                     self._plain(node.kwargs, known), location_of(node), any_complex(made))
         args = fx.map_arg(node.args, lambda n: self._value(n, depth))
@@ -424,9 +430,9 @@ class Converter:
         single = value not in self.slots and value in self.values and value not in self.eager
         shape, strides = self._geometry(meta)
         layout = layout_of(shape, strides)
-        alone = list(self.depths) == [0] and not self.depths[0].after
         paired = isinstance(self.values.get(value), Pair)
-        if paired or not (single and alone) or layout is None or not layout.dense:
+        single = single and not paired and self._last(target, value)
+        if not single or layout is None or not layout.dense:
             return Update(slot, self._tensor(value), False)
         made = self.depths[self.depth[value]]
         node = nodes.operand(self.values[value], OURS[meta.dtype], shape)
@@ -434,12 +440,15 @@ class Converter:
         made.exports.append((export, write(node, layout)))
         return Update(slot, export.slot, True)
 
+    def _last(self, target: fx.Node, value: fx.Node) -> bool:
+        """Whether nothing reads an input any more once the part that makes a value has run."""
+        slot, depth = self.slots[target], self.depth[value]
+        return not any(made.after for made in self.depths.values()) and not any(
+            slot in made.read for d, made in self.depths.items() if d > depth)
+
 
 def convert(module: fx.GraphModule, sizes: Sizes) -> Recipe:
-    """The steps of a traced program for these numbers of its named sizes.
-
-    Raises what a row of the table raises.
-    """
+    """The steps of a program for these numbers of its named sizes. Raises what a row raises."""
     converter = Converter(module, sizes)
     recipe = converter.recipe()
     for error in converter.failures.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,11 +19,21 @@ from tilewright.frontend.reproducer import compiler_bug
 from tilewright.runtime.executable import Executable, SizedExecutable
 from tilewright.runtime.pool import give_back, pool
 from tilewright.runtime.program import Program as CompiledProgram
+from tilewright.runtime.program import program_key
 from tilewright.runtime.support import support
 from tilewright.runtime.threads import team, threads_now
 from tilewright.torch.numerics import graph_for, target_for
 from tilewright.torch.openmp import release_threads
-from tilewright.torch.recipe import CHECK_ERRORS, Alias, Eager, Export, Part, Recipe, Slot
+from tilewright.torch.recipe import (
+    CHECK_ERRORS,
+    Alias,
+    Eager,
+    Export,
+    Part,
+    Recipe,
+    Slot,
+    last_reads,
+)
 from tilewright.torch.sizes import Numbers
 
 empty_strided = torch._C._dynamo.guards._empty_strided_cpu
@@ -32,6 +43,9 @@ POOLED_FROM = 1 << 20
 """Bytes from which a result's memory comes from our pool: fresh pages cost more than the work."""
 
 Tensors = list[Any]
+
+_alike: weakref.WeakValueDictionary[Any, CompiledProgram] = weakref.WeakValueDictionary()
+"""Programs of this process by what they follow from."""
 
 
 class Program:
@@ -56,6 +70,9 @@ class Program:
                 self.steps.append(self.parts[-1].run)
             else:
                 self.steps.append(_call(step) if isinstance(step, Eager) else _alias(step))
+        for i, slots in enumerate(last_reads(recipe)):
+            if slots:
+                self.steps[i] = _then_free(self.steps[i], slots)
         self.constants = list(recipe.constants.items())
         self.updates = [(u.slot, u.value, u.placed) for u in recipe.updates]
         self.more = recipe.slots - recipe.inputs
@@ -82,6 +99,15 @@ class Program:
             if not (placed and slots[value] is slots[slot]):
                 slots[slot].copy_(slots[value])
         return [None if r is None else slots[r] for r in self.recipe.results]
+
+
+def _then_free(step: Callable[[Tensors], None], last: Sequence[int]) -> Callable[[Tensors], None]:
+    """A step that is the last one to read some slots."""
+    def run(slots: Tensors) -> None:
+        step(slots)
+        for slot in last:
+            slots[slot] = None
+    return run
 
 
 def _alias(step: Alias) -> Callable[[Tensors], None]:
@@ -134,7 +160,7 @@ def compile_part(
 ) -> CompiledProgram:
     """The machine code of a part, for all numbers of its named sizes; ``hints`` are likely ones.
 
-    Raises ``CompilerBug`` if the compiler fails.
+    Equal parts are compiled once. Raises ``CompilerBug`` if the compiler fails.
     """
     at = {slot: i for i, slot in enumerate(part.inputs)}
     updates = {i: at[e.into] for i, e in enumerate(part.exports) if e.into is not None}
@@ -142,7 +168,12 @@ def compile_part(
     try:
         target = target_for(find_target(target_name), numerics)
         graph = graph_for(part.graph, numerics)
-        return CompiledProgram(graph, target, updates=updates, hints=hints)
+        key = program_key(graph, target, (), updates), tuple((hints or {}).items())
+        known = _alike.get(key)
+        if known is not None:
+            return known.twin(graph)
+        made = _alike[key] = CompiledProgram(graph, target, updates=updates, hints=hints)
+        return made
     except (UserError, CompilerBug, ImportError):
         raise
     except Exception as error:

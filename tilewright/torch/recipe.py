@@ -5,6 +5,7 @@ The first slots are the program's arguments; every step fills slots of its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pickle import PicklingError
 from typing import Any
@@ -164,3 +165,32 @@ class Recipe:
     constants: dict[int, Any]
     fallbacks: tuple[Fallback, ...]
     sizes: Sizes = field(default_factory=dict)
+
+
+def last_reads(recipe: Recipe) -> list[list[int]]:
+    """Per step, the slots that no later step reads; what leaves the program is not among them."""
+    kept = {s for s in recipe.results if s is not None}
+    kept |= {s for update in recipe.updates for s in (update.slot, update.value)}
+    found: list[list[int]] = []
+    for step in reversed(recipe.steps):
+        read = set(_reads(step)) - kept
+        kept |= read
+        found.append(sorted(read))
+    return found[::-1]
+
+
+def _reads(step: Part | Eager | Alias) -> Iterator[int]:
+    if isinstance(step, Part):
+        yield from step.inputs
+    elif isinstance(step, Alias):
+        yield step.base
+    else:
+        yield from _slots(step.args)
+
+
+def _slots(value: Any) -> Iterator[int]:
+    if isinstance(value, Slot):
+        yield value.index
+    elif isinstance(value, tuple | list | dict):
+        for v in value.values() if isinstance(value, dict) else value:
+            yield from _slots(v)
