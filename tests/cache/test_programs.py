@@ -204,6 +204,43 @@ def test_what_is_kept_is_plain_data(folder: Path) -> None:
         assert entry.blobs[0].startswith(formats)
 
 
+def rows(x: np.ndarray, y: np.ndarray) -> Any:
+    halves = np.concatenate([x, y]).reshape(2, -1, 4)
+    return (halves - halves.mean(1, keepdims=True)) @ np.ones((4, 3), np.float32), x.sum(0)
+
+
+NAMED = {"dynamic": {"x": ["n", None], "y": ["n", None]}}
+
+
+def random_rows(count: int) -> list[np.ndarray]:
+    return list(np.random.default_rng(count).standard_normal((2, count, 4), np.float32))
+
+
+def test_a_program_with_named_sizes_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = compiled(rows, *random_rows(6), **NAMED)
+    second = again(monkeypatch, rows, *random_rows(6), **NAMED)
+    assert (first.made.found, second.made.found) == (False, True)
+    plans = [made.made.executable.plan for made in (first, second)]
+    assert plans[0].sizes == plans[1].sizes == ("n",)
+    assert plans[0].conditions == plans[1].conditions
+    for count in (6, 1, 300, 4000):
+        given = random_rows(count)
+        a, b = (made.made.executable.at([x.shape for x in given]) for made in (first, second))
+        assert a.work == b.work
+        for result, expected in zip(b(given), rows(*given), strict=True):
+            np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_hints_of_another_magnitude_are_another_program(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled(rows, *random_rows(6), **NAMED)
+    assert again(monkeypatch, rows, *random_rows(7), **NAMED).made.found
+    assert not again(monkeypatch, rows, *random_rows(600), **NAMED).made.found
+
+
 @pytest.mark.parametrize("switches", [{"debug": 2}, {"verify": 1}, {"cache": "off"}])
 def test_who_wants_to_see_the_passes_compiles(
     folder: Path, monkeypatch: pytest.MonkeyPatch, switches: dict[str, Any],

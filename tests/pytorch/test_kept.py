@@ -3,15 +3,21 @@ to operators, differentiated and partitioned again."""
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch._dynamo.utils import counters
 from torch.nn import functional
 from torch_harness import compiled
+
+import tilewright as tw
+
+sized = importlib.import_module("tilewright.torch.sized")
 
 PROGRAM = """
 import sys
@@ -64,8 +70,46 @@ def test_calls_of_pytorch_are_kept(cache: Path) -> None:
     torch.testing.assert_close(results[1], results[0])
 
 
-def test_named_sizes_are_compiled_again(cache: Path) -> None:
-    for _ in range(2):
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 2))
+
+
+def test_named_sizes_are_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time nothing is traced to operators or converted, whatever the numbers."""
+    model = network()
+    for hits, sizes in enumerate(((5, 9), (7, 3, 64))):
         torch._dynamo.reset()
-        f = torch.compile(lambda x: x * 2, backend="tilewright", dynamic=True)
-        torch.testing.assert_close(f(torch.ones(3)), torch.full((3,), 2.0))
+        counters.clear()
+        run = torch.compile(model, backend="tilewright", dynamic=True)
+        if hits:
+            monkeypatch.setattr(sized, "convert", None)
+        for size in sizes:
+            x = torch.randn(size, 4)
+            torch.testing.assert_close(run(x), model(x))
+            model.zero_grad()
+            run(x).square().sum().backward()
+            found = [p.grad for p in model.parameters()]
+            model.zero_grad(set_to_none=True)
+            model(x).square().sum().backward()
+            torch.testing.assert_close(found, [p.grad for p in model.parameters()])
+        assert counters["aot_autograd"]["autograd_cache_hit"] == hits
+        report = tw.torch.report(run)
+        assert not any(p.specialised for g in report.graphs for p in g.programs)
+
+
+def test_numbers_that_a_kept_program_does_not_serve(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was traced is kept too, and is compiled for them."""
+    model = network()
+    for hits in (0, 1):
+        torch._dynamo.reset()
+        counters.clear()
+        run = torch.compile(model, backend="tilewright", dynamic=True)
+        x = torch.randn(5 + hits, 4)
+        with torch.no_grad():
+            torch.testing.assert_close(run(x), model(x))
+        assert counters["aot_autograd"]["autograd_cache_hit"] == hits
+        monkeypatch.setattr(sized.NamedRecipe, "serves", lambda *args: False)
+

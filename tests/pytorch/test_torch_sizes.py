@@ -16,7 +16,7 @@ from tilewright.ir.sizes import Size
 from tilewright.torch.records import regions
 from tilewright.torch.report import report
 
-backend = importlib.import_module("tilewright.torch.backend")
+sized, backend = (importlib.import_module(f"tilewright.torch.{n}") for n in ("sized", "backend"))
 
 
 class Compiles:
@@ -32,7 +32,7 @@ def compiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiles]:
     """Counts from here on."""
     torch._dynamo.reset()
     found = Compiles()
-    compile_part, program = backend.compile_part, backend._program
+    compile_part, built = sized.compile_part, sized.built
 
     def count_named(*args: Any) -> Any:
         found.named += 1
@@ -40,10 +40,11 @@ def compiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiles]:
 
     def count_specialised(*args: Any) -> Any:
         found.specialised += 1
-        return program(*args)
+        return built(*args)
 
-    monkeypatch.setattr(backend, "compile_part", count_named)
-    monkeypatch.setattr(backend, "_program", count_specialised)
+    monkeypatch.setattr(sized, "compile_part", count_named)
+    for module in (sized, backend):
+        monkeypatch.setattr(module, "built", count_specialised)
     yield found
     torch._dynamo.reset()
 
@@ -167,14 +168,14 @@ def test_what_takes_numbers_only_is_compiled_for_them(
     compiles: Compiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row that cannot do with a named size: one program per number; the record says why."""
-    convert = backend.convert
+    convert = sized.convert
 
     def numbers_only(module: Any, sizes: Any) -> Any:
         if any(isinstance(size, Size) for size in sizes.values()):
             raise UnsupportedSize("no sort along a named size")
         return convert(module, sizes)
 
-    monkeypatch.setattr(backend, "convert", numbers_only)
+    monkeypatch.setattr(sized, "convert", numbers_only)
     compiled = compiled_of(lambda x: torch.tanh(x) * 2, dynamic=True)
     for batch in (5, 12, 5):
         x = torch.randn(batch, 3)

@@ -119,7 +119,7 @@ class Compiled:
             target = find_target(lowered.target_name, lowered.fast_math)
             compile = functools.partial(
                 compile_graph, graph, target, donated, hints=lowered.hints)
-            self.made = Program(graph, target, donated, compile=compile)
+            self.made = Program(graph, target, donated, hints=lowered.hints, compile=compile)
         except (UserError, CompilerBug, ImportError):
             raise
         except Exception as error:

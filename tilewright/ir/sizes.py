@@ -71,6 +71,10 @@ class Size:
     def __hash__(self) -> int:
         return self._hash
 
+    def __reduce__(self) -> Any:
+        """Without the hash, which another process computes otherwise."""
+        return type(self), (self.terms,)
+
     def __add__(self, other: Dim) -> Dim:
         return added(self, other, 1)
 

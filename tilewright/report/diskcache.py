@@ -96,7 +96,7 @@ def why(graph: Graph) -> str:
         )
     store = cache()
     lines = [*state(), f"{'target':<12}{target.name} on {target.cpu}"]
-    key = program_key(graph, target, (), {})
+    key = program_key(graph, target, (), {}, {})
     lines.append(f"{there(store, key)}  {key[:SHOWN]}  program {graph.name}")
     kernels = {launch.kernel.digest: launch.kernel
                for launch in compile_graph(graph, target).plan.launches}

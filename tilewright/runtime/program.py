@@ -6,7 +6,7 @@ import copy
 import functools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from tilewright import config
@@ -15,9 +15,9 @@ from tilewright.compiler.pipeline import Compiled, compile_graph
 from tilewright.compiler.plan import Plan
 from tilewright.compiler.stage import Stage
 from tilewright.compiler.target import Target, is_gpu
+from tilewright.errors import UserError
 from tilewright.ir.digest import graph_text
 from tilewright.ir.graph import Graph
-from tilewright.ir.symbolic import sizes_in
 from tilewright.runtime.executable import executable_of
 from tilewright.runtime.record import Unreadable, read_plan, write_plan
 from tilewright.runtime.work import Work, estimate
@@ -44,9 +44,9 @@ class Program:
             compile_graph, graph, target, **self._settings)
         self.key = ""
         start = time.perf_counter()
-        store = _store(graph) if target.gpu is None else None
+        store = _store() if target.gpu is None else None
         if store is not None:
-            self.key = program_key(graph, target, donated, updates or {})
+            self.key = program_key(graph, target, donated, updates or {}, hints or {})
         self.found = store is not None and self._read(store)
         if not self.found:
             plan = self.compiled.plan
@@ -54,7 +54,7 @@ class Program:
             self.native: Any = code_of(plan, target)
             work = None if plan.sizes or target.gpu is not None else estimate(plan)
             self._finish(plan, work)
-            if store is not None and work is not None:
+            if store is not None:
                 self._write(store, plan, work)
         self.milliseconds = (time.perf_counter() - start) * 1e3
 
@@ -94,9 +94,11 @@ class Program:
             return False
         try:
             plan = read_plan(entry.facts["plan"], entry.blobs[1:], self.graph)
-            work = Work(**entry.facts["work"])
+            work = entry.facts["work"]
+            if work is not None or not plan.sizes:
+                work = Work(**work)
             keys, scratch = entry.facts["kernels"], entry.facts["scratch"]
-        except (Unreadable, KeyError, TypeError, IndexError):
+        except (Unreadable, UserError, KeyError, TypeError, IndexError):
             store.remove(self.key)
             return False
         native = cpu.load(keys, entry.blobs[0], scratch, self.target, lambda: self.plan)
@@ -106,14 +108,16 @@ class Program:
         self._finish(plan, work)
         return True
 
-    def _write(self, store: Cache, plan: Plan, work: Work) -> None:
-        """Keep the program; its kernels are entries of their own."""
+    def _write(self, store: Cache, plan: Plan, work: Work | None) -> None:
+        """Keep the program; its kernels are entries of their own. Without ``work``, each run's
+        sizes say how to run it.
+        """
         facts, blobs = write_plan(plan, self.graph)
         native = self.native
         store.store(self.key, Entry({
             "kind": "program", "name": self.graph.name, "target": self.target.name,
             "kernels": native.keys, "scratch": native.scratch, "plan": facts,
-            "work": {"seconds": work.seconds, "mode": work.mode, "most_threads": work.most_threads},
+            "work": work and asdict(work),
         }, (native.main, *blobs)))
 
 
@@ -157,24 +161,21 @@ def runs(plan: Plan, native: Any, target: Target, work: Work | None = None) -> A
     return gpu_executable(plan, native, driver_named(target.gpu.device))
 
 
-def _store(graph: Graph) -> Cache | None:
+def _store() -> Cache | None:
     """The disk cache, if programs are to be read from it.
 
-    Who wants to see the passes, or to have them verified, wants them to run. A program for all
-    sizes is compiled; its kernels are kept.
+    Who wants to see the passes, or to have them verified, wants them to run.
     """
-    if config.get("debug") >= 2 or config.get("verify"):
-        return None
-    if any(not isinstance(d, int) for n in graph.nodes() for d in sizes_in(n)):
-        return None
-    return cache()
+    return None if config.get("debug") >= 2 or config.get("verify") else cache()
 
 
 def program_key(
-    graph: Graph, target: Target, donated: tuple[int, ...], updates: Mapping[int, int]
+    graph: Graph, target: Target, donated: tuple[int, ...], updates: Mapping[int, int],
+    hints: Mapping[str, int],
 ) -> str:
-    """Of all that the program of a graph follows from."""
+    """Of all that the program of a graph follows from. Hints of one magnitude are one to it."""
     from tilewright.codegen import llvm
 
-    asked = repr((target, donated, sorted(updates.items())))
+    magnitudes = sorted((name, n.bit_length()) for name, n in hints.items())
+    asked = repr((target, donated, sorted(updates.items()), magnitudes))
     return key_of("program", graph_text(graph), asked, llvm.version())

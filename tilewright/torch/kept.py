@@ -25,52 +25,62 @@ from torch._inductor.output_code import OutputCode
 import tilewright
 from tilewright.torch.options import Options
 from tilewright.torch.recipe import Recipe
+from tilewright.torch.sized import SizedRecipe
 
-Build = Callable[[Recipe, Options, str], Callable[[list[Any]], list[Any]]]
+Kind = Recipe | SizedRecipe
+Build = Callable[[Kind, Options, str], Callable[[list[Any]], list[Any]]]
 
 
 class Kept(OutputCode):
-    """A program and the recipe that it can be built from again.
+    """A program, and what gives the recipe that it can be built from again.
 
-    Without a recipe (named sizes) it is not kept.
+    Where that is None the program is not kept.
     """
 
     def __init__(
-        self, run: Callable[[list[Any]], list[Any]], recipe: Recipe | None, options: Options,
-        kind: str, build: Build,
+        self, run: Callable[[list[Any]], list[Any]], give: Callable[[], Kind | None],
+        options: Options, kind: str, build: Build,
     ) -> None:
         self._boxed_call = True
         self.run: Any = run
-        self.recipe, self.options, self.kind, self.build = recipe, options, kind, build
+        self.give: Any = give
+        self.recipe: Kind | None = None
+        self.options, self.kind, self.build = options, kind, build
 
     def __call__(self, inputs: Sequence[Any]) -> Any:
         return self.run(inputs)
 
     def prepare_for_serialization(self) -> None:
         """Called on a copy: leave out what another process cannot use."""
-        if self.recipe is None:
-            raise BypassAOTAutogradCache("a tilewright program with named sizes")
         try:
+            self.recipe = self.give()
             pickle.dumps(self.recipe)
         except Exception as error:  # a graph module or a function among a call's arguments
             raise BypassAOTAutogradCache(f"a tilewright program: {error}") from error
-        self.run = None
+        if self.recipe is None:
+            raise BypassAOTAutogradCache("a tilewright program that is compiled for numbers")
+        self.run = self.give = None
 
     def post_compile(self, example_inputs: Any, constants: Any, graph_kwargs: Any) -> None:
         """Called after loading: make the program."""
         if self.run is None and self.recipe is not None:
             self.run = self.build(self.recipe, self.options, self.kind)
+            self.give = functools.partial(_same, self.recipe)
 
     def set_triton_bundle(self, triton_bundle: Any) -> None:
         """There is no Triton here."""
 
     def __copy__(self) -> Kept:
-        made = Kept(self.run, self.recipe, self.options, self.kind, self.build)
+        made = Kept(self.run, self.give, self.options, self.kind, self.build)
         made._time_taken_ns = self._time_taken_ns
         return made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Kept:
         return copy.copy(self)
+
+
+def _same(recipe: Kind) -> Kind:
+    return recipe
 
 
 def keeping(function: Callable[[fx.GraphModule, Sequence[Any]], Kept]) -> Any:

@@ -44,7 +44,7 @@ POOLED_FROM = 1 << 20
 
 Tensors = list[Any]
 
-_alike: weakref.WeakValueDictionary[Any, CompiledProgram] = weakref.WeakValueDictionary()
+_alike: weakref.WeakValueDictionary[str, CompiledProgram] = weakref.WeakValueDictionary()
 """Programs of this process by what they follow from."""
 
 
@@ -168,7 +168,7 @@ def compile_part(
     try:
         target = target_for(find_target(target_name), numerics)
         graph = graph_for(part.graph, numerics)
-        key = program_key(graph, target, (), updates), tuple((hints or {}).items())
+        key = program_key(graph, target, (), updates, hints or {})
         known = _alike.get(key)
         if known is not None:
             return known.twin(graph)
