@@ -1,12 +1,16 @@
 """Times a training step of whole PyTorch networks: eager, Inductor and tilewright.
 
     python benchmarks/torch_models.py [--only NAME ...] [--rounds 5] [--seconds 1] [--threads 2]
-        [--without PEER ...] [--output FILE.json] [--markdown FILE.md]
+        [--without PEER ...] [--quick] [--again] [--output FILE.json] [--markdown FILE.md]
 
 The networks are those of ``tests/pytorch``, at moderate sizes. Each gets a process of its own, in
 which all peers train a copy in interleaved rounds; of a peer's rounds the shortest counts. Cold is
 the first step, with empty disk caches and everything imported. A step is forward, backward and the
-update by PyTorch's own optimiser.
+update by PyTorch's own optimiser. Beside the times stand the three slowest kernels of tilewright,
+each with the module and the line that it comes from; those of equal layers count together.
+
+A network's row is written when it is measured. A run goes on where one with the same settings
+ended, unless it is to measure --again. --quick is one short round of one layer each, to try it.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import argparse
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -35,7 +40,7 @@ PAUSE = 0.3
 COLD = {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1", "TILEWRIGHT_CACHE": "off"}
 
 
-def sizes() -> dict[str, Any]:
+def sizes(quick: bool = False) -> dict[str, Any]:
     """The size of every network."""
     from model_cases import Size
     from plain_cases import PLAIN
@@ -58,6 +63,8 @@ def sizes() -> dict[str, Any]:
         found[name] = replace(text, length=32, batch=32)
     # Mamba's loop over time is unrolled by tracing.
     found["mamba"] = replace(text, length=16, layers=2)
+    if quick:
+        return {name: replace(size, layers=1, batch=2) for name, size in found.items()}
     return found
 
 
@@ -76,24 +83,40 @@ def compiler(peer: str) -> Callable[[Any], Any]:
 
 def slowest(step: Callable[[], Any]) -> list[dict[str, Any]]:
     """The three kernels of tilewright that take the longest."""
+    from tilewright.torch.lines import module_path
     from tilewright.torch.profile import Profile, watching
     from tilewright.torch.records import regions
 
     profile = Profile()
     programs = [p for r in regions() for record in r.records for p in record.programs]
+    kinds = {part: program.record.kind for program in programs for part in program.parts}
     with watching(programs, profile, kernels=True):
         for _ in range(3):
             step()
     total = sum(profile.kernels.values())
-    order = sorted(profile.kernels.items(), key=lambda entry: -entry[1])[:3]
+    alike: dict[tuple[int, int], list[tuple[Any, float]]] = {}
+    for (part, number), seconds in profile.kernels.items():
+        alike.setdefault((part.native.address, number), []).append((part, seconds))
+    order = sorted(alike.items(), key=lambda entry: -sum(s for _, s in entry[1]))[:3]
     found = []
-    for (part, number), seconds in order:
+    for (_, number), runs in order:
+        part, seconds = runs[0][0], sum(s for _, s in runs)
         kernel = part.program.plan.launches[number].kernel
         loc = kernel.loc
         found.append({
-            "kernel": kernel.name, "milliseconds": seconds * 1e3, "share": seconds / total,
-            "line": str(loc) if loc is not None else ""})
+            "kernel": re.sub(r"_[0-9a-f]{8}$", "", kernel.name), "kind": kinds[part],
+            "runs": len(runs),
+            "milliseconds": seconds * 1e3, "share": seconds / total, "module": module_path(loc),
+            "line": f"{Path(loc.file).name}:{loc.line}" if loc is not None else ""})
     return found
+
+
+def named(kernel: dict[str, Any]) -> str:
+    """A kernel in words: ``12 x layer.3.mlp.up: contract_gelu (model.py:31) 8%``."""
+    many = f"{kernel['runs']} x " if kernel["runs"] > 1 else ""
+    place = f"{kernel['module']}: " if kernel["module"] else ""
+    line = f", {kernel['line']}" if kernel["line"] else ""
+    return f"{many}{place}`{kernel['kernel']}` ({kernel['kind']}{line}) {kernel['share']:.0%}"
 
 
 def timed(step: Callable[[], Any], seconds: float) -> float:
@@ -105,7 +128,9 @@ def timed(step: Callable[[], Any], seconds: float) -> float:
     return (time.perf_counter() - start) / steps
 
 
-def measure(name: str, peers: list[str], rounds: int, seconds: float, threads: int) -> Any:
+def measure(
+    name: str, size: Any, peers: list[str], rounds: int, seconds: float, threads: int
+) -> Any:
     """One network with every peer, in this process."""
     import torch
     from plain_cases import PLAIN
@@ -115,7 +140,7 @@ def measure(name: str, peers: list[str], rounds: int, seconds: float, threads: i
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
-    case, size = {**PLAIN, **TRANSFORMERS}[name], sizes()[name]
+    case = {**PLAIN, **TRANSFORMERS}[name]
     torch.manual_seed(0)
     model, batch = case.build(size), case.batch(size)
     row: dict[str, Any] = {"model": name, "threads": threads, "size": vars_of(size),
@@ -174,8 +199,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         cells = [row["model"]] + [number(found[p].get("step"), 1e3) for p in PEERS]
         cells += [number(ratio(found[p].get("step"), ours)) for p in ("eager", "inductor")]
         cells += [number(found[p].get("cold")) for p in ("inductor", "tilewright")]
-        cells.append(", ".join(
-            f"`{k['kernel']}` {k['share']:.0%}" for k in row.get("slowest", ())))
+        cells.append("; ".join(map(named, row.get("slowest", ()))))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -194,7 +218,7 @@ def in_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """A network in a process of its own, with empty caches."""
     command = [sys.executable, __file__, "--one", name, "--rounds", str(options.rounds),
                "--seconds", str(options.seconds), "--threads", str(options.threads),
-               "--without", *options.without]
+               "--without", *options.without, *(["--quick"] if options.quick else [])]
     done = subprocess.run(
         command, env={**os.environ, **COLD}, capture_output=True, text=True, check=False)
     lines = done.stdout.strip().splitlines()
@@ -214,22 +238,38 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--without", nargs="*", default=[], choices=PEERS)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--again", action="store_true", help="measure what is in the output too")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.seconds = 1, 0.2
     if options.one:
         peers = [p for p in PEERS if p not in options.without]
-        row = measure(options.one, peers, options.rounds, options.seconds, options.threads)
+        row = measure(options.one, sizes(options.quick)[options.one], peers, options.rounds,
+                      options.seconds, options.threads)
         print(json.dumps(row))
         return
-    rows = []
+    run(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure the networks that the output lacks."""
+    settings = {n: getattr(options, n)
+                for n in ("rounds", "seconds", "threads", "without", "quick")}
+    rows = {}
+    if options.output.exists() and not options.again:
+        kept = json.loads(options.output.read_text())
+        rows = {r["model"]: r for r in kept if r.get("settings") == settings and "error" not in r}
     for name in options.only or sizes():
-        rows.append(in_process(name, options))
-        print(table(rows[-1:]).splitlines()[-1], flush=True)
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(rows, indent=1) + "\n")
-    if options.markdown:
-        options.markdown.write_text(table(rows) + "\n")
+        if name not in rows:
+            rows[name] = {**in_process(name, options), "settings": settings}
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            options.output.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
+        print(table([rows[name]]).splitlines()[-1], flush=True)
+        if options.markdown:
+            options.markdown.write_text(table(list(rows.values())) + "\n")
 
 
 if __name__ == "__main__":
