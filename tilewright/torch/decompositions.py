@@ -25,6 +25,7 @@ from tilewright.torch.ops import (  # noqa: F401 - they enter rows
     fourier,
     fractional,
     histograms,
+    grouped,
     indexing,
     inlined,
     linear,

@@ -66,7 +66,8 @@ class Call:
 
 
 ROWS: dict[Any, Row] = {}
-"""By operator overload, or by packet for all overloads of a name."""
+"""By operator overload, or by packet for all overloads of a name. Operators of a package that may
+not be there are named: ``package::name``."""
 
 
 def row(*targets: Any) -> Callable[[Row], Row]:
@@ -84,5 +85,5 @@ def find(target: Any) -> Row | None:
     """The row of an operator, if there is one."""
     found = ROWS.get(target)
     if found is None and isinstance(target, torch._ops.OpOverload):
-        found = ROWS.get(target.overloadpacket)
+        found = ROWS.get(target.overloadpacket) or ROWS.get(target._schema.name)
     return found
