@@ -26,7 +26,7 @@ from tilewright.ir.graph import Node
 from tilewright.ir.sizes import Size
 from tilewright.ir.types import TensorType
 from tilewright.torch import nodes
-from tilewright.torch.depths import Depth, any_complex, element, in_memory, row_major
+from tilewright.torch.depths import Depth, any_complex, element, in_memory, read_later, row_major
 from tilewright.torch.dtypes import OURS, THEIRS, Sizes, number_of, numbers_of, why_not
 from tilewright.torch.layers import starts_of_parts
 from tilewright.torch.lines import location_of, module_of
@@ -431,20 +431,14 @@ class Converter:
         shape, strides = self._geometry(meta)
         layout = layout_of(shape, strides)
         paired = isinstance(self.values.get(value), Pair)
-        single = single and not paired and self._last(target, value)
-        if not single or layout is None or not layout.dense:
+        alone = single and not paired and not read_later(slot, self.depth[value], self.depths)
+        if not alone or layout is None or not layout.dense:
             return Update(slot, self._tensor(value), False)
         made = self.depths[self.depth[value]]
         node = nodes.operand(self.values[value], OURS[meta.dtype], shape)
         export = Export(self._slot(), shape, strides, meta.dtype, into=slot)
         made.exports.append((export, write(node, layout)))
         return Update(slot, export.slot, True)
-
-    def _last(self, target: fx.Node, value: fx.Node) -> bool:
-        """Whether nothing reads an input any more once the part that makes a value has run."""
-        slot, depth = self.slots[target], self.depth[value]
-        return not any(made.after for made in self.depths.values()) and not any(
-            slot in made.read for d, made in self.depths.items() if d > depth)
 
 
 def convert(module: fx.GraphModule, sizes: Sizes) -> Recipe:

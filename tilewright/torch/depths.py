@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,3 +89,9 @@ def in_memory(dtype: torch.dtype, geometry: Geometry) -> Geometry:
 def row_major(shape: tuple[int, ...]) -> Layout:
     """The buffer of a contiguous tensor."""
     return Layout(shape, tuple(range(len(shape))), shape, False)
+
+
+def read_later(slot: int, depth: int, depths: Mapping[int, Depth]) -> bool:
+    """Whether anything may read an input once the part of this depth has run."""
+    return any(made.after for made in depths.values()) or any(
+        slot in made.read for d, made in depths.items() if d > depth)
