@@ -148,8 +148,8 @@ def _copy(t: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
         made = torch.empty_strided(t.shape, t.stride(), dtype=t.dtype) if 0 not in t.stride() else (
             made)
         made.copy_(t.detach())
-    if dtype is not None and made.is_floating_point():
-        made = made.to(dtype)
+    if dtype is not None and (made.is_floating_point() or made.is_complex()):
+        made = made.to(_drawn(made.dtype))
     return made.requires_grad_(t.requires_grad)
 
 
@@ -279,7 +279,9 @@ def _with_signs(made: _Run, expected: _Run, parts: dict[int, bool]) -> _Run:
     theirs = {i: t.mT if parts[i] else t for i, t in theirs.items()}
     first = min(parts)
     count = min(x.shape[-1] for x in ours.values())
-    if [x.shape for x in ours.values()] != [x.shape for x in theirs.values()] or not count:
+    complex_ = any(x.is_complex() for x in ours.values())
+    shapes = [[x.shape for x in part.values()] for part in (ours, theirs)]
+    if shapes[0] != shapes[1] or not count or complex_:
         return made
     sign = (ours[first] * theirs[first])[..., :count].sum(-2, keepdim=True).sign()
     for i, x in ours.items():
@@ -299,6 +301,11 @@ def _other_elements(x: torch.Tensor, places: torch.Tensor, values: torch.Tensor)
         if inside and torch.equal(x.detach().gather(axis, places), values.detach()):
             return ""
     return "places of other elements"
+
+
+def _parts(x: torch.Tensor) -> torch.Tensor:
+    """The numbers of a tensor: of a complex one, those of its parts."""
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
 def _type(x: Any) -> str:
@@ -333,13 +340,12 @@ def _reference(sample: Sample) -> _Run | None:
 def _as_near(x: Any, y: Any, reference: Any, what: str, i: int) -> bool:
     """Whether our result is as near to the exact one as PyTorch's is."""
     exact = reference()
-    if exact is None or not x.is_floating_point():
+    if exact is None or not (x.is_floating_point() or x.is_complex()):
         return False
     leaves = tree.tree_leaves(getattr(exact, what))
     if i >= len(leaves) or not isinstance(leaves[i], torch.Tensor) or leaves[i].shape != y.shape:
         return False
-    z = leaves[i].detach().double()
-    x, y = x.detach().double(), y.detach().double()
+    x, y, z = (_parts(t.detach()).double() for t in (x, y, leaves[i]))
     finite = z.isfinite() & x.isfinite() & y.isfinite()
     if not torch.equal(x[~finite].nan_to_num(), y[~finite].nan_to_num()):
         return False

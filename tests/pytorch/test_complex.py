@@ -124,3 +124,12 @@ def test_sizes_that_are_not_compiled_in() -> None:
 
 def test_half_precision() -> None:
     same(lambda z: (z.mT, z[1:], z.to(torch.complex64) * 2), Z.to(torch.chalf))
+
+
+def test_back_from_short_transforms() -> None:
+    """Its window's sum is spread over a batch that it does not have."""
+    spectrum = torch.randn(3, 5, 4, dtype=torch.complex64, generator=torch.manual_seed(9))
+    function = torch.compile(
+        lambda z: torch.istft(z, 8, window=torch.ones(8)), backend="tilewright")
+    torch.testing.assert_close(
+        function(spectrum), torch.istft(spectrum, 8, window=torch.ones(8)))

@@ -126,6 +126,9 @@ def unfold_backward(
     if not grad.type.size:
         return number(0, grad.dtype, call.type.shape)
     axis = axis_of(dim, len(sizes))
+    others = [i for i in range(len(sizes)) if i != axis]
+    if any(grad.shape[i] != sizes[i] for i in others):
+        raise NotCompiled("a gradient of another size than the tensor")
     attrs = WindowAttrs((axis,), (size,), (step,), (1,))
     return adjoint(grad, attrs, [(0, int(sizes[axis]))])
 
