@@ -25,13 +25,13 @@ from tilewright.errors import CompilerBug
 from tilewright.ir import loops as k
 from tilewright.ir.instructions import written
 from tilewright.ir.interp import sections
-from tilewright.ir.types import i32, i64
+from tilewright.ir.types import as_number, i32, i64
 
 THREADS = 128
 """Threads of a block, where the kernel does not say how many."""
 
-SMALL, RESIDENT = 64, 512
-"""Threads of a small block, and those of a multiprocessor that leave 128 registers to each."""
+SMALL, MANY = 64, 64
+"""Threads of a small block; elements of register buffers that are many for a thread."""
 
 MOST_BLOCKS = 2**31 - 1
 """Blocks of a grid."""
@@ -229,6 +229,10 @@ def emit_entry(kernel: k.Kernel, target: Target) -> Entry:
     emitter.numbers = {p.name: n for n, p in enumerate(kernel.params)}
     emitted = emitter.kernel(kernel)
     buffers = [f"{emitter.parameter(p, kernel)} %b{n}" for n, p in enumerate(kernel.params)]
+    # Blocks that wait at barriers want others beside them, all else wants registers.
+    generous = (
+        not emitter.block_bytes or threads <= SMALL or registers_of(kernel) >= MANY
+        or "setmaxnreg" in emitted.text)
     name = "e" + emitted.name[1:]
     text = emitted.text.replace("define void", "define internal void", 1)
     declarations = {
@@ -237,8 +241,15 @@ def emit_entry(kernel: k.Kernel, target: Target) -> Entry:
     }
     return Entry(
         name, kernel, threads, emitter.block_bytes, emitted.scratch,
-        text + wrapper(name, emitted, buffers, threads, len(emitter.maps)),
+        text + wrapper(name, emitted, buffers, threads, generous, len(emitter.maps)),
         frozenset(declarations), tuple(emitter.maps))
+
+
+def registers_of(kernel: k.Kernel) -> int:
+    """Elements of the register buffers of a kernel."""
+    return sum(
+        as_number(s.buffer.size) for s in k.walk(kernel.body)
+        if isinstance(s, k.Alloc) and s.buffer.space == "register")
 
 
 MAP = 'ptr byval([128 x i8]) align 64 "nvvm.grid_constant"'
@@ -246,18 +257,19 @@ MAP = 'ptr byval([128 x i8]) align 64 "nvvm.grid_constant"'
 
 
 def wrapper(
-    name: str, emitted: Emitted, buffers: list[str], threads: int, maps: int = 0
+    name: str, emitted: Emitted, buffers: list[str], threads: int, generous: bool, maps: int
 ) -> str:
-    """The entry around a kernel's function, which tells the threads of the grid apart."""
+    """The entry around a kernel's function, which tells the threads of the grid apart.
+
+    generous  a thread may have all the registers that it can use
+    """
     sizes = [f"i64 %n{n}" for n in range(emitted.sizes)]
     params = [*buffers, *sizes, "ptr %memory", "ptr %team"]
     params += [f"{MAP} %map{n}" for n in range(maps)]
     attributes = f'convergent nounwind "nvvm.reqntid"="{threads},1,1"'
-    if threads <= SMALL:
-        # ptxas rations the registers of small blocks, and spills, unless it is told how many fit.
-        attributes += f' "nvvm.minctasm"="{RESIDENT // threads}"'
-    if "setmaxnreg" in emitted.text:
-        # Registers can only be handed on if ptxas knows how many there are at first.
+    if generous:
+        # Else ptxas rations them, so that more blocks fit, and spills; and a warpgroup can only
+        # hand registers on if ptxas knows how many there are at first.
         attributes += ' "nvvm.minctasm"="1"'
     lines = [f"define ptx_kernel void @{name}({', '.join(params)}) {attributes} {{", "entry:"]
     lines += [
