@@ -134,6 +134,7 @@ def test_memory_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         f(x)
     message = str(raised.value)
     assert message.startswith("the memory of sim is used up: a program needs more")
+    assert "at:       " in message
     assert f"for results 6.40 kB, values in between {scaled(plan.arena, 'B')}, thr" in message
     assert "6.40 kB for f32[40, 40], " in message and "test_device_errors.py:" in message
     with pytest.raises(OutOfMemory, match="8.00 kB more; arrays and programs use ") as raised:

@@ -18,6 +18,8 @@ from tilewright.compiler.target import Target
 from tilewright.compiler.text import show_loops, show_plan
 from tilewright.errors import CompilerBug, TraceError, UserError
 from tilewright.frontend import warm
+from tilewright.frontend.array import Array
+from tilewright.frontend.devices import call
 from tilewright.frontend.location import here, placed
 from tilewright.frontend.named import Guard
 from tilewright.frontend.reproducer import compiler_bug
@@ -166,14 +168,17 @@ class Compiled:
         """Whether it runs in this process, and can be called without a Python frame."""
         return self.target.gpu is None
 
-    @property
-    def donated(self) -> tuple[int, ...]:
-        """The inputs whose memory results may take over."""
-        return self.lowered.donated
-
     def __call__(self, arrays: Sequence[Any]) -> list[Any]:
         """One array per result leaf, in memory of its own, for one array per input."""
-        return list(self.executable(arrays))
+        return self.run(self.executable, arrays)
+
+    def run(self, executable: Any, arrays: Sequence[Any]) -> list[Any]:
+        """The same by ``executable``, which may be for some numbers of named sizes."""
+        lowered = self.lowered
+        if any(type(a) is Array for a in arrays):
+            return call(
+                executable, arrays, lowered.traced.paths, lowered.donated, lowered.graph.name)
+        return list(executable(arrays))
 
     def serves(self, values: Mapping[str, int]) -> bool:
         """Whether what the trace decided by the numbers of named sizes holds for these."""
@@ -227,14 +232,9 @@ class AtSizes:
         """As :class:`Compiled`."""
         return self.compiled.is_native
 
-    @property
-    def donated(self) -> tuple[int, ...]:
-        """As :class:`Compiled`."""
-        return self.compiled.donated
-
     def __call__(self, arrays: Sequence[Any]) -> list[Any]:
         """As :class:`Compiled`."""
-        return list(self.executable(arrays))
+        return self.compiled.run(self.executable, arrays)
 
 
 TEXTS: dict[str, Callable[[Compiled], str]] = {

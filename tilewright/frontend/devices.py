@@ -9,8 +9,7 @@ from tilewright import config
 from tilewright.compiler.target import device_of
 from tilewright.errors import Location, UserError
 from tilewright.frontend.array import Array
-from tilewright.frontend.compiled import AtSizes, Compiled
-from tilewright.frontend.location import here
+from tilewright.frontend.location import here, placed
 
 
 def target_for(
@@ -51,18 +50,19 @@ def target_on(
 
 
 def call(
-    compiled: Compiled | AtSizes, arrays: Sequence[Any], paths: Callable[[], Sequence[str]],
-    function: str,
+    executable: Callable[[Sequence[Any]], Sequence[Any]], arrays: Sequence[Any],
+    paths: Sequence[str], donated: Sequence[int], function: str,
 ) -> list[Any]:
-    """The results, on the device, of a call with arrays that live there.
+    """The results, on the device, of a program with arrays that live there among its inputs.
 
     Those that were donated are gone afterwards. Raises ``UserError`` for one that was so before.
     """
     given = [
-        (a.resident() if a.alive else a.resident(paths()[i])) if isinstance(a, Array) else a
-        for i, a in enumerate(arrays)]
-    results = [Array(result) for result in compiled(given)]
-    for i in compiled.donated:
+        a.resident(path) if isinstance(a, Array) else a
+        for a, path in zip(arrays, paths, strict=True)]
+    with placed():
+        results = [Array(result) for result in executable(given)]
+    for i in donated:
         if isinstance(arrays[i], Array):
             arrays[i].take("donated", f"to {function} at {here()}")
     return results

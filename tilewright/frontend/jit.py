@@ -16,7 +16,6 @@ import numpy as np
 from tilewright.errors import Location, ShapeError, TraceError, Unsupported
 from tilewright.frontend import api as _api  # fills the tables of what can be traced
 from tilewright.frontend import devices, foreign, signature, tree, warm
-from tilewright.frontend.array import Array
 from tilewright.frontend.compiled import AtSizes, Compiled, Lowered, Stages
 from tilewright.frontend.fastcall import argument_trees, result_tree
 from tilewright.frontend.location import here
@@ -127,12 +126,7 @@ class Jitted:
             with self._lock:
                 found = self._compiled.get(key) or self._find(key, args, kwargs, written)
         compiled, out_tree = found
-        arrays = [signature.to_array(leaf) for leaf in leaves]
-        if any(type(array) is Array for array in arrays):
-            paths = functools.partial(signature.paths_of, dynamic)
-            results = devices.call(compiled, arrays, paths, self.parameters_name)
-        else:
-            results = compiled(arrays)
+        results = compiled([signature.to_array(leaf) for leaf in leaves])
         return tree.unflatten(out_tree, results)
 
     def _find(
@@ -323,7 +317,8 @@ def jit(
     static_argnames  parameters whose values are compiled in; they need ``==`` and a hash
     donate_argnames  parameters whose memory may be overwritten with results: the arrays must not be
                      used afterwards
-    target           CPU tier (``sse2``, ``avx2``, ``avx512``); the host's best if left out.
+    target           CPU tier (``sse2``, ``avx2``, ``avx512``); if left out, the device of the
+                     arguments (see :class:`tw.Array`), else the host's best.
                      ``cuda`` or ``cuda:1``: a GPU; ``pycuda``: that of PyCUDA's current context.
                      ``sim`` or, for an architecture, ``sim:sm_90a``: PTX for a GPU, run by a
                      simulator
