@@ -120,6 +120,16 @@ def test_few_rows(spec: str, m: int) -> None:
     check(compiled(einsum(spec, sizes, epilogue="residual"), machine("sm_80", 8)))
 
 
+def test_pairs_and_narrow_factors_of_new_architectures() -> None:
+    for graph, word in (
+        (einsum("mk,nk->mn", {"m": 18, "n": 32, "k": 9}, f32, "residual"), "add.rn.f32x2"),
+        (einsum("bmk,bkn->bmn", {"b": 1, "m": 16, "n": 8, "k": 51}, f16), "fma.rn.f32.f16"),
+    ):
+        c = compiled(graph, machine("sm_120"))
+        assert c.has(word) or c.has(word.replace(".rn", ""))
+        check(c)
+
+
 @pytest.mark.parametrize("spec, dtype, k", [
     ("mk,kn->mn", f32, 500), ("bmk,bkn->bmn", bf16, 1544)])
 def test_long_sums_are_shared_by_blocks(spec: str, dtype: DType, k: int) -> None:

@@ -15,7 +15,8 @@ from tilewright.ptxsim.scalars import KINDS
 from tilewright.ptxsim.simulator import Simulator
 
 COUNT = 256
-STORED = {"pred": "u32", "f16": "b16", "bf16": "b16", "f16x2": "b32", "bf16x2": "b32"}
+STORED = {"pred": "u32", "f16": "b16", "bf16": "b16", "f16x2": "b32", "bf16x2": "b32",
+          "f32x2": "b64"}
 
 
 def kernel(instruction: str, sources: list[str], result: str, literals: list[str]) -> str:
@@ -301,6 +302,28 @@ def test_pairs(name: str, element: type) -> None:
     assert np.array_equal(got, (x * y + z).astype(element))
     got = apply(f"max.{name}", [a, b], [name] * 2, name, []).view(element)
     assert np.array_equal(got, np.maximum(x, y).astype(element))
+
+
+def test_pairs_of_f32() -> None:
+    a, b, c = (samples("f32", i).view(np.uint64) for i in range(3))
+    x, y, z = (v.view(np.float32) for v in (a, b, c))
+    for name, want in (("add", x + y), ("mul", x * y), ("sub", x - y)):
+        got = apply(f"{name}.rn.f32x2", [a, b], ["f32x2"] * 2, "f32x2", []).view(np.float32)
+        np.testing.assert_array_equal(got, want)
+    got = apply("fma.rn.f32x2", [a, b, c], ["f32x2"] * 3, "f32x2", []).view(np.float32)
+    np.testing.assert_array_equal(got, apply("fma.rn.f32", [x, y, z], ["f32"] * 3, "f32", []))
+
+
+@pytest.mark.parametrize("name, element", [("f16", np.float16), ("bf16", ml_dtypes.bfloat16)])
+def test_narrow_factors_of_f32(name: str, element: type) -> None:
+    """PTX ISA 8.6, mixed precision: the last operand and the result are f32."""
+    a, b, c = samples(name, 0), samples(name, 1), samples("f32", 2)
+    x, y = a.astype(np.float32), b.astype(np.float32)
+    got = apply(f"fma.rn.f32.{name}", [a, b, c], [name, name, "f32"], "f32", [])
+    np.testing.assert_array_equal(got, apply("fma.rn.f32", [x, y, c], ["f32"] * 3, "f32", []))
+    for op, want in (("add", x + c), ("sub", x - c)):
+        got = apply(f"{op}.f32.{name}", [a, c], [name, "f32"], "f32", [])
+        np.testing.assert_array_equal(got, want)
 
 
 def test_pairs_are_made_of_two_floats_upper_first() -> None:

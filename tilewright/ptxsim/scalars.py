@@ -15,7 +15,8 @@ KINDS: dict[str, np.dtype[Any]] = {
        for letter, kind in (("b", "u"), ("u", "u"), ("s", "i")) for bits in (8, 16, 32, 64)},
     "f16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16),
     "f32": np.dtype(np.float32), "tf32": np.dtype(np.float32), "f64": np.dtype(np.float64),
-    "f16x2": np.dtype(np.uint32), "bf16x2": np.dtype(np.uint32), "pred": np.dtype(np.bool_),
+    "f16x2": np.dtype(np.uint32), "bf16x2": np.dtype(np.uint32), "f32x2": np.dtype(np.uint64),
+    "pred": np.dtype(np.bool_),
 }
 """By the name of a type; packed pairs are words."""
 

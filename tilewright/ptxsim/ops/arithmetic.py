@@ -17,13 +17,20 @@ from tilewright.ptxsim.scalars import KINDS, kind_of
 from tilewright.ptxsim.step import Step, as_pair
 from tilewright.ptxsim.table import op
 
-HALVES = {"f16x2": "f16", "bf16x2": "bf16"}
+HALVES = {"f16x2": "f16", "bf16x2": "bf16", "f32x2": "f32"}
 TINY = {"f32": np.finfo(np.float32).tiny}
 
 
 def halves(value: Any, kind: str) -> Any:
     """A packed pair as [lanes, 2] of its element type."""
     return np.ascontiguousarray(value).reshape(-1, 1).view(KINDS[HALVES[kind]])
+
+
+def narrower(parts: tuple[str, ...]) -> str | None:
+    """The type of all operands but the last in ``fma.rn.f32.f16`` and its kin; that is f32."""
+    named = [part for part in parts if part in KINDS]
+    mixed = len(named) == 2 and named[0] == "f32" and named[1] in ("f16", "bf16")
+    return named[1] if mixed else None
 
 
 def flushed(value: Any) -> Any:
@@ -33,12 +40,18 @@ def flushed(value: Any) -> Any:
 
 def elementwise(step: Step, function: Callable[..., Any], kind: str | None = None) -> None:
     """The first operand = function of the others, all of the instruction's type."""
-    kind = kind or kind_of(step.parts)
-    values = [step.read(o, kind) for o in step.operands[1:]]
+    narrow = narrower(step.parts)
+    kind = "f32" if narrow else kind or kind_of(step.parts)
+    *factors, last = step.operands[1:]
+    values = [step.read(o, narrow or kind) for o in factors]
+    if narrow:
+        values = [value.astype(np.float32) for value in values]
+    values.append(step.read(last, kind))
     if kind in HALVES:
         pairs = [halves(np.broadcast_to(v, (step.count,)), kind) for v in values]
         result = np.asarray(function(*pairs)).astype(KINDS[HALVES[kind]])
-        step.write(step.operands[0], np.ascontiguousarray(result).view(np.uint32)[:, 0], "b32")
+        codes = np.ascontiguousarray(result).view(KINDS[kind])[:, 0]
+        step.write(step.operands[0], codes, "b64" if kind == "f32x2" else "b32")
         return
     ftz = "ftz" in step.parts and kind == "f32"
     if ftz:
