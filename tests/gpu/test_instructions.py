@@ -301,6 +301,41 @@ def test_operands_are_rounded_in_pairs() -> None:
     assert not count(found, "cvt.rn.bf16.f32", "shr", "prmt", "or", "cvt.u16")
 
 
+def test_what_a_warp_does_together_stays_out_of_branches() -> None:
+    """Only some threads use a product and a shuffled value: all of them make it."""
+    text = """kernel f(x: bf16[256] in, y: f32[128] out) {
+  for g in 0..1 block {
+    for t in 0..32 thread {
+      alloc a: bf16[8] register
+      alloc c: f32[4] register
+      for v in 0..8 vector(8, 1) {
+        a[v] = x[t * 8 + v]
+      }
+      for i in 0..4 unroll {
+        c[i] = 0.0:f32
+      }
+      run mma_m16n8k16(c[0], a[0], a[4])
+      let s: f32 = shuffle xor(cast<f32>(x[t * 8]), 1)
+      if t % 4 == 1 {
+        for v in 0..4 vector(4, 1) {
+          y[t * 4 + v] = c[v] + s
+        }
+      }
+    }
+  }
+}
+"""
+    x = numbers(bf16, 32, 8)
+    y = run(text, [x, np.zeros((32, 4), np.float32)])[1]
+    want = INSTRUCTIONS["mma_m16n8k16"].meaning(np.zeros((32, 4)), x, x[:, 4:])
+    want = want + x[np.arange(32) ^ 1, :1].astype(np.float32)
+    want[np.arange(32) % 4 != 1] = 0
+    np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
+    ptx = compiled(text)
+    branch = re.search(r"@!?%p\d+ bra", ptx)
+    assert branch and max(ptx.rindex("mma.sync"), ptx.rindex("shfl.sync")) < branch.start()
+
+
 def test_loops_that_wait_stay_loops() -> None:
     text = """kernel f(x: f32[8192] in, y: f32[128] out) {
   for g in 0..1 block {
