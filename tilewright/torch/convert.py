@@ -27,7 +27,7 @@ from tilewright.ir.sizes import Size
 from tilewright.ir.types import TensorType
 from tilewright.torch import nodes
 from tilewright.torch.depths import Depth, any_complex, element, in_memory, read_later, row_major
-from tilewright.torch.dtypes import OURS, THEIRS, Sizes, number_of, numbers_of, why_not
+from tilewright.torch.dtypes import OURS, THEIRS, TOKEN, Sizes, number_of, numbers_of, why_not
 from tilewright.torch.layers import starts_of_parts
 from tilewright.torch.lines import location_of, module_of
 from tilewright.torch.pairs import Pair, find_pair_row, interleaved
@@ -140,7 +140,7 @@ class Converter:
             return
         if packet is torch.ops.prims._make_token:
             self.slots[node] = self._slot()
-            self.constants[self.slots[node]] = torch.empty(0)
+            self.constants[self.slots[node]] = TOKEN
             return
         if packet is aten.copy_ and isinstance(node.args[0], fx.Node) and (
             node.args[0].op == "placeholder"

@@ -83,3 +83,6 @@ def why_not(value: Any) -> str | None:
     if value.is_quantized:
         return "a quantised tensor"
     return None
+
+TOKEN = torch.empty(0)
+"""Stands for a token of effects. Made here: while a program is converted, new tensors are fake."""
