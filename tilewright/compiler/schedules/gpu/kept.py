@@ -84,13 +84,11 @@ class Kept:
         self.ready: list[Node] = []
         self.begun: set[k.Buffer] = set()
 
-    def allocate(self, space: k.Space, team: int) -> list[k.Buffer]:
-        """The buffers, for a team of so many threads. What is first kept where another value is
-        last needed takes its place.
+    def allocate(self, space: k.Space, pieces: int) -> list[k.Buffer]:
+        """The buffers, for so many pieces of a thread or of a row. What is first kept where another
+        value is last needed takes its place.
         """
-        w, pieces = self.walk.w, self.walk.pieces
-        assert isinstance(pieces, int)
-        size = self.walk.own(team) if space == "register" else pieces * self.walk.width
+        w, size = self.walk.w, pieces * self.walk.width
         made: list[k.Buffer] = []
         free: list[tuple[int, k.Buffer]] = []
         for span in sorted(self.spans, key=lambda s: s.first):
@@ -111,13 +109,13 @@ class Kept:
         """Registers that not every thread fills have to hold something: the last of each thread,
         or, if only some teams fill them, all.
         """
-        w, width, pieces = self.walk.w, self.walk.width, self.walk.pieces
+        w, width = self.walk.w, self.walk.width
         for buffer in (self.buffers[node] for node in nodes):
             if buffer.space != "register" or buffer in self.begun:
                 continue
             self.begun.add(buffer)
-            assert isinstance(buffer.size, int) and isinstance(pieces, int)
-            first = 0 if everywhere else pieces // team
+            assert isinstance(buffer.size, int)
+            first = 0 if everywhere else self.walk.certain(team)
             if first * width == buffer.size:
                 continue
             with w.loop("c", first, buffer.size // width, "unroll") as c:

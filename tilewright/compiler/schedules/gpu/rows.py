@@ -39,6 +39,9 @@ PIECES = 2
 HELD = 64
 """Elements that a thread keeps in registers at most."""
 
+ROOM = 4
+"""How many times longer than expected a row of a named length may be to be kept."""
+
 HELD_OF_MANY = 32
 """The same in a block of 1024 threads, which have 64 registers each."""
 
@@ -47,13 +50,13 @@ HELD_OF_MANY = 32
 class Layout:
     """How rows are laid out.
 
-    team      threads of a row
-    unrolled  whether the elements of a thread are written out
-    keep      where they are kept between passes; '' if they are read again
+    team   threads of a row
+    slots  pieces of each thread that are written out; 0: they are in loops
+    keep   where elements are kept between passes; None: they are read again
     """
 
     team: int
-    unrolled: bool
+    slots: int
     keep: k.Space | None
 
 
@@ -109,41 +112,71 @@ class Rows:
             team = min(WARP, power_of_two(-(-count // PIECES)))
         else:
             team = min(MOST_THREADS, max(2 * WARP, power_of_two(-(-length // EACH))))
+        most = HELD if team < MOST_THREADS else HELD_OF_MANY
         if not isinstance(pieces, int):
-            return Layout(max(team, WARP), False, None)
-        own = self.walk.own(team) * max(1, len(kept))
-        if own <= (HELD if team < MOST_THREADS else HELD_OF_MANY):
-            return Layout(team, True, "register")
+            # A named size may well be larger than what is expected of it.
+            slots = max(1, min(-(-ROOM * count // team), most // (2 * width * max(1, len(kept)))))
+            return Layout(team, slots, "register")
+        slots = self.walk.slots(team)
+        if slots * width * max(1, len(kept)) <= most:
+            return Layout(team, slots, "register")
         gpu = self.target.gpu
         assert gpu is not None
         fits = length * sum(n.dtype.itemsize for n in kept) <= gpu.shared_most - (1 << 11)
-        return Layout(team, False, "shared" if fits else None)
+        return Layout(team, 0, "shared" if fits else None)
 
     def lower(self) -> LoweredKernel:
         """The kernel."""
         w, group = self.w, self.group
         spans = kept_values(group, self.members, self.level)
         layout = self.layout([s.node for s in alive(spans)])
-        stages = self.stages()
-        if layout.keep == "shared" and len(stages) == 2 and not self.wide_at(3):
+        if layout.keep == "shared" and len(self.stages()) == 2 and not self.wide_at(3):
             # A maximum and a sum, for which nothing needs to be kept.
             layout = replace(layout, keep=None)
         kept = Kept(self.walk, spans if layout.keep else [])
         types = [accumulator(a.dtype) for a in sorted(group.anchors, key=self.level.__getitem__)]
-        shared = kept.allocate(layout.keep, layout.team) if layout.keep == "shared" else []
+        shared = self.memory(kept, layout) if layout.keep == "shared" else []
         rows = product(self.outer)
         with teams(w, rows, layout.team, types, shared) as team:
             self.kept = tuple(w.let("o", e) for e in unflatten(team.number, self.outer))
-            if layout.keep == "register":
-                for buffer in kept.allocate(layout.keep, layout.team):
-                    w.write(k.Alloc(buffer))
-            for p, pair in stages if layout.keep is None else self.stages(online=False):
-                if pair is not None:
-                    self._pair(team, p, pair)
-                else:
-                    self._pass(team, layout, p, kept)
-            self._store_row_values(team)
+            self._row(team, layout, kept)
         return finish(group, w, self.outputs)
+
+    def memory(self, kept: Kept, layout: Layout) -> list[k.Buffer]:
+        """Where values are kept: a row of them in shared memory, a thread's in its registers."""
+        pieces = self.walk.pieces if layout.keep == "shared" else layout.slots
+        assert layout.keep is not None and isinstance(pieces, int)
+        return kept.allocate(layout.keep, pieces)
+
+    def _row(self, team: Team, layout: Layout, kept: Kept) -> None:
+        """All passes; for rows that may be longer than there is room for, in two versions."""
+        w, pieces = self.w, self.walk.pieces
+        if isinstance(pieces, int):
+            self._passes(team, layout, kept)
+            return
+        short = w.let("short", k.compare("le", k.expr(pieces), layout.slots * team.size))
+        versions = (
+            (short, layout, kept),
+            (k.Call("not", (short,), short.dtype), replace(layout, slots=0, keep=None),
+             Kept(self.walk, [])),
+        )
+        for condition, version, held in versions:
+            before, parts = dict(w.bound), list(team.parts)
+            with w.when(condition):
+                self._passes(team, version, held)
+            w.bound, team.parts = before, parts
+
+    def _passes(self, team: Team, layout: Layout, kept: Kept) -> None:
+        """All passes over a row, then what has one element for it."""
+        if layout.keep == "register":
+            for buffer in self.memory(kept, layout):
+                self.w.write(k.Alloc(buffer))
+        for p, pair in self.stages(online=layout.keep is None):
+            if pair is not None:
+                self._pair(team, p, pair)
+            else:
+                self._pass(team, layout, p, kept)
+        self._store_row_values(team)
 
     def _pass(self, team: Team, layout: Layout, p: int, kept: Kept) -> None:
         """The reductions that rest on p - 1 others, and the wide values that rest on those."""
@@ -163,7 +196,10 @@ class Rows:
             kept.release(fresh)
 
         with team.guard() if stores else nullcontext():
-            (self.walk.unrolled if layout.unrolled else self.walk.looped)(team, body)
+            if layout.slots:
+                self.walk.unrolled(team, layout.slots, body)
+            else:
+                self.walk.looped(team, body)
         kept.done(p)
         self.hold(sums.combined(team))
 

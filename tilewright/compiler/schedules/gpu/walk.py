@@ -65,25 +65,30 @@ class Walk:
         size = self.extents[-1]
         return size if self.width == 1 else size // self.width
 
-    def own(self, team: int) -> int:
-        """The most elements that a thread has of a row of known length."""
+    def slots(self, team: int) -> int:
+        """The most pieces that a thread has of a row of known length."""
         pieces = self.pieces
         assert isinstance(pieces, int)
-        return -(-pieces // team) * self.width
+        return -(-pieces // team)
 
-    def unrolled(self, team: Team, body: Body) -> None:
-        """All of a row of known length, written out: thread t takes pieces t, t + size ..."""
-        w, pieces = self.w, self.pieces
-        assert isinstance(pieces, int)
-        full = pieces // team.size
+    def certain(self, team: int) -> int:
+        """How many pieces each thread has for certain."""
+        return self.pieces // team if isinstance(self.pieces, int) else 0
+
+    def unrolled(self, team: Team, slots: int, body: Body) -> None:
+        """All of a row, ``slots`` pieces for each thread at most, written out: thread t takes
+        pieces t, t + size ...
+        """
+        w, full = self.w, self.certain(team.size)
         if full:
             with w.loop("c", 0, full, "unroll") as c:
                 at = k.add(k.mul(c, team.size), team.thread)
                 self._piece(at, k.mul(c, self.width), body)
-        if pieces % team.size:
-            at = k.add(team.thread, full * team.size)
-            with w.when(k.compare("lt", at, pieces)):
-                self._piece(at, k.Const(full * self.width), body)
+        if slots > full:
+            with w.loop("c", full, slots, "unroll") as c:
+                at = k.add(k.mul(c, team.size), team.thread)
+                with w.when(k.compare("lt", at, k.expr(self.pieces))):
+                    self._piece(at, k.mul(c, self.width), body)
 
     def looped(
         self, team: Team, body: Body, low: k.ExprLike = 0, count: Dim | k.Expr | None = None
