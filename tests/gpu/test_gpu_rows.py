@@ -173,6 +173,11 @@ def test_sizes_with_names() -> None:
     # Up to four times the length of the first call are kept in registers, as one version has them.
     (kernel,) = [launch.kernel for launch in both.compile(x, scale).plan.launches]
     assert "if short {" in show(kernel) and "if not(short) {" in show(kernel)
+    # One thread for a row, of which nothing may be left.
+    few = tw.jit(lambda x: x[1::3].sum(), dynamic={"x": {0: "n"}}, target="sim")
+    for n in (3, 1, 5, 40):
+        x = f32(n)
+        np.testing.assert_allclose(few(x), x[1::3].sum(), rtol=1e-5, atol=1e-6)
 
 
 # --- what the code looks like ---------------------------------------------------------------

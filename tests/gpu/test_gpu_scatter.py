@@ -11,7 +11,7 @@ from on_sim import agree, graph_agrees
 
 import tilewright as tw
 from tilewright.compiler.schedules.gpu import scatter
-from tilewright.ir.build import put, put_along
+from tilewright.ir.build import broadcast, put, put_along
 from tilewright.ir.graph import Graph, Node, input_node
 from tilewright.ir.loops import For
 from tilewright.ir.types import TensorType, dtype_of
@@ -51,6 +51,18 @@ def test_put(rows: Any, size: int, columns: Any, count: int) -> None:
             arrays[1] = RANDOM.integers(0, size, (*rows, count, *columns)).astype(np.int32)
             graph = graph_of(lambda x, i, v, m=mode: put_along(x, i, v, len(rows), m), arrays)
             graph_agrees(graph, arrays)
+
+
+def test_values_that_are_the_same_for_all_indices() -> None:
+    """They are read once, by threads that own a column and by the others of the block."""
+    arrays = [f32(5, 9), RANDOM.integers(0, 5, 20), f32(9)]
+    graph = graph_of(
+        lambda x, i, v: put(x, i, broadcast(v, (20, 9), (1,)), 0, "add"), arrays)
+    graph_agrees(graph, arrays)
+    graph = graph_of(
+        lambda x, i, v: put(
+            broadcast(v, (5, 9), (1,)), i, broadcast(v, (20, 9), (1,)), 0, "max"), arrays)
+    graph_agrees(graph, arrays)
 
 
 @pytest.mark.parametrize("mode", ["add", "min"])

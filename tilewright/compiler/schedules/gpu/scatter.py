@@ -177,6 +177,9 @@ class _Scatter:
                 even = isinstance(self.pieces, int) and self.pieces % self.across == 0
                 inside = None if even else w.let(
                     "mine", k.compare("lt", piece, k.expr(self.pieces)))
+                if inside is not None:
+                    # What is the same for all indices is read before anybody asks whose it is.
+                    piece = w.let("piece", k.minimum(piece, k.sub(self.pieces, 1)))
                 down = w.let("down", k.floordiv(t, self.across)) if self.down > 1 else k.Const(0)
                 owner = _Owner(row, low, high, down, piece, inside, share)
                 offset = self._begin(owner)
