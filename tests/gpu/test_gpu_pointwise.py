@@ -56,6 +56,8 @@ def test_element_types_of_pieces(dtype: Any) -> None:
 def test_tiles() -> None:
     agree(lambda x, y: x.T * y, f32(50, 33), f32(33, 50))
     agree(lambda x: x.transpose(2, 1, 0) * 1, f32(40, 3, 64))
+    agree(lambda x, b: np.exp(b) + x.T * b, f32(20, 70), f32(20))
+    agree(lambda x, b: np.exp(b) + x.T * b, f32(70, 20), f32(20, 1))
     agree(lambda x: x.transpose(0, 2, 1) + x.transpose(0, 2, 1)[:1], f32(2, 9, 70))
     agree(lambda x, y: x.T.astype(np.float32) + np.exp(y.T), f32(33, 40) > 0, f32(33, 40))
 

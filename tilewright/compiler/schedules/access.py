@@ -132,13 +132,15 @@ class Writer:
         self.write(k.Alloc(buffer))
         return buffer
 
-    def let(self, prefix: str, value: k.Expr) -> k.Expr:
-        """Name a value in the innermost body."""
-        return self.let_at(len(self.scopes) - 1, prefix, value)
+    def let(self, prefix: str, value: k.Expr, own: bool = False) -> k.Expr:
+        """Name a value in the innermost body; ``own``: whatever it is, so that what is read by it
+        is not read before, where it may be outside of its buffer.
+        """
+        return self.let_at(len(self.scopes) - 1, prefix, value, own)
 
-    def let_at(self, depth: int, prefix: str, value: k.Expr) -> k.Expr:
+    def let_at(self, depth: int, prefix: str, value: k.Expr, own: bool = False) -> k.Expr:
         """Name a value in the body at this depth."""
-        if isinstance(value, k.Const | k.Var):
+        if isinstance(value, k.Const | k.Var) and not own:
             return value
         var = k.Var(self.name(prefix), value.dtype)
         self._depths[var.name] = depth
@@ -259,8 +261,7 @@ class Writer:
         depth = self.depth(wide if mask is None else k.Call("and", (wide, mask), bool_))
         # A check stands inside of a loop, in a block's of its threads. One index of everything:
         # inside of all, of which some may not run.
-        depth = max(self._checked, depth) if depth or not hinted() else max(
-            self._checked, len(self.scopes) - 1)
+        depth = max(self._checked, depth or (len(self.scopes) - 1 if hinted() else 0))
         wide = self.let_at(depth, "i", wide)
         known = range_of(indices, self.is_leaf)
         if known.low < 0:

@@ -60,7 +60,7 @@ def lower_tiles(group: Group, domain: Domain, across: int) -> LoweredKernel:
                     k.compare("lt", column, k.expr(inner)))
                 assert inside is not None
                 with w.when(inside):
-                    at = index(w.let("row", row), w.let("column", column))
+                    at = index(w.let("row", row, own=True), w.let("column", column, own=True))
                     for node, tile in buffers.items():
                         where = k.add(k.mul(down, PITCH), x)
                         w.write(k.Store(tile, where, w.value(node, at)))
@@ -73,7 +73,7 @@ def lower_tiles(group: Group, domain: Domain, across: int) -> LoweredKernel:
                     k.compare("lt", column, k.expr(inner)))
                 assert inside is not None
                 with w.when(inside):
-                    at = index(w.let("row", row), w.let("column", column))
+                    at = index(w.let("row", row, own=True), w.let("column", column, own=True))
                     for node, tile in buffers.items():
                         hold(w, node, k.Load(tile, k.add(k.mul(x, PITCH), down)), at)
                     store_all(group, w, outputs, at)

@@ -10,7 +10,6 @@ from tilewright.compiler.schedules.gpu.team import Team
 from tilewright.compiler.schedules.gpu.vectors import lanes
 from tilewright.ir import loops as k
 from tilewright.ir.sizes import Dim, product
-from tilewright.ir.types import i64
 
 FLYING = 4
 """Accesses of a thread that are on their way at once."""
@@ -89,9 +88,7 @@ class Walk:
             with w.loop("c", full, slots, "unroll") as c:
                 at = k.add(k.mul(c, team.size), team.thread)
                 with w.when(k.compare("lt", at, k.expr(self.pieces))):
-                    # A name of this branch's own: nothing is read there before it is asked for.
-                    at = w.let("q", k.Call("add", (at, k.Const(0)), i64))
-                    self._piece(at, k.mul(c, self.width), body)
+                    self._piece(w.let("q", at, own=True), k.mul(c, self.width), body)
 
     def looped(
         self, team: Team, body: Body, low: k.ExprLike = 0, count: Dim | k.Expr | None = None
