@@ -108,6 +108,9 @@ STRENGTH = "disable-lsr"
 JOINING = "disable-nvptx-load-store-vectorizer"
 """LLVM does not make one access of neighbouring ones: it reads beyond them, to whole vectors."""
 
+SINKING = "disable-machine-sink"
+"""LLVM does not move sums into the branches that store them: their operands would wait there."""
+
 
 @contextlib.contextmanager
 def switched(*names: str) -> Iterator[None]:

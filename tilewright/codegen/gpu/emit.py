@@ -25,13 +25,13 @@ from tilewright.errors import CompilerBug
 from tilewright.ir import loops as k
 from tilewright.ir.instructions import written
 from tilewright.ir.interp import sections
-from tilewright.ir.types import as_number, i32, i64
+from tilewright.ir.types import i32, i64
 
 THREADS = 128
 """Threads of a block, where the kernel does not say how many."""
 
-SMALL, MANY = 64, 64
-"""Threads of a small block; elements of register buffers that are many for a thread."""
+SMALL = 64
+"""Threads of a small block."""
 
 MOST_BLOCKS = 2**31 - 1
 """Blocks of a grid."""
@@ -231,8 +231,7 @@ def emit_entry(kernel: k.Kernel, target: Target) -> Entry:
     buffers = [f"{emitter.parameter(p, kernel)} %b{n}" for n, p in enumerate(kernel.params)]
     # Blocks that wait at barriers want others beside them, all else wants registers.
     generous = (
-        not emitter.block_bytes or threads <= SMALL or registers_of(kernel) >= MANY
-        or "setmaxnreg" in emitted.text)
+        not emitter.block_bytes or threads <= SMALL or "setmaxnreg" in emitted.text)
     name = "e" + emitted.name[1:]
     text = emitted.text.replace("define void", "define internal void", 1)
     declarations = {
@@ -243,13 +242,6 @@ def emit_entry(kernel: k.Kernel, target: Target) -> Entry:
         name, kernel, threads, emitter.block_bytes, emitted.scratch,
         text + wrapper(name, emitted, buffers, threads, generous, len(emitter.maps)),
         frozenset(declarations), tuple(emitter.maps))
-
-
-def registers_of(kernel: k.Kernel) -> int:
-    """Elements of the register buffers of a kernel."""
-    return sum(
-        as_number(s.buffer.size) for s in k.walk(kernel.body)
-        if isinstance(s, k.Alloc) and s.buffer.space == "register")
 
 
 MAP = 'ptr byval([128 x i8]) align 64 "nvvm.grid_constant"'

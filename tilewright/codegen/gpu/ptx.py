@@ -60,6 +60,6 @@ def written(text: str, target: Target, version: int) -> str:
     tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_interleaving = False
     builder = binding.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
-    with llvm.switched(llvm.JOINING):
+    with llvm.switched(llvm.JOINING, llvm.SINKING):
         result: str = machine.emit_assembly(module)
     return result

@@ -288,7 +288,8 @@ def empties() -> list[Node]:
             contract(sample(0, 3), sample(3, 2, name="y"), (0, 1), (1, 2), (0, 2)),
             make("cumsum", (sample(0, 3),), ScanAttrs(1)),
             make("sort", (sample(2, 3),), SortAttrs(1, False, 2, 2)),
-            make("searchsorted", (sample(3), sample(0, 2, name="y")), SearchAttrs(True))]
+            make("searchsorted", (sample(3), sample(0, 2, name="y")), SearchAttrs(True)),
+            make("zeta", (sample(0, 2), sample(0, 2, name="y")))]
 
 
 def views_of(node: Node) -> list[Node]:

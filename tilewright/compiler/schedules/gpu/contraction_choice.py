@@ -21,7 +21,7 @@ from tilewright.ir.types import bf16, f16
 
 FFMA = (
     Shape(32, 32, 8, 16, 16, 1.0), Shape(32, 16, 8, 16, 8, 0.95), Shape(16, 32, 8, 8, 16, 0.95),
-    Shape(16, 16, 8, 8, 8, 0.9), Shape(8, 8, 16, 8, 8, 0.5), Shape(4, 8, 16, 4, 8, 0.4),
+    Shape(16, 16, 8, 8, 8, 0.9), Shape(8, 8, 8, 8, 8, 0.5), Shape(4, 8, 8, 4, 8, 0.4),
 )
 """In accesses instead of elements along m and n."""
 
