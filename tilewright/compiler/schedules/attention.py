@@ -169,7 +169,7 @@ def _attention(
         source, axes = node.inputs[0], tuple(range(node.type.rank - 1))
         if source.op.name == "reshape" and source.shape == (*node.shape[:-1], 1):
             inside.add(source)
-            source, axes = source.inputs[0], node.attrs.axes[:-1]
+            source = source.inputs[0]
         fits = source.op.name == name and source.attrs.axes == (node.type.rank - 1,)
         return source if fits and node.attrs.axes[:len(axes)] == axes else None
 
@@ -236,7 +236,8 @@ def _fits(first: Node, last: Node, side: int) -> bool:
     """
     a, b = first.attrs, last.attrs
     chances, values = (b.rhs, b.lhs) if side else (b.lhs, b.rhs)
-    if first.type.rank < 2 or first.shape != last.inputs[side].shape:
+    if first.type.rank < 2 or first.shape != last.inputs[side].shape or first.shape[-1] == 1:
+        # Of one key, axes of size 1 would not tell where it is.
         return False
     row, key = a.out[-2:]
     summed = [label for label in a.lhs if label not in a.out]
