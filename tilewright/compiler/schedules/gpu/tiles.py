@@ -4,6 +4,9 @@ operand and used along those of the result.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.schedules.access import Index, unflatten
 from tilewright.compiler.schedules.contraction_shape import unit_axis
@@ -47,33 +50,29 @@ def lower_tiles(group: Group, domain: Domain, across: int) -> LoweredKernel:
         top = w.let("top", k.mul(place[across], SIDE))
         buffers = {n: w.alloc("tile", n.dtype, SIDE * PITCH, "shared") for n in nodes}
 
-        def index(row: k.Expr, column: k.Expr) -> Index:
-            return domain.index([*place[:across], row, *place[across + 1:], column])
+        @contextmanager
+        def element(row: k.Expr, column: k.Expr) -> Iterator[Index]:
+            """What is done for an element, if there is one."""
+            inside = k.both(
+                k.compare("lt", row, k.expr(outer[across])),
+                k.compare("lt", column, k.expr(inner)))
+            assert inside is not None
+            with w.when(inside):
+                row, column = w.let("row", row, own=True), w.let("column", column, own=True)
+                yield domain.index([*place[:across], row, *place[across + 1:], column])
 
         with w.loop("t", 0, SIDE * DOWN, "thread") as t:
             x, y = w.let("x", k.mod(t, SIDE)), w.let("y", k.floordiv(t, SIDE))
             with w.loop("u", 0, SIDE, "unroll", step=DOWN) as u:
                 down = k.add(y, u)
-                row, column = k.add(top, x), k.add(left, down)
-                inside = k.both(
-                    k.compare("lt", row, k.expr(outer[across])),
-                    k.compare("lt", column, k.expr(inner)))
-                assert inside is not None
-                with w.when(inside):
-                    at = index(w.let("row", row, own=True), w.let("column", column, own=True))
+                with element(k.add(top, x), k.add(left, down)) as at:
                     for node, tile in buffers.items():
                         where = k.add(k.mul(down, PITCH), x)
                         w.write(k.Store(tile, where, w.value(node, at)))
             w.write(k.Barrier())
             with w.loop("u", 0, SIDE, "unroll", step=DOWN) as u:
                 down = k.add(y, u)
-                row, column = k.add(top, down), k.add(left, x)
-                inside = k.both(
-                    k.compare("lt", row, k.expr(outer[across])),
-                    k.compare("lt", column, k.expr(inner)))
-                assert inside is not None
-                with w.when(inside):
-                    at = index(w.let("row", row, own=True), w.let("column", column, own=True))
+                with element(k.add(top, down), k.add(left, x)) as at:
                     for node, tile in buffers.items():
                         hold(w, node, k.Load(tile, k.add(k.mul(x, PITCH), down)), at)
                     store_all(group, w, outputs, at)
