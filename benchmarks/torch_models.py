@@ -3,11 +3,11 @@
     python benchmarks/torch_models.py [--only NAME ...] [--rounds 5] [--seconds 1] [--threads 2]
         [--without PEER ...] [--quick] [--again] [--output FILE.json] [--markdown FILE.md]
 
-The networks are those of ``tests/pytorch``, at moderate sizes. Each gets a process of its own, in
-which all peers train a copy in interleaved rounds; of a peer's rounds the shortest counts. Cold is
-the first step, with empty disk caches and everything imported. A step is forward, backward and the
-update by PyTorch's own optimiser. Beside the times stand the three slowest kernels of tilewright,
-each with the module and the line that it comes from; those of equal layers count together.
+The networks are those of ``tests/pytorch``, at moderate sizes. Every peer trains one in a process
+of its own, in interleaved rounds; of a peer's rounds the shortest counts. Cold is the first step,
+with empty disk caches and everything imported. A step is forward, backward and the update by
+PyTorch's own optimiser. Beside the times stand the three slowest kernels of tilewright, each with
+the module and the line that it comes from; those of equal layers count together.
 
 A network's row is written when it is measured. A run goes on where one with the same settings
 ended, unless it is to measure --again. --quick is one short round of one layer each, to try it.
@@ -16,15 +16,12 @@ ended, unless it is to measure --again. --quick is one short round of one layer 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
-import re
 import subprocess
 import sys
+import tempfile
 import time
-import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "pytorch"), str(ROOT)]
 
 PEERS = ("eager", "inductor", "tilewright")
+WORKER = Path(__file__).with_name("torch_model_worker.py")
 RESULTS = Path(__file__).parent / "results" / "torch_models.json"
 PAUSE = 0.3
 """Seconds between measurements: a peer's spinning threads go to sleep."""
@@ -68,47 +66,69 @@ def sizes(quick: bool = False) -> dict[str, Any]:
     return found
 
 
-def compiler(peer: str) -> Callable[[Any], Any]:
-    """How a peer runs a network."""
-    import torch
-
-    if peer == "eager":
-        return lambda model: model
-    if peer == "inductor":
-        return lambda model: torch.compile(model, dynamic=False)
-    from tilewright.torch import backend
-
-    return lambda model: torch.compile(model, backend=backend, dynamic=False)
+def vars_of(size: Any) -> dict[str, Any]:
+    """The fields of a size."""
+    return {name: getattr(size, name) for name in size.__dataclass_fields__}
 
 
-def slowest(step: Callable[[], Any]) -> list[dict[str, Any]]:
-    """The three kernels of tilewright that take the longest."""
-    from tilewright.torch.lines import module_path
-    from tilewright.torch.profile import Profile, watching
-    from tilewright.torch.records import regions
+class Peer:
+    """The process of one peer, which has run its first step."""
 
-    profile = Profile()
-    programs = [p for r in regions() for record in r.records for p in record.programs]
-    kinds = {part: program.record.kind for program in programs for part in program.parts}
-    with watching(programs, profile, kernels=True):
-        for _ in range(3):
-            step()
-    total = sum(profile.kernels.values())
-    alike: dict[tuple[int, int], list[tuple[Any, float]]] = {}
-    for (part, number), seconds in profile.kernels.items():
-        alike.setdefault((part.native.address, number), []).append((part, seconds))
-    order = sorted(alike.items(), key=lambda entry: -sum(s for _, s in entry[1]))[:3]
-    found = []
-    for (_, number), runs in order:
-        part, seconds = runs[0][0], sum(s for _, s in runs)
-        kernel = part.program.plan.launches[number].kernel
-        loc = kernel.loc
-        found.append({
-            "kernel": re.sub(r"_[0-9a-f]{8}$", "", kernel.name), "kind": kinds[part],
-            "runs": len(runs),
-            "milliseconds": seconds * 1e3, "share": seconds / total, "module": module_path(loc),
-            "line": f"{Path(loc.file).name}:{loc.line}" if loc is not None else ""})
-    return found
+    def __init__(self, name: str, peer: str, options: argparse.Namespace) -> None:
+        command = [sys.executable, str(WORKER), name, peer, "--threads", str(options.threads),
+                   *(["--quick"] if options.quick else [])]
+        self.said = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            command, env={**os.environ, **COLD}, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self.said)
+        self.first = self.answer()
+
+    def answer(self) -> Any:
+        """The next line; a RuntimeError with the last thing that it said if there is none."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            self.said.seek(0)
+            raise RuntimeError((self.said.read().strip().splitlines() or ["no result"])[-1][:200])
+        return json.loads(line)
+
+    def ask(self, line: object) -> Any:
+        """The answer to a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()
+        self.said.close()
+
+
+def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One network with every peer: first steps one after the other, then rounds."""
+    row: dict[str, Any] = {"model": name, "size": vars_of(sizes(options.quick)[name])}
+    peers: dict[str, Peer] = {}
+    try:
+        for peer in PEERS:
+            if peer not in options.without:
+                peers[peer] = Peer(name, peer, options)
+                row[peer] = peers[peer].first
+        for _ in range(options.rounds):
+            for peer, process in peers.items():
+                time.sleep(PAUSE)
+                spent = process.ask(options.seconds)
+                row[peer]["step"] = min(row[peer].get("step", spent), spent)
+        if "tilewright" in peers:
+            row |= peers["tilewright"].ask("kernels")
+    except RuntimeError as error:
+        row["error"] = str(error)
+    finally:
+        for process in peers.values():
+            process.close()
+    return row
 
 
 def named(kernel: dict[str, Any]) -> str:
@@ -117,70 +137,6 @@ def named(kernel: dict[str, Any]) -> str:
     place = f"{kernel['module']}: " if kernel["module"] else ""
     line = f", {kernel['line']}" if kernel["line"] else ""
     return f"{many}{place}`{kernel['kernel']}` ({kernel['kind']}{line}) {kernel['share']:.0%}"
-
-
-def timed(step: Callable[[], Any], seconds: float) -> float:
-    """Seconds per step, over at least this time and at least two steps."""
-    steps, start = 0, time.perf_counter()
-    while steps < 2 or time.perf_counter() - start < seconds:
-        step()
-        steps += 1
-    return (time.perf_counter() - start) / steps
-
-
-def measure(
-    name: str, size: Any, peers: list[str], rounds: int, seconds: float, threads: int
-) -> Any:
-    """One network with every peer, in this process."""
-    import torch
-    from plain_cases import PLAIN
-    from transformers_cases import TRANSFORMERS
-
-    import tilewright as tw
-
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(threads)
-    case = {**PLAIN, **TRANSFORMERS}[name]
-    torch.manual_seed(0)
-    model, batch = case.build(size), case.batch(size)
-    row: dict[str, Any] = {"model": name, "threads": threads, "size": vars_of(size),
-                           "parameters": sum(p.numel() for p in model.parameters())}
-    with tw.threads(threads):
-        steps: dict[str, Callable[[], Any]] = {}
-        for peer in peers:
-            compile = compiler(peer)
-            compile(torch.nn.Linear(2, 2))(torch.ones(2, 2)).sum().backward()  # imports
-            step = case.step(copy.deepcopy(model), compile)
-            steps[peer] = lambda step=step: step(batch)  # type: ignore[misc]
-            start = time.perf_counter()
-            first = steps[peer]().item()
-            row[peer] = {"cold": time.perf_counter() - start, "first_loss": first}
-        for peer in peers:
-            steps[peer]()
-        for _ in range(rounds):
-            for peer in peers:
-                time.sleep(PAUSE)
-                steps[peer]()
-                spent = timed(steps[peer], seconds)
-                row[peer]["step"] = min(row[peer].get("step", spent), spent)
-        if "tilewright" in peers:
-            row["slowest"] = slowest(steps["tilewright"])
-            row["fallbacks"] = fallbacks()
-    return row
-
-
-def fallbacks() -> list[str]:
-    """The operators that ran in PyTorch, and programs that tilewright failed to compile."""
-    from tilewright.torch.records import regions
-
-    records = [r for region in regions() for r in region.records]
-    found = {f.target for r in records for p in r.programs for f in p.recipe.fallbacks}
-    return sorted(found) + [f.message.splitlines()[0] for r in records for f in r.faults]
-
-
-def vars_of(size: Any) -> dict[str, Any]:
-    """The fields of a size."""
-    return {name: getattr(size, name) for name in size.__dataclass_fields__}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -214,26 +170,10 @@ def number(value: float | None, scale: float = 1.0) -> str:
     return "-" if value is None else f"{value * scale:.3g}"
 
 
-def in_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """A network in a process of its own, with empty caches."""
-    command = [sys.executable, __file__, "--one", name, "--rounds", str(options.rounds),
-               "--seconds", str(options.seconds), "--threads", str(options.threads),
-               "--without", *options.without, *(["--quick"] if options.quick else [])]
-    done = subprocess.run(
-        command, env={**os.environ, **COLD}, capture_output=True, text=True, check=False)
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        last = (done.stderr.strip().splitlines() or ["no result"])[-1]
-        return {"model": name, "error": last[:200]}
-    result: dict[str, Any] = json.loads(lines[-1])
-    return result
-
-
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -245,12 +185,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, 0.2
-    if options.one:
-        peers = [p for p in PEERS if p not in options.without]
-        row = measure(options.one, sizes(options.quick)[options.one], peers, options.rounds,
-                      options.seconds, options.threads)
-        print(json.dumps(row))
-        return
     run(options)
 
 
@@ -264,7 +198,7 @@ def run(options: argparse.Namespace) -> None:
         rows = {r["model"]: r for r in kept if r.get("settings") == settings and "error" not in r}
     for name in options.only or sizes():
         if name not in rows:
-            rows[name] = {**in_process(name, options), "settings": settings}
+            rows[name] = {**measure(name, options), "settings": settings}
             options.output.parent.mkdir(parents=True, exist_ok=True)
             options.output.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
         print(table([rows[name]]).splitlines()[-1], flush=True)
