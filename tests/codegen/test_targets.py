@@ -99,9 +99,9 @@ def test_unknown_tier() -> None:
     with pytest.raises(UserError) as error:
         host_target("avx1024")
     assert str(error.value) == (
-        "there is no target 'avx1024'\n  expected: sse2, avx2, avx512, sim, cuda, pycuda\n"
+        "there is no target 'avx1024'\n  expected: sse2, avx2, avx512, cpu, sim, cuda, pycuda\n"
         "  got:      avx1024\n"
-        "  hint:     see the switch TILEWRIGHT_TARGET"
+        "  hint:     did you mean 'avx512'? see the switch TILEWRIGHT_TARGET"
     )
 
 

@@ -88,10 +88,31 @@ def test_target_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TILEWRIGHT_TARGET", "AVX2")
     assert message(tw.UserError, tw.jit(lambda x: x + 1), X) == text("""
         there is no target 'AVX2'
-          expected: sse2, avx2, avx512, sim, cuda, pycuda
+          expected: sse2, avx2, avx512, cpu, sim, cuda, pycuda
           got:      AVX2
-          hint:     see the switch TILEWRIGHT_TARGET
+          at:       HERE in message
+                    function(*args, **kwargs)
+          hint:     did you mean 'avx2'? see the switch TILEWRIGHT_TARGET
     """)
+
+
+@pytest.mark.parametrize(("name", "meant"), [
+    ("gpu", "cuda"), ("CUDA:1", "cuda:1"), ("sm_80", "sim:sm_80"), ("cpu:0", "cpu"), ("Sim", "sim"),
+])
+def test_names_of_targets_that_were_meant(name: str, meant: str) -> None:
+    for use in (lambda: tw.jit(lambda x: x + 1, target=name)(X), lambda: tw.to_device(X, name)):
+        assert f"hint:     did you mean {meant!r}?" in message(tw.UserError, use)
+
+
+def test_target_that_is_no_name() -> None:
+    assert "a target is given by its name" in message(
+        tw.UserError, tw.jit(lambda x: x + 1, target=0), X)
+
+
+def test_the_cpu_by_name() -> None:
+    f = tw.jit(lambda x: x + 1, target="cpu")
+    assert f(X).shape == X.shape
+    assert "expected: an array on the CPU" in message(tw.UserError, f, tw.to_device(X, "sim"))
 
 
 def test_unsupported_dtype() -> None:

@@ -81,8 +81,11 @@ def test_what_cannot_go_there() -> None:
     with pytest.raises(UserError, match="there is no device 'gpu'") as raised:
         tw.to_device(1, "gpu")
     assert "expected: sim" in str(raised.value) and "test_device_arrays.py" in str(raised.value)
-    with pytest.raises(UserError, match="hint:     the device is 'sim'; an architecture is "):
-        tw.to_device(1, "sim:sm_80")
+    assert "did you mean 'cuda'?" in str(raised.value)
+    with pytest.raises(UserError, match="there is no GPU architecture 'sm_1'"):
+        tw.to_device(1, "sim:sm_1")
+    with pytest.raises(UserError, match="a device is given by its name\n.*\n  got:      0, of "):
+        tw.to_device(1, 0)  # type: ignore[arg-type]
     with pytest.raises(DTypeError, match=r"the argument values\['a'\] of tw.to_device"):
         tw.to_device({"a": np.array(["text"])}, "sim")
     with pytest.raises(TraceError, match="tw.Array takes memory of a device"):
@@ -100,6 +103,16 @@ def test_a_deleted_array() -> None:
             use()
     with pytest.raises(UserError, match="the argument b was deleted at"):
         tw.jit(lambda a, b: a + b)(on_sim(f32(3)), x)
+
+
+def test_the_simulator_is_one_device_for_all_architectures() -> None:
+    target = "sim:sm_90a"
+    f = tw.jit(lambda x: x + 1, target=target)
+    for name in ("sim", target):
+        x = tw.to_device(f32(3), name)
+        assert x.device == "sim" and f(x).device == "sim"
+    assert tw.memory(target) is tw.memory("sim")
+    assert ".target sm_90a" in f.lower(x).as_text("ptx")
 
 
 # --- jit ------------------------------------------------------------------------------------------

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from tilewright.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,31 @@ class Target:
 
 DEVICES = ("sim", "cuda", "pycuda")
 """What runs code for a GPU, as the first part of a target's name."""
+
+
+OTHER_WORDS = {"gpu": "cuda", "nvidia": "cuda", "simulator": "sim", "host": "cpu"}
+"""What people call a target that has another name."""
+
+
+def meant(name: str, known: Sequence[str]) -> str | None:
+    """A question for whoever wrote the name of no target or device: which one was meant."""
+    word, colon, rest = name.lower().partition(":")
+    if word.startswith("sm_"):
+        return f"did you mean 'sim:{word}'?"
+    near = difflib.get_close_matches(OTHER_WORDS.get(word, word), known, 1, 0.75)
+    if not near:
+        return None
+    numbered = near[0] == "cuda" and rest.isdecimal()
+    return f"did you mean {near[0] + (colon + rest if numbered else '')!r}?"
+
+
+def checked_name(name: object, what: str) -> str:
+    """The name of a target or device. Raises ``UserError`` for what is no text."""
+    if isinstance(name, str):
+        return name
+    raise UserError(
+        f"{what} is given by its name", expected="a text such as 'sim', 'cuda' or 'cuda:1'",
+        got=f"{name!r}, of type {type(name).__name__}")
 
 
 def is_gpu(name: str) -> bool:

@@ -251,8 +251,13 @@ TEXTS: dict[str, Callable[[Compiled], str]] = {
 def find_target(name: str | None, fast_math: bool | None = None) -> Target:
     """The machine to compile for: of this name, else of the switch, else the host."""
     warm.finish()
-    with placed():
-        return target_named(name, fast_math)
+    try:
+        with placed():
+            return target_named(name, fast_math)
+    except UserError as error:
+        if error.loc is not None:
+            raise
+        raise error.at(here()) from error.__cause__
 
 
 def gpu_text(compiled: Compiled, stage: str) -> str:

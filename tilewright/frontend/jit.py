@@ -317,8 +317,8 @@ def jit(
     static_argnames  parameters whose values are compiled in; they need ``==`` and a hash
     donate_argnames  parameters whose memory may be overwritten with results: the arrays must not be
                      used afterwards
-    target           CPU tier (``sse2``, ``avx2``, ``avx512``); if left out, the device of the
-                     arguments (see :class:`tw.Array`), else the host's best.
+    target           CPU tier (``sse2``, ``avx2``, ``avx512``), or ``cpu``, the host's best; if left
+                     out, the device of the arguments (see :class:`tw.Array`), else ``cpu``.
                      ``cuda`` or ``cuda:1``: a GPU; ``pycuda``: that of PyCUDA's current context.
                      ``sim`` or, for an architecture, ``sim:sm_90a``: PTX for a GPU, run by a
                      simulator

@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from tilewright.compiler.target import device_of, is_gpu
 from tilewright.errors import OutOfBounds, TraceError, UserError
 from tilewright.frontend import tree
 from tilewright.frontend.array import DONE, Array
@@ -36,7 +35,8 @@ __all__ = ["Array", "to_device"]
 
 # --- where they are -------------------------------------------------------------------------
 def to_device(values: Any, device: str) -> Any:
-    """The tree ``values`` with its arrays and numbers on a device: ``"sim"``.
+    """The tree ``values`` with its arrays and numbers on a device: ``"sim"``, ``"cuda"``,
+    ``"cuda:1"``, ``"pycuda"``; an architecture in ``"sim:sm_90a"`` is a target's alone.
 
     NumPy arrays, arrays of other devices and numbers are copied; what is there already stays.
     ``"cpu"`` gives NumPy arrays. Raises ``UserError`` for a device that does not exist,
@@ -78,13 +78,7 @@ def device_called(name: str) -> Device:
     try:
         return device_named(name)
     except UserError as error:
-        found = error.at(here())
-        if is_gpu(name) and device_of(name) != name and found.hint is None:
-            found = UserError(
-                found.what, expected=found.expected, got=found.got, loc=found.loc,
-                hint=f"the device is {device_of(name)!r}; an architecture is part of a target: "
-                     f"tw.jit(f, target={name!r})")
-        raise found from error.__cause__
+        raise error.at(here()) from error.__cause__
 
 
 def memory(device: str) -> DeviceMemory:

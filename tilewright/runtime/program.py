@@ -14,7 +14,7 @@ from tilewright.cache import Cache, Entry, cache, key_of
 from tilewright.compiler.pipeline import Compiled, compile_graph
 from tilewright.compiler.plan import Plan
 from tilewright.compiler.stage import Stage
-from tilewright.compiler.target import Target, is_gpu
+from tilewright.compiler.target import Target, checked_name, is_gpu
 from tilewright.errors import UserError
 from tilewright.ir.digest import graph_text
 from tilewright.ir.graph import Graph
@@ -128,7 +128,7 @@ def target_named(name: str | None = None, fast_math: bool | None = None) -> Targ
     Raises ``UserError`` for one that does not exist here, ``DeviceError`` for a device that cannot
     be used.
     """
-    name = config.get("target") if name is None else name
+    name = config.get("target") if name is None else checked_name(name, "a target")
     if is_gpu(name):
         from tilewright.runtime.gpu.drivers import target_of
 

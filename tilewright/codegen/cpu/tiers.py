@@ -6,10 +6,11 @@ import functools
 from pathlib import Path
 
 from tilewright import config
-from tilewright.compiler.target import Target
+from tilewright.compiler.target import Target, meant
 from tilewright.errors import UserError
 
 TIERS = ("sse2", "avx2", "avx512")
+TARGETS = (*TIERS, "cpu", "sim", "cuda", "pycuda")
 """What the switch ``target`` may name on x86-64, worst first."""
 
 NEEDS = {
@@ -85,8 +86,13 @@ def other(triple: str, cpu: str, features: str = "") -> Target:
 
 @functools.cache
 def tier_target(tier: str) -> Target:
-    """The target of a tier ("": this host's best). Raises ``UserError`` if the host lacks it."""
+    """The target of a tier ("" or "cpu": the best of this host).
+
+    Raises ``UserError`` if the host lacks it.
+    """
     from tilewright.codegen import llvm
+
+    tier = "" if tier == "cpu" else tier
 
     triple, cpu, features = llvm.host()
     if not triple.startswith("x86_64"):
@@ -97,11 +103,12 @@ def tier_target(tier: str) -> Target:
     if not tier:
         return x86(usable[-1], triple, cpu, features)
     if tier not in TIERS:
+        switch = "see the switch TILEWRIGHT_TARGET"
         raise UserError(
             f"there is no target '{tier}'",
-            expected=", ".join((*TIERS, "sim", "cuda", "pycuda")),
+            expected=", ".join(TARGETS),
             got=tier,
-            hint="see the switch TILEWRIGHT_TARGET",
+            hint=f"{question} {switch}" if (question := meant(tier, TARGETS)) else switch,
         )
     if tier not in usable:
         raise UserError(

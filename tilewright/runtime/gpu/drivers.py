@@ -11,20 +11,22 @@ from tilewright.codegen.gpu.architectures import (
 )
 from tilewright.codegen.gpu.targets import named
 from tilewright.compiler.cost import scaled
-from tilewright.compiler.target import Target, device_of
+from tilewright.compiler.target import DEVICES, Target, checked_name, device_of, meant
 from tilewright.errors import DeviceError, UserError
 from tilewright.runtime.gpu.driver import Driver
 
 
 def driver_named(device: str) -> Driver:
     """The driver of ``sim``, ``cuda`` or ``cuda:1``, the same one always; of ``pycuda``, that of
-    PyCUDA's current context.
+    PyCUDA's current context. ``sim:sm_90a`` is ``sim``, which runs code for any architecture.
 
     Raises ``UserError`` for another name, ``DeviceError`` for a device that cannot be used.
     """
-    if device == "sim":
+    checked_name(device, "a device")
+    if device.partition(":")[0] == "sim":
         from tilewright.runtime.gpu.sim import sim_driver
 
+        named(device)
         return sim_driver()
     if device == "pycuda":
         from tilewright.runtime.gpu.pycuda import pycuda_driver
@@ -33,7 +35,8 @@ def driver_named(device: str) -> Driver:
     kind, _, number = (device_of(device) or "").partition(":")
     if kind != "cuda" or not number.isdecimal():
         raise UserError(
-            f"there is no device '{device}'", expected="sim, cuda, cuda:1, pycuda", got=device)
+            f"there is no device '{device}'", expected="sim, cuda, cuda:1, pycuda", got=device,
+            hint=meant(device, ("cpu", *DEVICES)))
     from tilewright.runtime.gpu.cuda import cuda_driver
 
     return cuda_driver(int(number))
