@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_parts import RANDOM, I, P, S, U, buffer, kernel, numbers, plus, serial, times
+from kernel_parts import RANDOM, I, P, S, U, buffer, kernel, numbers, plus, rounding, serial, times
 from native import HOST_TIERS, check, loop, parallel
 
 from tilewright.ir.loops import (
@@ -166,14 +166,18 @@ def test_broadcasts(tier: str) -> None:
     out = buffer("out", rows * columns, "out")
     place = add(mul(S, columns), I)
     value = plus(times(x[place], scale[S]), bias[I])
+    arrays = [numbers(n) for n in (rows * columns, rows, columns, rows * columns)]
+    product = arrays[0].reshape(rows, columns) * arrays[1][:, None]
+    terms = np.stack([product, np.broadcast_to(arrays[2], product.shape)])
     check(
         kernel(
             "broadcast",
             (x, scale, bias, out),
             serial(S, rows, loop("i", columns, Store(out, place, value), width=8)),
         ),
-        [numbers(rows * columns), numbers(rows), numbers(columns), numbers(rows * columns)],
+        arrays,
         tier,
+        atol=rounding(terms, 0),
     )
 
 

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_parts import RANDOM, I, J, K, S, U, buffer, kernel, numbers, plus, serial, times
+from kernel_parts import (
+    RANDOM,
+    I,
+    J,
+    K,
+    S,
+    U,
+    buffer,
+    kernel,
+    numbers,
+    plus,
+    rounding,
+    serial,
+    times,
+)
 from native import HOST_TIERS, check, loop
 
 from tilewright.ir.loops import (
@@ -44,7 +58,10 @@ def test_column_sums_in_registers(tier: str) -> None:
         width=8,
         interleave=2,
     )
-    check(kernel("columns", (x, out), body), [numbers(rows * columns), numbers(columns)], tier)
+    data = numbers(rows * columns)
+    check(
+        kernel("columns", (x, out), body), [data, numbers(columns)], tier,
+        atol=rounding(data.reshape(rows, columns), 0))
 
 
 def test_vector_loops_that_add_to_one_register(tier: str) -> None:
@@ -77,6 +94,9 @@ def test_register_tile(tier: str, order: str, tile: tuple[int, int]) -> None:
 
     at = add(mul(U, n), I)
     step = Accumulate(acc, at, "add", times(a[add(mul(K, m), U)], b[add(mul(K, n), I)]))
+    arrays = [numbers(m * k), numbers(n * k), numbers(m * n)]
+    products = arrays[0].reshape(k, m, 1) * arrays[1].reshape(k, 1, n)
+    terms = np.concatenate([products, arrays[2].reshape(1, m, n)])
     check(
         kernel(
             "tile",
@@ -86,9 +106,9 @@ def test_register_tile(tier: str, order: str, tile: tuple[int, int]) -> None:
             serial(K, k, tiled(step)),
             tiled(Store(c, at, plus(c[at], acc[at]))),
         ),
-        [numbers(m * k), numbers(n * k), numbers(m * n)],
+        arrays,
         tier,
-        atol=1e-5,
+        atol=rounding(terms, 0),
     )
 
 
@@ -145,11 +165,13 @@ def test_full_reductions(tier: str, space: str, n: int) -> None:
         ]
         if space != "global":
             body.append(Store(out, Const(0), total[0]))
+        data, exact = numbers(n, dtype), op in ("max", "min") or not dtype.is_float
         check(
             kernel(f"reduce_{op}", (x, out), *body),
-            [numbers(n, dtype), numbers(1, dtype)],
+            [data, numbers(1, dtype)],
             tier,
-            rtol=2e-4,
+            rtol=0 if exact else 2 * n * float(np.finfo(data.dtype).eps),
+            atol=rounding(data) if op == "add" and not exact else 0,
         )
 
 
@@ -241,10 +263,12 @@ def test_accumulate_into_places_per_lane(tier: str) -> None:
             interleave=2,
         ),
     )
+    data, start = numbers(rows * columns), numbers(columns)
     check(
         kernel("bylane", (x, out, back), body),
-        [numbers(rows * columns), numbers(columns), numbers(columns)],
+        [data, start, numbers(columns)],
         tier,
+        atol=rounding(np.vstack([data.reshape(rows, columns), start]), 0),
     )
 
 
@@ -258,7 +282,9 @@ def test_accumulate_at_places_known_inside(tier: str) -> None:
         width=8,
         interleave=2,
     )
-    check(kernel("inside", (x, out), body), [numbers(5 * 27), numbers(5)], tier, rtol=1e-4)
+    data, start = numbers(5 * 27), numbers(5)
+    terms = np.concatenate([data.reshape(5, 27), start[:, None]], 1)
+    check(kernel("inside", (x, out), body), [data, start], tier, atol=rounding(terms, 1))
 
 
 def test_accumulate_under_a_branch(tier: str) -> None:
@@ -286,7 +312,9 @@ def test_accumulate_under_a_branch(tier: str) -> None:
             interleave=2,
         ),
     )
-    check(kernel("branches", (x, out), body), [numbers(200), numbers(2)], tier, rtol=1e-4)
+    data, start = numbers(200), numbers(2)
+    terms = np.concatenate([data.reshape(4, 50)[::2].ravel(), start[:1]])
+    check(kernel("branches", (x, out), body), [data, start], tier, atol=rounding(terms))
 
 
 def test_serial_histogram(tier: str) -> None:
