@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
+from attention_cases import exact, groups, qkv, softmax
 from contractions import compiled, machine
 from opcodes import count, opcodes
 
@@ -21,12 +21,6 @@ from tilewright.compiler.interp import run_plan
 from tilewright.compiler.pipeline import compile_graph
 
 Array = Any
-BF16 = ml_dtypes.bfloat16
-
-
-def softmax(s: Array) -> Array:
-    e = np.exp(s - s.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
 
 
 def plain(q: Array, k: Array, v: Array) -> Array:
@@ -46,22 +40,6 @@ def heads_last(q: Array, k: Array, v: Array) -> Array:
     s = np.einsum("bqhd,bkhd->bhqk", q, k).astype(np.float32)
     shares = softmax(s * np.float32(0.3)).astype(v.dtype)
     return np.einsum("bhqk,bkhd->bqhd", shares, v) * v.dtype.type(2) + q[..., :v.shape[-1]]
-
-
-def groups(function: Callable[..., Any], *arrays: Array, architecture: str = "sm_80") -> list[str]:
-    graph = tw.jit(function).trace(*arrays)
-    kernels = compile_graph(graph, gpu_target(architecture)).kernels
-    return [kernel.kernel.name.partition("_")[0] for kernel in kernels]
-
-
-def qkv(rows: int, keys: int, d: int, columns: int, *batch: int, dtype: Any = BF16) -> list[Array]:
-    random = np.random.default_rng(rows + keys)
-    shapes = ((rows, d), (keys, d), (keys, columns))
-    return [random.standard_normal((*batch, *s)).astype(dtype) for s in shapes]
-
-
-def exact(function: Callable[..., Any], arrays: list[Array]) -> Array:
-    return tw.jit(function)(*(a.astype(np.float32) for a in arrays))
 
 
 @pytest.mark.parametrize("function", [plain, causal])

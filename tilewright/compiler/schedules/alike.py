@@ -43,7 +43,11 @@ def form_of(group: Group) -> Form:
             if source not in numbers:
                 home = group.homes[source]
                 numbers[source] = len(numbers)
-                parts.append((source.type, home.type, buffers.setdefault(home, len(buffers))))
+                parts.append((
+                    source.type, home.type, buffers.setdefault(home, len(buffers)),
+                    # What a constant mask hides decides what a kernel of attention goes through.
+                    home.attrs if group.family == "attention" and home.op.name == "const" else None,
+                ))
         numbers[node] = len(numbers)
         parts.append((
             node.op.name, node.attrs, node.type, tuple([numbers[n] for n in node.inputs]),

@@ -3,14 +3,20 @@
 Scores and probabilities stay in registers. Of each row there are the largest score so far, the sum
 of the exponentials and the sums of values; a larger score scales both sums down (T. Dao,
 "FlashAttention-2", 2023). The next keys and values are copied while these are worked on.
+
+Steps whose keys a mask hides from all rows of a block are left out. If the mask gives a number
+rather than minus infinity, rows that saw nothing much larger go through what was left out as well.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.schedules.access import Index, unflatten
 from tilewright.compiler.schedules.attention import attention_of
 from tilewright.compiler.schedules.gpu.contraction_sides import BESIDE, PIECE, Seen, trial_of
+from tilewright.compiler.schedules.gpu.hidden import KEY, ROW, VANISHING, hidden, steps_seen
 from tilewright.compiler.schedules.group import Group, finish, output_buffers
 from tilewright.compiler.schedules.pointwise import store_all
 from tilewright.compiler.schedules.reduction import converted, hold, number
@@ -18,7 +24,7 @@ from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
 from tilewright.ir.sizes import ceil_div, product
-from tilewright.ir.types import DType, accumulator, as_number, bool_, f32
+from tilewright.ir.types import DType, accumulator, as_number, bool_, f32, i64
 
 WARPS, WARP_ROWS, KEYS = 4, 16, 64
 """Warps of a block, rows of a warp, and keys of a step."""
@@ -82,6 +88,10 @@ class _Attention:
         self.dtype = self.v.node.dtype
         self.power = a.total.inputs[0].dtype
         self.sums = accumulator(a.total.dtype)
+        place = self._index({label: k.Var(f"at{label}") for label in self.batch}, ROW, KEY)
+        self.hidden = hidden(
+            group, a.score, self._spread(place), (self.q.extent, self.k.extent))
+        self.w.bound |= self.hidden.bands
 
     def lower(self) -> LoweredKernel:
         w = self.w
@@ -92,41 +102,108 @@ class _Attention:
             keys = w.alloc("keys", self.dtype, STAGES * self.k.size, "shared")
             values = w.alloc("values", self.dtype, STAGES * self.v.size, "shared")
             self.tiles = {self.q: queries, self.k: keys, self.v: values}
+            if self.revisits:
+                self.lows = w.alloc("lows", f32, WARPS, "shared")
             with w.loop("thread", 0, THREADS, "thread") as thread:
                 self._thread(thread, tuple(batch), w.let("row", k.mul(part, ROWS)))
         return finish(self.group, w, self.outputs)
 
+    @property
+    def revisits(self) -> bool:
+        """Whether steps that are left out may be needed after all."""
+        return bool(self.hidden.bounds) and self.hidden.fill > float("-inf")
+
     def _thread(self, thread: k.Expr, batch: Index, first: k.Expr) -> None:
-        w, steps = self.w, ceil_div(self.k.extent, KEYS)
+        w = self.w
         self.thread = thread
         self.warp = w.let("warp", k.floordiv(thread, 32))
         self.lane = w.let("lane", k.mod(thread, 32))
         self.g, self.t = w.let("g", k.floordiv(self.lane, 4)), w.let("t", k.mod(self.lane, 4))
         self.row_of = w.let("row", k.add(k.add(first, k.mul(self.warp, WARP_ROWS)), self.g))
-        inner = dict(zip(self.batch, batch, strict=True))
-        outer = dict(zip(self.a.chances[:-2], batch, strict=True))
-        self._copy(self.q, inner, first, k.Const(0))
-        self._copy(self.k, inner, k.Const(0), k.Const(0))
-        self._copy(self.v, outer, k.Const(0), k.Const(0))
+        self.inner = dict(zip(self.batch, batch, strict=True))
+        self.outer = dict(zip(self.a.chances[:-2], batch, strict=True))
+        self._copy(self.q, self.inner, first, k.Const(0))
+        self.result = self._fresh("result", f32, self.v.width // 2, 0)
+        self.top = self._fresh("top", self.a.score.dtype, 2, float("-inf"))
+        self.total = self._fresh("total", self.sums, 2, 0)
+        self._walk(first)
+        w.run("async_wait", 0)
+        self._store(self.result, self.total, self.outer)
+
+    def _walk(self, first: k.Expr) -> None:
+        """Go through the keys, those that the mask hides only if it matters."""
+        w, steps = self.w, ceil_div(self.k.extent, KEYS)
+        if not self.hidden.bounds:
+            self._steps(steps, lambda step: step)
+            return
+        last = w.let("last", k.minimum(k.add(first, ROWS - 1), self.q.extent - 1))
+        start, stop = steps_seen(self.hidden.bounds, first, last, self.k.extent, KEYS)
+        start = w.let("start", start)
+        count = w.let("count", k.Call("max", (k.sub(stop, start), k.Const(0)), i64))
+        if not self.revisits:
+            self._steps(count, lambda step: k.add(step, start))
+            return
+        alone = k.compare("eq", self.lane, 0)
+        with w.when(alone):
+            w.write(k.Store(self.lows, self.warp, number(float("inf"), f32)))
+        w.write(k.Barrier())
+        with w.loop("phase", 0, 2) as phase:
+            low = w.let("low", self._low())
+            again = k.compare("eq", phase, 1)
+            w.write(k.Barrier())
+            need = k.Call("le", (low, number(self.hidden.fill + VANISHING, f32)), bool_)
+            rest = k.Call("where", (need, k.sub(steps, count), k.Const(0)), i64)
+            turns = w.let("turns", k.Call("where", (again, rest, count), i64))
+
+            def place(step: k.Expr) -> k.Expr:
+                skip = k.both(again, k.compare("lt", step, start))
+                seen = k.Call("where", (again, count, start), i64)
+                assert skip is not None
+                return k.add(step, k.Call("where", (skip, k.Const(0), seen), i64))
+
+            self._steps(turns, place)
+            peak = w.let("peak", k.Call("min", (self.top[0], self.top[1]), f32))
+            for lane in (4, 8, 16):
+                peak = k.Call("min", (peak, w.shuffle("xor", peak, lane)), f32)
+                peak = w.let("peak", peak)
+            with w.when(alone):
+                w.write(k.Store(self.lows, self.warp, peak))
+            w.write(k.Barrier())
+
+    def _low(self) -> k.Expr:
+        """The smallest of the largest scores of rows."""
+        low: k.Expr = self.lows[0]
+        for warp in range(1, WARPS):
+            low = k.Call("min", (low, self.lows[warp]), f32)
+        return low
+
+    def _steps(self, count: k.ExprLike, place: Callable[[k.Expr], k.Expr]) -> None:
+        """So many steps, each of :data:`KEYS` keys; ``place``: which ones."""
+        w = self.w
+
+        def copy(turn: k.Expr, stage: k.Expr) -> None:
+            at = w.let("from", k.mul(place(turn), KEYS))
+            self._copy(self.k, self.inner, at, stage)
+            self._copy(self.v, self.outer, at, stage)
+
+        some = k.compare("gt", count, 0)
+        if k.const_int(count) is None:
+            with w.when(some):
+                copy(k.Const(0), k.Const(0))
+        else:
+            copy(k.Const(0), k.Const(0))
         w.run("async_commit")
-        result = self._fresh("result", f32, self.v.width // 2, 0)
-        top = self._fresh("top", self.a.score.dtype, 2, float("-inf"))
-        total = self._fresh("total", self.sums, 2, 0)
-        with w.loop("step", 0, steps) as step:
+        with w.loop("step", 0, count) as step:
             w.run("async_wait", 0)
             w.write(k.Barrier())
             after = w.let("after", k.add(step, 1))
-            with w.when(k.compare("lt", after, steps)):
-                for tile, places in ((self.k, inner), (self.v, outer)):
-                    stage = w.let("stage", k.mod(after, STAGES))
-                    self._copy(tile, places, w.let("from", k.mul(after, KEYS)), stage)
+            with w.when(k.compare("lt", after, count)):
+                copy(after, w.let("stage", k.mod(after, STAGES)))
             w.run("async_commit")
             stage = w.let("stage", k.mod(step, STAGES))
-            scores = self._scores(inner, step, stage)
-            chances = self._softmax(scores, top, total, result)
-            self._add(result, chances, stage)
-        w.run("async_wait", 0)
-        self._store(result, total, outer)
+            scores = self._scores(self.inner, w.let("place", place(step)), stage)
+            chances = self._softmax(scores, self.top, self.total, self.result)
+            self._add(self.result, chances, stage)
 
     # --- parts ----------------------------------------------------------------------------
     def _fresh(self, name: str, dtype: DType, size: int, value: float) -> k.Buffer:
@@ -191,9 +268,7 @@ class _Attention:
             key = self._key(step, i)
             index = self._place(places, k.add(self.row_of, self._down(i)), key)
             hold(w, a.first, w.let("s", converted(sums[i], a.first.dtype)), index)
-            rest = iter([i for i, d in zip(index, a.first.shape, strict=True) if d != 1])
-            value = w.value(a.score, tuple(
-                k.Const(0) if d == 1 else next(rest) for d in a.score.shape))
+            value = w.value(a.score, self._spread(index))
             if self.k.extent % KEYS:
                 least = number(float("-inf"), a.score.dtype)
                 inside = k.compare("lt", key, self.k.extent)
@@ -221,10 +296,20 @@ class _Attention:
             row = k.minimum(row, self.q.extent - 1)
         if self.k.extent % KEYS:
             key = k.minimum(key, self.k.extent - 1)
-        at = {**places, self.row: self.w.let("row", row), self.key: self.w.let("key", key)}
+        return self._index(places, self.w.let("row", row), self.w.let("key", key))
+
+    def _index(self, places: dict[int, k.Expr], row: k.Expr, key: k.Expr) -> Index:
+        """The index of a score among those of the first contraction."""
+        at, first = {**places, self.row: row, self.key: key}, self.a.first
         return tuple(
             k.Const(0) if d == 1 else at[label]
-            for label, d in zip(self.a.first.attrs.out, self.a.first.shape, strict=True))
+            for label, d in zip(first.attrs.out, first.shape, strict=True))
+
+    def _spread(self, index: Index) -> Index:
+        """The same place among the scores that softmax is taken of."""
+        pairs = zip(index, self.a.first.shape, strict=True)
+        rest = iter([i for i, d in pairs if d != 1])
+        return tuple(k.Const(0) if d == 1 else next(rest) for d in self.a.score.shape)
 
     def _multiply(self, sums: k.Buffer, n: k.Expr, part: k.Load, other: k.Buffer) -> None:
         """Two products, of 16 rows and 8 columns each."""
