@@ -57,12 +57,16 @@ def einsum(
     return Graph(tuple(inputs), (node,))
 
 
-def sliced(m: int, n: int, k: int, dtype: DType) -> Graph:
+def sliced(spec: str, sizes: dict[str, int], dtype: DType) -> Graph:
     """A product whose left operand is in the middle of an array: no matrix without gaps."""
-    x, y = (input_node(name, TensorType(dtype, shape))
-            for name, shape in (("x", (m, k + 16)), ("y", (n, k))))
-    middle = part(x, (0, 8), (m, k + 8), (1, 1))
-    return Graph((x, y), (contract(middle, y, (0, 1), (2, 1), (0, 2)),))
+    operands, out = spec.split("->")
+    left, right = operands.split(",")
+    rows, columns = (sizes[c] for c in left)
+    x = input_node("x", TensorType(dtype, (rows, columns + 16)))
+    y = input_node("y", TensorType(dtype, tuple(sizes[c] for c in right)))
+    middle = part(x, (0, 8), (rows, columns + 8), (1, 1))
+    labels = (["mnk".index(c) for c in word] for word in (left, right, out))
+    return Graph((x, y), (contract(middle, y, *labels),))
 
 
 def arrays_of(graph: Graph, **sizes: int) -> list[np.ndarray]:

@@ -95,7 +95,7 @@ def test_wgmma_with_boxes_of_matrices(
 
 def test_wgmma_with_copies_by_all_threads() -> None:
     for graph in (
-        sliced(128, 128, 128, bf16),
+        sliced("mk,nk->mn", dict.fromkeys("mnk", 128), bf16),
         # Boxes of the second operand would cross from one of the batch to the next.
         einsum("bmk,bkn->bmn", {"b": 2, "m": 120, "n": 200, "k": 136}, f16),
     ):

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
 from unittest import mock
 
-import numpy as np
 import pytest
 from bank_conflicts import watched
-from contractions import Compiled, arrays_of, compiled, einsum, machine, sliced
+from contractions import arrays_of, compiled, einsum, machine, sliced
 from opcodes import count, opcodes
+from planted import caught, changed, loop
 
 from tilewright.codegen.gpu.assembler import assemble
 from tilewright.compiler.schedules.gpu.contraction_sides import Tile
-from tilewright.errors import CompilerBug
 from tilewright.ir import loops as k
 from tilewright.ir.types import DType, bf16, f16, f32
 
@@ -37,16 +35,6 @@ def test_the_largest_blocks_need_no_stack(
     assert report.stack == report.spill_stores == report.spill_loads == 0
     assert report.registers <= most
     assert not found.warnings and not found.serialised
-
-
-def loop(c: Compiled) -> str:
-    """The body of the loop with most to do, from its label to the last jump back there."""
-    text, found = c.program.text, [""]
-    for m in re.finditer(r"^(\$L\w+):", text, re.MULTILINE):
-        back = list(re.finditer(rf"bra(\.uni)? \t{re.escape(m[1])};", text[m.end():]))
-        if back:
-            found.append(text[m.end():m.end() + back[-1].end()])
-    return max(found, key=lambda body: len(re.findall(r"mma|fma\.rn", body)))
 
 
 def test_most_of_a_loop_is_fmas() -> None:
@@ -86,7 +74,7 @@ def test_nobody_waits_for_a_bank(
 ) -> None:
     graph = einsum(spec, sizes, dtype)
     if architecture == "sm_90a":
-        graph = sliced(*sizes.values(), dtype)
+        graph = sliced("mk,nk->mn", sizes, dtype)
     c = compiled(graph, machine(architecture))
     with watched() as waits:
         c.on_device(arrays_of(c.graph))
@@ -100,17 +88,6 @@ def test_without_swizzles_they_would() -> None:
     with watched() as waits:
         c.on_device(arrays_of(c.graph))
     assert waits.ratio("ldmatrix") >= 4
-
-
-def changed(
-    text: str, pattern: str, to: str | Callable[[re.Match[str]], str], which: slice
-) -> str:
-    """The text with some of the places of a pattern replaced."""
-    places = list(re.finditer(pattern, text))[which]
-    assert places
-    for m in reversed(places):
-        text = text[:m.start()] + (m.expand(to) if isinstance(to, str) else to(m)) + text[m.end():]
-    return text
 
 
 def one_more(m: re.Match[str]) -> str:
@@ -147,22 +124,9 @@ def test_planted_bugs_are_caught(bug: str) -> None:
     sizes = {"m": size, "n": size, "k": 48 if dtype is f32 else 2 * size + 64}
     graph = einsum("mk,nk->mn", sizes, dtype)
     if architecture == "sm_90a":
-        graph = sliced(*sizes.values(), dtype)
+        graph = sliced("mk,nk->mn", sizes, dtype)
     c = compiled(graph, machine(architecture))
     assert caught(c, changed(c.program.text, pattern, to, which), ("lazy",))
-
-
-def caught(c: Compiled, text: str, modes: tuple[str, ...]) -> bool:
-    """Whether some order of warps and copies shows that a text is not what it should be."""
-    arrays = arrays_of(c.graph)
-    want = c.on_device(arrays)[0]
-
-    def wrong(schedule: int, copies: str) -> bool:
-        try:
-            return not np.array_equal(c.on_device(arrays, schedule, copies, text)[0], want)
-        except CompilerBug:
-            return True
-    return any(wrong(schedule, copies) for schedule in range(4) for copies in modes)
 
 
 @pytest.mark.parametrize("bug", BOX_BUGS)

@@ -14,7 +14,7 @@ from tilewright.codegen.gpu.assembler import assemble
 from tilewright.codegen.gpu.bulk import BULK
 from tilewright.codegen.gpu.instructions import CODE
 from tilewright.errors import CompilerBug, Unsupported
-from tilewright.ir.instructions import INSTRUCTIONS, Place, Row
+from tilewright.ir.instructions import FORMS, INSTRUCTIONS, Place, Row
 from tilewright.ir.types import DType, bf16, f32
 from tilewright.ptxsim.faults import Fault
 from tilewright.ptxsim.simulator import Simulator
@@ -109,11 +109,17 @@ STEPS = ((0, 0), (16, 16), (48, 32))
 """Where the products of a test begin: the element of A's and of B's rows."""
 
 
+def steps(row: Row) -> list[tuple[int, int]]:
+    """Where the products begin in tiles that lie along k, or across."""
+    form = next(f for f in sorted(FORMS, key=len, reverse=True) if row.name.endswith(f))
+    a, b = (64 if across else 1 for across in FORMS[form])
+    return [(i * a, j * b) for i, j in STEPS]
+
+
 def group_kernel(row: Row, dtype: DType) -> str:
     """Products of tiles that threads store, of three steps of 16 in two groups."""
     count_, n = row.operands[0].count, row.operands[0].count * 2
-    runs = [f"run {row.name}(c[0], a[{i}], b[{j * (64 if row.name.endswith('_t') else 1)}])"
-            for i, j in STEPS]
+    runs = [f"run {row.name}(c[0], a[{i}], b[{j}])" for i, j in steps(row)]
     return f"""kernel f(x: f32[{128 * count_}] in, p: {dtype}[4096] in, q: {dtype}[{64 * n}] in,
       y: f32[{128 * count_}] out) {{
   for g in 0..1 block {{
@@ -157,12 +163,12 @@ def group_kernel(row: Row, dtype: DType) -> str:
 @pytest.mark.parametrize("row,dtype", cases(GROUPS))
 def test_products_of_a_warpgroup(row: Row, dtype: DType) -> None:
     count_ = row.operands[0].count
-    n, across = 2 * count_, row.name.endswith("_t")
+    n = 2 * count_
     x, p, q = numbers(f32, 128, count_), numbers(dtype, 4096), numbers(dtype, 64 * n)
     y = run(group_kernel(row, dtype), [x, p, q, np.zeros_like(x)], row.least)[3]
     want = x
-    for i, j in STEPS:
-        want = row.meaning(want, p, i, q, j * (64 if across else 1))
+    for i, j in steps(row):
+        want = row.meaning(want, p, i, q, j)
     np.testing.assert_allclose(y, 2 * want, rtol=1e-5, atol=1e-4)
 
 

@@ -10,7 +10,7 @@ import pytest
 from kernels_of_blocks import PRODUCT, SPECIALISED, SUM
 
 from tilewright.errors import CompilerBug
-from tilewright.ir.instructions import INSTRUCTIONS, swizzled
+from tilewright.ir.instructions import FORMS, INSTRUCTIONS, swizzled
 from tilewright.ir.interp import run_kernel
 from tilewright.ir.text import parse
 from tilewright.ir.verify import verify
@@ -196,22 +196,28 @@ def test_multiplications_of_groups_of_eight_threads(left: str, right: str) -> No
         meaning(*held), total.reshape(32, 8)[c.rows, c.cols].astype(np.float32))
 
 
-@pytest.mark.parametrize("across", [False, True])
-def test_multiplications_of_a_warpgroup(across: bool) -> None:
+def tile_of(matrix: np.ndarray, across: bool) -> np.ndarray:
+    """Lines of 64 contracted elements, or across in squares of 64, as a swizzled tile."""
+    lines = len(matrix)
+    squares = matrix.reshape(lines // 64, 64, 64)
+    flat = squares.transpose(0, 2, 1).reshape(-1) if across else matrix.reshape(-1)
+    tile = np.zeros(lines * 64)
+    tile[swizzled(np.arange(lines * 64))] = flat
+    return tile
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_multiplications_of_a_warpgroup(form: str) -> None:
     random = np.random.default_rng(0)
     left, right = random.integers(-8, 8, (64, 64)), random.integers(-8, 8, (64, 128))
-    a, b = np.zeros(64 * 64), np.zeros(128 * 64)
-    a[swizzled(np.arange(64 * 64))] = left.reshape(-1)
-    tile = right.T.reshape(-1)
-    if across:
-        tile = right.reshape(64, 2, 64).transpose(1, 0, 2).reshape(-1)
-    b[swizzled(np.arange(128 * 64))] = tile
+    a, b = (tile_of(x, across) for x, across in zip((left, right.T), FORMS[form], strict=True))
     warp = fragments.wgmma_accumulator(128)
     rows = np.concatenate([warp.rows + 16 * w for w in range(4)])
     cols = np.concatenate([warp.cols] * 4)
-    row = INSTRUCTIONS["wgmma_m64n128k16" + "_t" * across]
+    row = INSTRUCTIONS["wgmma_m64n128k16" + form]
     assert row.meaning is not None
     total = np.zeros((128, 64), np.float32)
     for k in range(4):
-        total = row.meaning(total, a, k * 16, b, k * 16 * (64 if across else 1))
+        i, j = (k * 16 * (64 if across else 1) for across in FORMS[form])
+        total = row.meaning(total, a, i, b, j)
     np.testing.assert_array_equal(total, (left @ right)[rows, cols])

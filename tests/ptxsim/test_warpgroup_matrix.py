@@ -68,6 +68,31 @@ def test_each_warp_has_its_rows(types: str, span: int) -> None:
             assert np.array_equal(decode(got, form.d_format), expected)
 
 
+def test_operands_across_lie_in_atoms_of_64_lines() -> None:
+    """CUTLASS's Layout_MN_SW128_Atom of 16 bits: 64 lines, one beside the other, for each of 8 k.
+
+    The leading offset leads to the next 64 lines, the stride offset to the next 8 of k.
+    """
+    form = wgmma(("wgmma", "mma_async", "sync", "aligned", *"m64n192k16.f32.bf16.bf16".split(".")))
+    rng, leading, stride = np.random.default_rng(6), 6144, 2048
+    for lines in (64, form.n):
+        memory, numbers = Shared(), rng.integers(-8, 9, (lines, form.k)).astype(float)
+        where = Descriptor(3072, leading, stride, 128)
+        for line in range(lines):
+            for k in range(form.k):
+                at = 3072 + line // 64 * leading + k // 8 * stride + k % 8 * 128 + line % 64 * 2
+                at ^= (at >> 7 & 7) << 4
+                code = encode(numbers[line, k], form.a_format)
+                memory.bytes[at:at + 2] = np.atleast_1d(code).view(np.uint8)
+        if lines == form.n:
+            assert np.array_equal(form.b_in_shared(where, True, memory.read), numbers)
+            continue
+        got = [form.a_in_shared(where, warp, True, memory.read) for warp in range(4)]
+        assert np.array_equal(np.concatenate(got), numbers)
+        along = [form.a_in_shared(where, warp, False, memory.read) for warp in range(4)]
+        assert not np.array_equal(np.concatenate(along), numbers)
+
+
 @pytest.mark.parametrize("types", ["m64n16k16.f32.f16.f16", "m64n16k8.f32.tf32.tf32",
                                    "m64n16k32.s32.s8.s8"])
 def test_a_can_be_in_registers(types: str) -> None:

@@ -160,10 +160,6 @@ def transposed(rows: Array) -> Array:
     return rows.reshape(4, 8, 8)[:, T * 2 + np.arange(2), G].transpose(1, 0, 2).reshape(WARP, 8)
 
 
-SWIZZLE = BOX_BYTES // 2
-"""Elements of 16 bits in a row of a swizzled tile."""
-
-
 def swizzled(index: Array, itemsize: int = 2) -> Array:
     """Where an element lies in a buffer whose 16-byte pieces are swizzled by 128 bytes.
 
@@ -174,28 +170,34 @@ def swizzled(index: Array, itemsize: int = 2) -> Array:
     return np.asarray(index ^ ((index // row) % 8 * piece))
 
 
-def warpgroup(n: int, across: bool) -> Callable[..., Array]:
+def spread(lines: int, k: int, row: int, across: bool) -> Array:
+    """Where the elements [lines, k] of a swizzled tile would be without its swizzle.
+
+    Its rows have ``row`` elements: one for each line, or, ``across``, one for each k in squares of
+    ``row`` lines, one after another.
+    """
+    line, depth = np.arange(lines)[:, None], np.arange(k)
+    if not across:
+        return np.asarray(line * row + depth)
+    return np.asarray(line // row * row * row + line % row + depth * row)
+
+
+def warpgroup(n: int, left: bool, right: bool) -> Callable[..., Array]:
     """``c += a b`` of a warpgroup: a is 64 x 16, b is 16 x n, both in shared memory.
 
-    A tile has rows of 64 elements, swizzled; A and B have a row for each m and n, and B ``across``
-    a row for each k in squares of 64 x 64, one after another. The index is that of the first
-    element.
+    ``left`` and ``right`` say whether A and B lie across, see :func:`spread`; rows have 64
+    elements. The index is that of the first element.
     """
     thread = np.arange(WARPGROUP)[:, None]
     i = np.arange(n // 2)
     rows = 16 * (thread // 32) + thread % 32 // 4 + 8 * (i // 2 % 2)
     cols = 2 * (thread % 4) + i % 2 + 8 * (i // 4)
-    k, column = np.arange(16), np.arange(n)
-    if across:
-        square = column // SWIZZLE * SWIZZLE * SWIZZLE
-        b_at = k[:, None] * SWIZZLE + square + column % SWIZZLE
-    else:
-        b_at = column * SWIZZLE + k[:, None]
+    row = BOX_BYTES // 2
+    a_at, b_at = spread(64, 16, row, left), spread(n, 16, row, right)
 
     def meaning(c: Array, a: Array, first: int, b: Array, start: int) -> Array:
-        left = wide(a[swizzled(first + np.arange(64)[:, None] * SWIZZLE + k)])
-        right = wide(b[swizzled(start + b_at)])
-        return np.asarray(wide(c) + (left @ right)[rows, cols], np.float32)
+        one, other = wide(a[swizzled(first + a_at)]), wide(b[swizzled(start + b_at)])
+        return np.asarray(wide(c) + (one @ other.T)[rows, cols], np.float32)
 
     return meaning
 
@@ -216,6 +218,10 @@ def loaded() -> tuple[Operand, ...]:
     return Place("register", HALVES, 8, "out"), Place("shared", HALVES, 8, "in", like=0)
 
 
+FORMS = {"": (False, False), "_n": (False, True), "_m": (True, False), "_mn": (True, True)}
+"""What follows the name of a wgmma, and whether A and B lie across: neighbours along m, along n."""
+
+
 def groups() -> list[Row]:
     """The multiplications of a warpgroup."""
     rows = []
@@ -224,9 +230,9 @@ def groups() -> list[Row]:
             Place("register", (f32,), n // 2, "inout"), Place("shared", HALVES, None, "in"),
             Place("shared", HALVES, None, "in", like=1),
         )
-        for across in (False, True):
-            name = f"wgmma_m64n{n}k16" + "_t" * across
-            rows.append(Row(name, tiles, WARPGROUP, "sm_90a", meaning=warpgroup(n, across)))
+        for form, (left, right) in FORMS.items():
+            name = f"wgmma_m64n{n}k16{form}"
+            rows.append(Row(name, tiles, WARPGROUP, "sm_90a", meaning=warpgroup(n, left, right)))
     return rows
 
 

@@ -19,7 +19,7 @@ from tilewright.codegen.emit_core import Val
 from tilewright.codegen.emit_index import Affine
 from tilewright.codegen.gpu.memory import GridMemory
 from tilewright.errors import CompilerBug
-from tilewright.ir.instructions import INSTRUCTIONS, SWIZZLE
+from tilewright.ir.instructions import BOX_BYTES, FORMS, INSTRUCTIONS
 from tilewright.ir.loops import Const, Expr, Instruction, Kernel, Load, walk
 from tilewright.ir.types import DType, bf16, f16, f32, i32, i64, u16, u32
 
@@ -269,15 +269,15 @@ def descriptor(e: GridInstructions, operand: Expr, across: bool) -> Value:
     """The matrix descriptor of a tile whose rows of 128 bytes are swizzled.
 
     PTX ISA, "Matrix descriptor format": the address, the offsets to the next square of lines
-    (``across``; else it has no meaning) and to the next 8 rows, all in 16 bytes; mode 1 in the
-    upper two bits. Shared memory is smaller than the 18 bits of the address.
+    (``across``, that is M- or N-major; else it has no meaning) and to the next 8 rows, all in 16
+    bytes; mode 1 in the upper two bits. Shared memory is smaller than the 18 bits of the address.
     """
     assert isinstance(operand, Load)
     index = e.linear(operand.index)
     if not isinstance(index, Affine):
         raise CompilerBug(f"the place of a tile in {operand.buffer.name} varies")
     size = operand.buffer.dtype.itemsize
-    leading = SWIZZLE * SWIZZLE * size if across else 16
+    leading = BOX_BYTES * BOX_BYTES // size if across else 16
     fixed = leading >> 4 << 16 | PATTERN >> 4 << 32 | 1 << 62
     whole = index.const * size // 16 * 16
     near = index.shift(-whole // size)
@@ -293,19 +293,21 @@ def descriptor(e: GridInstructions, operand: Expr, across: bool) -> Value:
     return e.b.binary("add", first, Value(str(whole // 16), i64)) if whole else first
 
 
-def wgmma(n: int, across: bool, e: GridInstructions, operands: Sequence[Expr]) -> None:
-    """``c += a b``, under way when this is done.
+def wgmma(
+    n: int, left: bool, right: bool, e: GridInstructions, operands: Sequence[Expr]
+) -> None:
+    """``c += a b``, under way when this is done; ``left``, ``right``: A, B lie across.
 
     Each accumulator is in and out in one register.
     """
     count = n // 2
     c = e.elements(operands[0], count)
     kind = "bf16" if operands[1].dtype is bf16 else "f16"
-    tiles = descriptor(e, operands[1], False), descriptor(e, operands[2], across)
+    tiles = descriptor(e, operands[1], left), descriptor(e, operands[2], right)
     shape = f"wgmma.mma_async.sync.aligned.m64n{n}k16.f32.{kind}.{kind}"
     registers = ", ".join(f"${i}" for i in range(count))
     text = (f"{{\\0A.reg .pred p;\\0Asetp.ne.b32 p, 1, 0;\\0A{shape} {{{registers}}}, "
-            f"${2 * count}, ${2 * count + 1}, p, 1, 1, 0, {int(across)};\\0A}}")
+            f"${2 * count}, ${2 * count + 1}, p, 1, 1, {int(left)}, {int(right)};\\0A}}")
     e.put(operands[0], in_place(e, text, c, tiles))
     for i in range(count):
         place = e.element(operands[0], i)
@@ -372,8 +374,8 @@ CODE: dict[str, Callable[[GridInstructions, Sequence[Expr]], None]] = {
     "mma_m16n8k8": partial(mma, "m16n8k8", (4, 2)),
     "mma_m16n8k16": partial(mma, "m16n8k16", (8, 4)),
     "mma_m16n8k8_tf32": mma_tf32,
-    **{f"wgmma_m64n{n}k16{'_t' * across}": partial(wgmma, n, across)
-       for n in (64, 128, 192, 256) for across in (False, True)},
+    **{f"wgmma_m64n{n}k16{form}": partial(wgmma, n, *across)
+       for n in (64, 128, 192, 256) for form, across in FORMS.items()},
     "wgmma_fence": wgmma_fence,
     "wgmma_commit": wgmma_commit,
     "wgmma_wait": wgmma_wait,

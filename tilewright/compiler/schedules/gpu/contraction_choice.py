@@ -105,9 +105,9 @@ def candidates(
     dtype = lhs.dtype
     if dtype in (bf16, f16):
         copies = gpu.sm >= 80 and lhs.plain and rhs.plain
-        if gpu.tier == "wgmma" and copies and lhs.unit == "k":
+        if gpu.tier == "wgmma" and copies:
             for shape in WGMMA:
-                yield Wgmma(shape, rhs, dtype), narrow, 4
+                yield Wgmma(shape, lhs, rhs, dtype), narrow, 4
         if gpu.sm >= 80 or (gpu.sm >= 75 and dtype is f16):
             for shape in MMA:
                 engine = Mma(shape, lhs, rhs, dtype, gpu.sm >= 80)

@@ -184,16 +184,15 @@ class Wgmma(Engine):
     width = 2
     step = 16
 
-    def __init__(self, shape: Shape, rhs: Side, dtype: DType) -> None:
+    def __init__(self, shape: Shape, lhs: Side, rhs: Side, dtype: DType) -> None:
         super().__init__(shape)
         self.dtype, self.sums = dtype, f32
         self.threads = GROUP * shape.down
         self.rows, self.groups = 2, shape.n // 8
-        self.lhs = Tile("k", shape.depth, shape.m, shape.depth, swizzle=True)
-        self.across = rhs.unit != "k"
-        self.rhs = (
-            Tile("n", shape.n, shape.depth, SQUARE, swizzle=True, square=SQUARE) if self.across
-            else Tile("k", shape.depth, shape.n, shape.depth, swizzle=True))
+        self.lhs, self.rhs = (
+            Tile("k", shape.depth, size, shape.depth, swizzle=True) if side.unit == "k"
+            else Tile(side.free, size, shape.depth, SQUARE, swizzle=True, square=SQUARE)
+            for side, size in ((lhs, shape.m), (rhs, shape.n)))
 
     def begin(self, w: Writer, thread: k.Expr, before: int = 0) -> None:
         """Name what the thread needs; ``before`` threads of the block do something else."""
@@ -206,15 +205,18 @@ class Wgmma(Engine):
         self, w: Writer, sums: k.Buffer, tiles: tuple[k.Buffer, k.Buffer], stage: k.Expr
     ) -> None:
         """Begin the multiplication; who calls this waits for it."""
+        # A warpgroup's rows are 64 lines of a tile along k, or a square of one along m.
         a = w.let("base", k.add(
             k.mul(stage, self.lhs.size), k.mul(self.group, 64 * self.shape.depth)))
         b = w.let("base", k.mul(stage, self.rhs.size))
-        name = f"wgmma_m64n{self.shape.n}k16" + "_t" * self.across
+        across = [tile.along for tile in (self.lhs, self.rhs) if tile.along != "k"]
+        name = "_".join([f"wgmma_m64n{self.shape.n}k16", *["".join(across)] * bool(across)])
         w.run("wgmma_fence")
         for s in range(self.shape.depth // self.step):
-            along = s * self.step
-            w.run(name, sums[0], tiles[0][k.add(a, along)],
-                  tiles[1][k.add(b, along * (self.rhs.pitch if self.across else 1))])
+            places = (
+                buffer[k.add(base, s * self.step * (1 if tile.along == "k" else tile.pitch))]
+                for buffer, tile, base in zip(tiles, (self.lhs, self.rhs), (a, b), strict=True))
+            w.run(name, sums[0], *places)
         w.run("wgmma_commit")
 
     def row(self, i: k.Expr) -> k.Expr:
