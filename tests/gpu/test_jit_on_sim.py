@@ -237,7 +237,7 @@ def test_a_reproducer_is_for_the_same_target(
         raise IndexError("planted")
 
     monkeypatch.setattr(compiled_module, "compile_graph", fail)
-    with config.override(reproducers=str(tmp_path)), pytest.raises(CompilerBug):
+    with config.override(reproducers=str(tmp_path), cache="off"), pytest.raises(CompilerBug):
         tw.jit(lambda x: x + 1, target="sim:sm_75")(f32(3))
     (script,) = tmp_path.glob("*.py")
     assert "TARGET = 'sim:sm_75'" in script.read_text()
@@ -252,8 +252,7 @@ def test_the_doctor_and_the_cache_know_gpus() -> None:
     with config.override(target="sim:sm_90a"):
         assert any("sm_90a, an NVIDIA GPU, simulated" in line for line in doctor.machine())
         graph = tw.jit(lambda x: x + 1).trace(f32(3))
-        with pytest.raises(UserError, match="has no programs for GPUs"):
-            diskcache.why(graph)
+        assert "PTX of its kernels" in diskcache.why(graph)
 
 
 def test_unknown_names() -> None:

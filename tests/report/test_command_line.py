@@ -222,6 +222,17 @@ def test_cache_commands(file: Path, capsys: pytest.CaptureFixture[str], tmp_path
         assert said("verify") == "0 of 0 entries are in order\n"
 
 
+def test_cache_why_of_a_gpu(file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with config.override(cache=str(tmp_path / "cache"), target="sim"):
+        assert main(["cache", "why", str(file)]) == 0
+        assert capsys.readouterr().out.count("missing ") == 2
+        graphfile.run(graphfile.load(file), 0)
+        assert main(["cache", "why", str(file)]) == 0
+        text = capsys.readouterr().out
+    assert re.search(r"^found +[0-9a-f]{12}  program shifted$", text, re.MULTILINE)
+    assert re.search(r"^found +[0-9a-f]{12}  PTX of its kernels$", text, re.MULTILINE)
+
+
 def test_cache_verify_removes_what_is_damaged(
     file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

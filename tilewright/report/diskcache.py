@@ -7,7 +7,11 @@ import time
 from tilewright import config
 from tilewright.cache import Cache, Damaged, Entry, File, cache
 from tilewright.codegen.cpu.library import kernel_key
+from tilewright.codegen.gpu.program import module_text
+from tilewright.codegen.gpu.ptx import ptx_key
 from tilewright.compiler.pipeline import compile_graph
+from tilewright.compiler.plan import Plan
+from tilewright.compiler.target import Target
 from tilewright.errors import UserError
 from tilewright.ir.graph import Graph
 from tilewright.runtime.program import program_key, target_named
@@ -89,23 +93,28 @@ def verify() -> tuple[str, bool]:
 def why(graph: Graph) -> str:
     """What the cache has of a graph: its program, and each of its kernels."""
     target = target_named()
-    if target.gpu is not None:
-        raise UserError(
-            "the disk cache has no programs for GPUs, only their PTX", expected="a CPU tier",
-            got=target.name, hint="see the switch TILEWRIGHT_TARGET",
-        )
     store = cache()
     lines = [*state(), f"{'target':<12}{target.name} on {target.cpu}"]
     key = program_key(graph, target, (), {}, {})
     lines.append(f"{there(store, key)}  {key[:SHOWN]}  program {graph.name}")
-    kernels = {launch.kernel.digest: launch.kernel
-               for launch in compile_graph(graph, target).plan.launches}
-    for kernel in kernels.values():
-        key = kernel_key(kernel, target)
-        lines.append(f"{there(store, key)}  {key[:SHOWN]}  kernel {kernel.name}")
+    parts = compile_graph(graph, target).plan
+    for key, name in (gpu_keys if target.gpu is not None else cpu_keys)(parts, target):
+        lines.append(f"{there(store, key)}  {key[:SHOWN]}  {name}")
     lines.append("A key follows from the graph or kernel, the target, and the versions of "
                  "tilewright's files, llvmlite, LLVM and Python.")
     return "\n".join(lines)
+
+
+def cpu_keys(plan: Plan, target: Target) -> list[tuple[str, str]]:
+    """The keys of a plan's kernels, each once, and what they are."""
+    kernels = {launch.kernel.digest: launch.kernel for launch in plan.launches}
+    return [(kernel_key(kernel, target), f"kernel {kernel.name}") for kernel in kernels.values()]
+
+
+def gpu_keys(plan: Plan, target: Target) -> list[tuple[str, str]]:
+    """The key of a plan's PTX, if it has any, and what it is."""
+    text = module_text(plan, target)
+    return [(ptx_key(text, target), "PTX of its kernels")] if text else []
 
 
 def there(store: Cache | None, key: str) -> str:

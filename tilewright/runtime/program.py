@@ -44,7 +44,7 @@ class Program:
             compile_graph, graph, target, **self._settings)
         self.key = ""
         start = time.perf_counter()
-        store = _store() if target.gpu is None else None
+        store = _store()
         if store is not None:
             self.key = program_key(graph, target, donated, updates or {}, hints or {})
         self.found = store is not None and self._read(store)
@@ -87,21 +87,18 @@ class Program:
 
     def _read(self, store: Cache) -> bool:
         """Take the program from the disk cache, if it has all of it."""
-        from tilewright.codegen import cpu
-
         entry = store.load(self.key)
         if entry is None:
             return False
         try:
             plan = read_plan(entry.facts["plan"], entry.blobs[1:], self.graph)
             work = entry.facts["work"]
-            if work is not None or not plan.sizes:
+            if work is not None or not plan.sizes and self.target.gpu is None:
                 work = Work(**work)
-            keys, scratch = entry.facts["kernels"], entry.facts["scratch"]
-        except (Unreadable, UserError, KeyError, TypeError, IndexError):
+            native = loaded(entry, self.target, lambda: self.plan)
+        except (Unreadable, UserError, KeyError, TypeError, ValueError, IndexError):
             store.remove(self.key)
             return False
-        native = cpu.load(keys, entry.blobs[0], scratch, self.target, lambda: self.plan)
         if native is None:
             return False
         self.native = native
@@ -114,11 +111,14 @@ class Program:
         """
         facts, blobs = write_plan(plan, self.graph)
         native = self.native
+        if self.target.gpu is not None:
+            code, main = native.facts(), b""
+        else:
+            code, main = {"kernels": native.keys, "scratch": native.scratch}, native.main
         store.store(self.key, Entry({
             "kind": "program", "name": self.graph.name, "target": self.target.name,
-            "kernels": native.keys, "scratch": native.scratch, "plan": facts,
-            "work": work and asdict(work),
-        }, (native.main, *blobs)))
+            **code, "plan": facts, "work": work and asdict(work),
+        }, (main, *blobs)))
 
 
 def target_named(name: str | None = None, fast_math: bool | None = None) -> Target:
@@ -149,6 +149,18 @@ def code_of(plan: Plan, target: Target) -> Any:
     from tilewright.codegen import cpu
 
     return cpu.build(plan, target)
+
+
+def loaded(entry: Entry, target: Target, plan: Callable[[], Plan]) -> Any:
+    """The code of a program as the disk cache has it; None if a part of it is there no longer."""
+    if target.gpu is not None:
+        from tilewright.codegen import gpu
+
+        return gpu.load(entry.facts, target, plan)
+    from tilewright.codegen import cpu
+
+    return cpu.load(
+        entry.facts["kernels"], entry.blobs[0], entry.facts["scratch"], target, plan)
 
 
 def runs(plan: Plan, native: Any, target: Target, work: Work | None = None) -> Any:

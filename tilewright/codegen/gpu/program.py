@@ -2,56 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from tilewright.codegen.gpu.bulk import MatrixMap
+from tilewright.codegen.gpu import formulas
 from tilewright.codegen.gpu.emit import Entry, emit_entry, phases
-from tilewright.compiler.plan import Plan
+from tilewright.codegen.gpu.formulas import Formula
+from tilewright.compiler.plan import Launch, Plan, Slot
 from tilewright.compiler.target import Target
-from tilewright.errors import CompilerBug
 from tilewright.ir import loops as k
-from tilewright.ir.types import DType
+from tilewright.ir.types import DTYPES, DType
 
 
 @dataclass(frozen=True)
-class Step:
-    """A run of an entry: launch number ``launch`` of the plan, or a part of it.
-
-    kernel   the stretch of the launch's kernel
-    threads  of a block
-    shared   bytes of memory of a block
-    scratch  bytes of memory that a thread needs for itself
-    maps     the matrices whose tensor maps are its last arguments
+class Map:
+    """A matrix that a step copies boxes of; sizes are those of the plan. As
+    :class:`tilewright.codegen.gpu.bulk.MatrixMap`.
     """
 
-    entry: str
-    launch: int
-    kernel: k.Kernel
-    threads: int
-    shared: int
-    scratch: int
-    maps: tuple[MatrixMap, ...] = ()
-
-    def matrices(self, sizes: Mapping[str, int]) -> list[Matrix]:
-        """What its tensor maps say, given the numbers of the kernel's sizes."""
-        return [
-            Matrix(m.buffer, m.dtype, number_of(m.first, sizes), number_of(m.rows, sizes),
-                   number_of(m.columns, sizes), m.box, m.box_columns) for m in self.maps]
-
-    def blocks(self, sizes: Mapping[str, int]) -> int:
-        """Blocks of the grid, given the numbers of the kernel's sizes; 0: nothing is to do."""
-        threads = 1
-        known: dict[str, int] = dict(sizes)
-        for s in self.kernel.body:
-            if isinstance(s, k.Let) and computable(s.value, known):
-                known[s.var.name] = number_of(s.value, known)
-            elif isinstance(s, k.For):
-                trip = -(-(number_of(s.stop, known) - number_of(s.start, known)) // s.step)
-                if s.kind == "block":
-                    return max(trip, 0)
-                threads = max(threads, trip)
-        return -(-threads // self.threads)
+    buffer: int
+    dtype: DType
+    first: Formula
+    rows: Formula
+    columns: Formula
+    box: int
+    box_columns: int
 
 
 @dataclass(frozen=True)
@@ -69,23 +46,93 @@ class Matrix:
     box_columns: int
 
 
+@dataclass(frozen=True)
+class Step:
+    """A run of an entry: launch number ``launch`` of the plan, or a part of it. It is plain data.
+
+    args     the buffers that are the kernel's arguments
+    sizes    the plan's sizes that are its next arguments
+    threads  of a block
+    shared   bytes of memory of a block
+    scratch  bytes of memory that a thread needs for itself
+    grid     how many blocks there are
+    maps     the matrices whose tensor maps are its last arguments
+    """
+
+    entry: str
+    launch: int
+    args: tuple[Slot, ...]
+    sizes: tuple[str, ...]
+    threads: int
+    shared: int
+    scratch: int
+    grid: Formula
+    maps: tuple[Map, ...] = ()
+
+    def matrices(self, sizes: Mapping[str, int]) -> list[Matrix]:
+        """What its tensor maps say, given the numbers of the plan's sizes."""
+        return [
+            Matrix(m.buffer, m.dtype, formulas.number(m.first, sizes),
+                   formulas.number(m.rows, sizes), formulas.number(m.columns, sizes),
+                   m.box, m.box_columns) for m in self.maps]
+
+    def blocks(self, sizes: Mapping[str, int]) -> int:
+        """Blocks of the grid, given the numbers of the plan's sizes; 0: nothing is to do."""
+        return max(formulas.number(self.grid, sizes), 0)
+
+
 @dataclass
 class GpuProgram:
     """PTX of a plan.
 
-    text       of the module
-    steps      in order
-    llvm_text  of which the PTX was made
+    text   of the module
+    steps  in order
+    key    under which the disk cache has the text
+    plan   the plan with its launches, for who wants to read about it
     """
 
     text: str
     steps: tuple[Step, ...]
     target: Target
-    llvm_text: str = field(repr=False, default="")
+    key: str = field(repr=False)
+    plan: Callable[[], Plan] = field(repr=False)
+
+    @functools.cached_property
+    def llvm_text(self) -> str:
+        """Of which the PTX was made."""
+        return module_text(self.plan(), self.target) if self.steps else ""
 
     def asm_text(self) -> str:
         """The PTX."""
         return self.text
+
+    def facts(self) -> dict[str, Any]:
+        """What :func:`load` makes the program of, as JSON can hold it."""
+        return {"ptx": self.key, "steps": [
+            [s.entry, s.launch, [[slot.kind, slot.index] for slot in s.args], s.sizes, s.threads,
+             s.shared, s.scratch, s.grid,
+             [[m.buffer, m.dtype.name, m.first, m.rows, m.columns, m.box, m.box_columns]
+              for m in s.maps]]
+            for s in self.steps]}
+
+
+def load(facts: Mapping[str, Any], target: Target, plan: Callable[[], Plan]) -> GpuProgram | None:
+    """A program that was built before, from its :meth:`GpuProgram.facts`.
+
+    None if its PTX is in the disk cache no longer. ``plan`` is asked for its texts only. Raises
+    what Python raises for facts of another form.
+    """
+    from tilewright.codegen.gpu.ptx import kept
+
+    steps = tuple(
+        Step(entry, launch, tuple(Slot(kind, index) for kind, index in args), tuple(sizes),
+             threads, shared, scratch, formulas.read(grid),
+             tuple(Map(buffer, DTYPES[dtype], formulas.read(first), formulas.read(rows),
+                       formulas.read(columns), box, box_columns)
+                   for buffer, dtype, first, rows, columns, box, box_columns in maps))
+        for entry, launch, args, sizes, threads, shared, scratch, grid, maps in facts["steps"])
+    text = kept(facts["ptx"]) if steps else ""
+    return None if text is None else GpuProgram(text, steps, target, facts["ptx"], plan)
 
 
 _emitted: dict[tuple[k.Kernel, Target], list[Entry]] = {}
@@ -101,51 +148,37 @@ def entries_of(kernel: k.Kernel, target: Target) -> list[Entry]:
 
 def build(plan: Plan, target: Target) -> GpuProgram:
     """The PTX of a plan. Raises ``Unsupported`` for what the architecture lacks."""
-    from tilewright.codegen.gpu.ptx import ptx
+    from tilewright.codegen.gpu.ptx import ptx_key, ptx_of
 
-    entries: dict[str, Entry] = {}
-    steps = []
-    for number, launch in enumerate(plan.launches):
-        for entry in entries_of(launch.kernel, target):
-            entries[entry.name] = entry
-            steps.append(Step(
-                entry.name, number, entry.kernel, entry.threads, entry.shared, entry.scratch,
-                entry.maps))
-    if not entries:
-        return GpuProgram("", (), target)
-    declarations = frozenset[str]().union(*(e.declarations for e in entries.values()))
-    text = "\n".join([*sorted(declarations), "", *(e.text for e in entries.values()), ""])
+    steps = tuple(
+        step_of(entry, number, launch) for number, launch in enumerate(plan.launches)
+        for entry in entries_of(launch.kernel, target))
+    if not steps:
+        return GpuProgram("", (), target, "", lambda: plan)
+    text = module_text(plan, target)
     loc = next((launch.kernel.loc for launch in plan.launches if launch.kernel.loc), None)
-    return GpuProgram(ptx(text, target, loc), tuple(steps), target, text)
+    key = ptx_key(text, target, loc)
+    program = GpuProgram(ptx_of(key, text, target, loc), steps, target, key, lambda: plan)
+    program.llvm_text = text
+    return program
 
 
-# --- numbers that the host needs ---------------------------------------------------------
-NUMBERS: dict[str, Callable[[int, int], int]] = {
-    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
-    "floordiv": lambda a, b: a // b, "mod": lambda a, b: a % b, "min": min, "max": max,
-}
+def step_of(entry: Entry, number: int, launch: Launch) -> Step:
+    """The step that an entry of a launch's kernel is."""
+    pairs = zip(launch.kernel.sizes, launch.sizes, strict=True)
+    known: dict[str, Formula] = {var.name: name for var, name in pairs}
+    maps = tuple(
+        Map(m.buffer, m.dtype, formulas.formula(m.first, known), formulas.formula(m.rows, known),
+            formulas.formula(m.columns, known), m.box, m.box_columns) for m in entry.maps)
+    return Step(
+        entry.name, number, launch.args, launch.sizes, entry.threads, entry.shared, entry.scratch,
+        formulas.blocks(entry.kernel, entry.threads, known), maps)
 
 
-def computable(e: k.Expr, known: Mapping[str, int]) -> bool:
-    """Whether :func:`number_of` gives the number of an expression."""
-    if isinstance(e, k.Call):
-        return e.op in NUMBERS and all(computable(a, known) for a in e.args)
-    return k.const_int(e) is not None or (isinstance(e, k.Var) and e.name in known)
-
-
-def number_of(e: k.Expr, known: Mapping[str, int]) -> int:
-    """The number of index arithmetic on sizes."""
-    if not computable(e, known):
-        raise CompilerBug("the bounds of a parallel loop are not known before the launch")
-    return _number(e, known)
-
-
-def _number(e: k.Expr, known: Mapping[str, int]) -> int:
-    if isinstance(e, k.Call):
-        a, b = (_number(arg, known) for arg in e.args)
-        return NUMBERS[e.op](a, b)
-    found = k.const_int(e)
-    if found is not None:
-        return found
-    assert isinstance(e, k.Var)
-    return known[e.name]
+def module_text(plan: Plan, target: Target) -> str:
+    """The LLVM IR of a plan's kernels."""
+    entries = {
+        entry.name: entry for launch in plan.launches
+        for entry in entries_of(launch.kernel, target)}
+    declarations = frozenset[str]().union(*(e.declarations for e in entries.values()))
+    return "\n".join([*sorted(declarations), "", *(e.text for e in entries.values()), ""])

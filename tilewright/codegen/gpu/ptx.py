@@ -29,21 +29,37 @@ def ptx(text: str, target: Target, loc: Location | None = None) -> str:
     Raises ``Unsupported`` for what the architecture or the driver lacks, before LLVM is asked, and
     ``CompilerBug`` if LLVM does not accept the module.
     """
+    return ptx_of(ptx_key(text, target, loc), text, target, loc)
+
+
+def ptx_key(text: str, target: Target, loc: Location | None = None) -> str:
+    """Under which the disk cache has what :func:`ptx` makes of these arguments. Raises as that."""
     from tilewright.codegen import llvm
 
-    version = least_ptx(text, target, loc)
-    key = key_of("ptx", text, target.cpu, str(version), llvm.version())
+    return key_of("ptx", text, target.cpu, str(least_ptx(text, target, loc)), llvm.version())
+
+
+def ptx_of(key: str, text: str, target: Target, loc: Location | None = None) -> str:
+    """As :func:`ptx`, for who knows the key."""
+    found = kept(key)
+    if found is None:
+        version = least_ptx(text, target, loc)
+        found = _written[key] = written(text, target, version)
+        store = cache()
+        if store is not None:
+            facts = {"kind": "ptx", "target": target.name, "ptx": version}
+            store.store(key, Entry(facts, (found.encode(),)))
+    return found
+
+
+def kept(key: str) -> str | None:
+    """The PTX that was written under a key, by this process or another one."""
     found = _written.get(key)
     if found is None:
         store = cache()
         entry = store.load(key) if store is not None else None
-        if entry is None:
-            found = written(text, target, version)
-            entry = Entry({"kind": "ptx", "target": target.name, "ptx": version},
-                          (found.encode(),))
-            if store is not None:
-                store.store(key, entry)
-        found = _written[key] = entry.blobs[0].decode()
+        if entry is not None:
+            found = _written[key] = entry.blobs[0].decode()
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from tilewright.compiler.cost import scaled
@@ -10,6 +10,7 @@ from tilewright.compiler.plan import ALIGNED, Plan, Slot
 from tilewright.errors import (
     CompilerBug,
     DTypeError,
+    Location,
     OutOfBounds,
     OutOfMemory,
     ShapeError,
@@ -37,8 +38,9 @@ NAMED = 5
 
 
 class Step(Protocol):
-    """A run of one of the module's entries, for a launch of the plan or a part of it: threads and
-    bytes of shared memory of a block, bytes of memory that each thread has for itself.
+    """A run of one of the module's entries, for a launch of the plan or a part of it: buffers and
+    sizes that are arguments, threads and bytes of shared memory of a block, bytes of memory that
+    each thread has for itself.
     """
 
     @property
@@ -46,6 +48,12 @@ class Step(Protocol):
 
     @property
     def launch(self) -> int: ...  # noqa: D102
+
+    @property
+    def args(self) -> tuple[Slot, ...]: ...  # noqa: D102
+
+    @property
+    def sizes(self) -> tuple[str, ...]: ...  # noqa: D102
 
     @property
     def threads(self) -> int: ...  # noqa: D102
@@ -87,10 +95,31 @@ class Matrix(Protocol):
 
 
 class Gpu(Protocol):
-    """PTX of a plan: the text and its steps."""
+    """PTX of a plan: the text and its steps; the plan with its launches."""
 
     text: str
     steps: tuple[Any, ...]
+    plan: Callable[[], Plan]
+
+
+class Blamed:
+    """A launch of a program, in messages: its kernel and the user's line.
+
+    They are asked for when something went wrong: a program from the disk cache is compiled then.
+    """
+
+    def __init__(self, program: Gpu, launch: int) -> None:
+        self.program, self.launch = program, launch
+
+    @property
+    def name(self) -> str:
+        """The kernel's name."""
+        return self.program.plan().launches[self.launch].kernel.name
+
+    @property
+    def loc(self) -> Location | None:
+        """The user's line."""
+        return self.program.plan().launches[self.launch].kernel.loc
 
 
 class GpuExecutable:
@@ -105,7 +134,9 @@ class GpuExecutable:
         self.device: Device = device_of(driver)
         self.layout: Layout = lay_out(plan)
         self.maps: dict[tuple[Matrix, int], bytes] = {}
-        self.grids = [step.blocks(self._sizes(step)) for step in program.steps]
+        self.sizes = dict(zip(plan.sizes, plan.words, strict=False))
+        self.grids = [step.blocks(self.sizes) for step in program.steps]
+        self.blamed = [Blamed(program, step.launch) for step in program.steps]
         self.scratch = max((blocks * step.threads * step.scratch for blocks, step
                             in zip(self.grids, program.steps, strict=True)), default=0)
         self.graphs = Graphs(driver)
@@ -225,16 +256,15 @@ class GpuExecutable:
                 return places[slot.kind][slot.index].address
             return arena + (words[slot.index] if slot.kind == "block" else slot.index)
 
-        for step, blocks in zip(self.program.steps, self.grids, strict=True):
+        known = self.sizes
+        for step, blocks, blamed in zip(self.program.steps, self.grids, self.blamed, strict=True):
             if not blocks:
                 continue
-            launch = self.plan.launches[step.launch]
-            addresses, sizes = list(map(address, launch.args)), self._sizes(step)
-            maps: list[Argument] = [self._map(m, addresses[m.buffer]) for m in step.matrices(sizes)]
-            arguments: tuple[Argument, ...] = (*addresses, *sizes.values(), *rest, *maps)
+            addresses, sizes = list(map(address, step.args)), [known[name] for name in step.sizes]
+            maps: list[Argument] = [self._map(m, addresses[m.buffer]) for m in step.matrices(known)]
+            arguments: tuple[Argument, ...] = (*addresses, *sizes, *rest, *maps)
             self.device.driver.launch(
-                self.module, step.entry, blocks, step.threads, arguments, step.shared,
-                what=launch.kernel)
+                self.module, step.entry, blocks, step.threads, arguments, step.shared, what=blamed)
 
     def _map(self, matrix: Matrix, address: int) -> bytes:
         """The tensor map of a matrix in an argument; made once for each address."""
@@ -245,13 +275,6 @@ class GpuExecutable:
                 self.maps.clear()
             found = self.maps[key] = self.device.driver.tensor_map(tensor_map(matrix, address))
         return found
-
-    def _sizes(self, step: Step) -> dict[str, int]:
-        """The numbers of the sizes of a step's kernel, in the order of its parameters."""
-        launch = self.plan.launches[step.launch]
-        known = dict(zip(self.plan.sizes, self.plan.words, strict=False))
-        pairs = zip(launch.kernel.sizes, launch.sizes, strict=True)
-        return {var.name: known[name] for var, name in pairs}
 
     # --- what comes out -----------------------------------------------------------------------
     def _results(
@@ -290,7 +313,7 @@ class GpuExecutable:
         needs = ["for " + ", ".join(f"{name} {scaled(n, 'B')}" for n, name in parts)]
         needs += [
             f"{scaled(nbytes, 'B')} for {node.type}, {node.loc}"
-            for nbytes, node in largest(plan)[:NAMED]]
+            for nbytes, node in largest(self.program.plan(), self.sizes)[:NAMED]]
         return OutOfMemory(
             f"{error.what}: a program needs more", expected=error.expected,
             got="\n            ".join([str(error.got), *needs]), hint=error.hint)
@@ -309,9 +332,8 @@ def tensor_map(matrix: Matrix, address: int) -> TensorMap:
         (matrix.box_columns, matrix.box), (1, 1), swizzle=Swizzle.B128)
 
 
-def largest(plan: Plan) -> list[tuple[int, Node]]:
+def largest(plan: Plan, numbers: Mapping[str, int]) -> list[tuple[int, Node]]:
     """The values that lie in the arena, with their bytes, the largest first."""
-    numbers = dict(zip(plan.sizes, plan.words, strict=False))
     found = [
         (evaluate(node.type.nbytes, numbers), node)
         for slot, node in plan.values.items() if slot.kind in ("arena", "block")]
