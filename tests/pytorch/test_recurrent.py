@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_harness import check, compiled, same
 
 import tilewright as tw
-from tilewright.torch import backend, recurrent
+from tilewright.torch import backend, recurrent, tracing
 
 KINDS: list[tuple[type[nn.RNNBase], dict[str, Any]]] = [
     (nn.LSTM, {"num_layers": 2, "dropout": 0.5}),
@@ -87,6 +87,6 @@ def test_other_backends_are_as_before() -> None:
 def test_what_the_user_sets_holds() -> None:
     before = torch._dynamo.config.allow_rnn
     with torch._dynamo.config.patch(allow_rnn=True):
-        recurrent.trace_for(backend)
+        tracing.trace_for(backend)
         assert torch._dynamo.config.allow_rnn is True
     assert torch._dynamo.config.allow_rnn is before

@@ -27,7 +27,7 @@ def _picture(s: Size, **more: Any) -> dict[str, Any]:
 def _decoder(config: Any, model: Any, **settings: Any) -> Case:
     def build(s: Size) -> nn.Module:
         made: nn.Module = model(config(
-            **_text(s, num_key_value_heads=max(1, s.heads // 2), use_cache=False, **settings)))
+            **_text(s, num_key_value_heads=max(1, s.heads // 2), **settings)))
         return made
     return Case(build, _same, own_loss("input_ids", "labels"))
 
@@ -43,24 +43,20 @@ def _distilbert(s: Size) -> nn.Module:
 
 
 def _gpt2(s: Size) -> nn.Module:
-    model = hf.GPT2LMHeadModel(hf.GPT2Config(
+    return hf.GPT2LMHeadModel(hf.GPT2Config(
         vocab_size=s.words, n_embd=s.width, n_layer=s.layers, n_head=s.heads,
-        n_positions=s.length, use_cache=False, bos_token_id=1, eos_token_id=2))
-    model.loss_type = "ForCausalLM"
-    return model
+        n_positions=s.length, bos_token_id=1, eos_token_id=2))
 
 
 def _t5(s: Size) -> nn.Module:
     return hf.T5ForConditionalGeneration(hf.T5Config(
         vocab_size=s.words, d_model=s.width, d_kv=s.width // s.heads, d_ff=4 * s.width,
-        num_layers=s.layers, num_heads=s.heads, use_cache=False,
-        decoder_start_token_id=0))
+        num_layers=s.layers, num_heads=s.heads, decoder_start_token_id=0))
 
 
 def _mamba(s: Size) -> nn.Module:
     return hf.MambaForCausalLM(hf.MambaConfig(
-        vocab_size=s.words, hidden_size=s.width, num_hidden_layers=s.layers, state_size=8,
-        use_cache=False))
+        vocab_size=s.words, hidden_size=s.width, num_hidden_layers=s.layers, state_size=8))
 
 
 def _vit(s: Size) -> nn.Module:
@@ -78,7 +74,7 @@ def _convnext(s: Size) -> nn.Module:
 def _swin(s: Size) -> nn.Module:
     return hf.SwinForImageClassification(hf.SwinConfig(**_picture(
         s, patch_size=2, embed_dim=s.width, depths=[2, s.layers], num_heads=[s.heads, s.heads],
-        window_size=4, drop_path_rate=0.0)))
+        window_size=4)))
 
 
 def _whisper(s: Size) -> nn.Module:
@@ -86,8 +82,8 @@ def _whisper(s: Size) -> nn.Module:
         vocab_size=s.words, num_mel_bins=8, encoder_layers=s.layers, decoder_layers=s.layers,
         encoder_attention_heads=s.heads, decoder_attention_heads=s.heads,
         encoder_ffn_dim=4 * s.width, decoder_ffn_dim=4 * s.width, d_model=s.width,
-        max_source_positions=s.length, max_target_positions=s.length, use_cache=False,
-        dropout=0.1, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1))
+        max_source_positions=s.length, max_target_positions=s.length, dropout=0.1,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1))
 
 
 def _wav2vec2(s: Size) -> nn.Module:
@@ -160,9 +156,7 @@ LABELED = own_loss("pixel_values", "labels")
 TRANSFORMERS: dict[str, Case] = {
     "bert": Case(_bert, _masked, MASKED),
     "distilbert": Case(_distilbert, _masked, MASKED),
-    "gpt2": Case(
-        _gpt2, _same, own_loss("input_ids", "labels"),
-        why="its loss by name: it is not found by the class, and the warning breaks the graph"),
+    "gpt2": Case(_gpt2, _same, own_loss("input_ids", "labels")),
     "llama": _decoder(hf.LlamaConfig, hf.LlamaForCausalLM),
     "mistral": _decoder(hf.MistralConfig, hf.MistralForCausalLM, sliding_window=4),
     "qwen2": _decoder(hf.Qwen2Config, hf.Qwen2ForCausalLM),

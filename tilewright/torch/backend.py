@@ -18,8 +18,9 @@ from tilewright.torch.kept import Kept, caching, keeping
 from tilewright.torch.options import Options, read_options
 from tilewright.torch.recipe import Recipe
 from tilewright.torch.records import Region, region_of
-from tilewright.torch.recurrent import trace_for, write_out
+from tilewright.torch.recurrent import write_out
 from tilewright.torch.sized import SizedRecipe, reloaded, sized, symbols_of
+from tilewright.torch.tracing import trace_for
 
 _region: ContextVar[Region] = ContextVar("tilewright_region")
 """What is being compiled, for programs that come out of PyTorch's cache meanwhile."""

@@ -1,22 +1,20 @@
 """Recurrent layers (``nn.LSTM``, ``nn.GRU``, ``nn.RNN``) as parts of a graph.
 
 TorchDynamo leaves them out of its graphs unless ``torch._dynamo.config.allow_rnn`` is set, which
-would also change what other backends compile. So the setting answers for who asks: yes where a
-graph is traced for this backend. What is then in the graph is written out here, step by step, with
-the dropout between layers, which PyTorch's own decomposition leaves out.
+would also change what other backends compile; ``tracing.py`` sets it for this one. What is then in
+the graph is written out here, step by step, with the dropout between layers, which PyTorch's own
+decomposition leaves out.
 """
 
 from __future__ import annotations
 
 import operator
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
-from torch._dynamo.eval_frame import innermost_backend
 from torch.nn import functional
 
 from tilewright.torch import recurrent_calls  # noqa: F401 - it enters operators
@@ -30,32 +28,6 @@ when it is compiled. Longer layers run in PyTorch."""
 
 COPIED = ("stack_trace", "nn_module_stack", "source_fn_stack")
 """What the nodes of a layer keep of it: where it stands in the user's program."""
-
-
-class _ForThisBackend(int):
-    """A setting of TorchDynamo that is true while it traces for one backend.
-
-    It is a 0, since PyTorch writes its settings to logs.
-    """
-
-    function: Callable[..., Any]
-
-    def __bool__(self) -> bool:
-        asking = sys._getframe(1).f_locals.get("self")
-        output = getattr(getattr(asking, "tx", None), "output", None)
-        compiler = innermost_backend(getattr(output, "compiler_fn", None))  # type: ignore[arg-type]
-        return getattr(compiler, "compiler_fn", compiler) is self.function
-
-
-def trace_for(function: Callable[..., Any]) -> None:
-    """From now on, graphs for this backend contain recurrent layers; other backends' do not.
-
-    A user's own ``torch._dynamo.config.allow_rnn`` remains in force.
-    """
-    if torch._dynamo.config.allow_rnn is False:
-        setting = _ForThisBackend()
-        setting.function = function
-        torch._dynamo.config.allow_rnn = setting
 
 
 # --- one step ---------------------------------------------------------------------------
