@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch._decomp import core_aten_decompositions, decomposition_table
 
-from tilewright.torch import random
+from tilewright.torch import cross_entropy, random
 from tilewright.torch.ops import (  # noqa: F401 - they enter rows
     attention,
     complex_numbers,
@@ -62,9 +62,13 @@ The other references end in operators of their own, or write in place.
 """
 
 
-@functools.cache
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """Decompositions by operator overload."""
+    return {**_always(), **cross_entropy.decompositions()}
+
+
+@functools.cache
+def _always() -> dict[Any, Callable[..., Any]]:
     every = dict(core_aten_decompositions())
     for op, f in decomposition_table.items():
         packet = getattr(op, "overloadpacket", None)
