@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from fake_cuda_graphs import Graphs
 from fake_cuda_kernels import Kernels
 from fake_cuda_types import (
     WORDS,
@@ -23,8 +24,6 @@ from fake_cuda_types import (
     CUdevice_attribute,
     CUdeviceptr,
     CUevent,
-    CUgraph,
-    CUgraphExec,
     CUjit_option,
     CUmemoryPool,
     CUresult,
@@ -42,7 +41,7 @@ from tilewright.ptxsim.faults import Fault
 from tilewright.runtime.gpu.sim import Event, SimDriver
 
 
-class FakeCuda(Kernels):
+class FakeCuda(Kernels, Graphs):
     """What ``from cuda.bindings import driver`` gives.
 
     chips    compute capabilities of the devices
@@ -53,7 +52,8 @@ class FakeCuda(Kernels):
 
     nothing = dict.fromkeys((
         "cuModuleLoadDataEx", "cuModuleGetFunction", "cuMemAlloc", "cuMemAllocFromPoolAsync",
-        "cuStreamEndCapture", "cuGraphInstantiate", "cuTensorMapEncodeTiled", "cuStreamCreate",
+        "cuGraphCreate", "cuGraphAddKernelNode", "cuGraphAddMemcpyNode", "cuGraphAddMemsetNode",
+        "cuGraphInstantiate", "cuTensorMapEncodeTiled", "cuStreamCreate",
         "cuDevicePrimaryCtxRetain"), Handle(0))
 
     def __init__(
@@ -78,7 +78,9 @@ class FakeCuda(Kernels):
         self.CUmemPool_attribute = SimpleNamespace(CU_MEMPOOL_ATTR_RELEASE_THRESHOLD=4)
         self.CUfunction_attribute = SimpleNamespace(
             CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8)
-        self.CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
+        self.CUDA_KERNEL_NODE_PARAMS = SimpleNamespace
+        self.CUDA_MEMCPY3D = self.CUDA_MEMSET_NODE_PARAMS = SimpleNamespace
+        self.CUmemorytype = SimpleNamespace(CU_MEMORYTYPE_DEVICE=2)
         self.CUtensorMapDataType = tensormap.DataType
         self.CUtensorMapInterleave = tensormap.Interleave
         self.CUtensorMapSwizzle = tensormap.Swizzle
@@ -131,10 +133,6 @@ class FakeCuda(Kernels):
             chip.sticky = 716 if "is not aligned" in text else 700 if "outside" in text else 719
             raise Refusal(CUresult(chip.sticky)) from error
 
-    def uncaptured(self, chip: Chip) -> None:
-        if chip.captures:
-            raise Refusal(CUresult.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)
-
     # --- devices and contexts ------------------------------------------------------------
     def cuGetErrorString(self, code: Any) -> tuple[Any, ...]:
         return CUresult.CUDA_SUCCESS, WORDS[int(code)].encode()
@@ -186,7 +184,6 @@ class FakeCuda(Kernels):
     @guarded
     def cuCtxSynchronize(self) -> None:
         chip = self.chip()
-        self.uncaptured(chip)
         for number in chip.streams.values():
             self.finish(chip, lambda number=number: chip.sim.synchronise(number))
 
@@ -204,7 +201,6 @@ class FakeCuda(Kernels):
 
     @guarded
     def cuMemAlloc(self, size: int) -> Any:
-        self.uncaptured(self.chip())
         if not size:
             raise Refusal(CUresult.CUDA_ERROR_INVALID_VALUE)
         return self.place(self.chip(), size)
@@ -278,7 +274,7 @@ class FakeCuda(Kernels):
         memory = chip.sim.simulator.memory
         chip.ask(handle, lambda: memory.put(int(to), np.full(count, byte, np.uint8)))
 
-    # --- streams, events, graphs ---------------------------------------------------------
+    # --- streams and events ---------------------------------------------------------
     @guarded
     def cuStreamCreate(self, flags: int) -> Any:
         chip = self.chip()
@@ -297,7 +293,6 @@ class FakeCuda(Kernels):
     @guarded
     def cuStreamSynchronize(self, stream: Any) -> None:
         chip, handle = self.stream(stream)
-        self.uncaptured(chip)
         self.finish(chip, lambda: chip.sim.synchronise(chip.number(handle)))
 
     @guarded
@@ -313,7 +308,6 @@ class FakeCuda(Kernels):
     @guarded
     def cuEventRecord(self, event: Any, stream: Any) -> None:
         chip, handle = self.stream(stream)
-        self.uncaptured(chip)
         self.known(event, list)[0] = chip.sim.record(chip.number(handle))
 
     @guarded
@@ -340,30 +334,3 @@ class FakeCuda(Kernels):
         if not isinstance(first, Event) or first.seconds is None or last.seconds is None:
             raise Refusal(CUresult.CUDA_ERROR_NOT_READY)
         return (last.seconds - first.seconds) * 1e3
-
-    @guarded
-    def cuStreamBeginCapture(self, stream: Any, mode: int) -> None:
-        chip, handle = self.stream(stream)
-        chip.captures[handle] = []
-
-    @guarded
-    def cuStreamEndCapture(self, stream: Any) -> Any:
-        chip, handle = self.stream(stream)
-        return self.new(CUgraph, chip.captures.pop(handle))
-
-    @guarded
-    def cuGraphInstantiate(self, graph: Any, flags: int) -> Any:
-        return self.new(CUgraphExec, list(self.known(graph, list)))
-
-    @guarded
-    def cuGraphDestroy(self, graph: Any) -> None:
-        self.known(graph, list)
-        del self.objects[int(graph)]
-
-    cuGraphExecDestroy = cuGraphDestroy
-
-    @guarded
-    def cuGraphLaunch(self, graph: Any, stream: Any) -> None:
-        chip, handle = self.stream(stream)
-        for work in self.known(graph, list):
-            chip.ask(handle, work.do)

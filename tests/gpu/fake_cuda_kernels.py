@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -80,7 +81,17 @@ class Kernels:
         ``extra``.
         """
         chip, handle = self.stream(stream)
+        work = self.launch_of(
+            chip, function, (gx, gy, gz), (bx, by, bz), shared, parameters, extra)
+        chip.ask(handle, work)
+
+    def launch_of(
+        self, chip: Any, function: Any, grid: Any, block: Any, shared: int, parameters: int,
+        extra: Any,
+    ) -> Callable[[], None]:
+        """What runs a kernel, with the arguments that are in memory now."""
         program, name, module = self.known(function, tuple)
+        (gx, gy, gz), (bx, by, bz) = grid, block
         self.known(module, Program)
         small = 0 < gx < 1 << 31 and 0 < gy < 1 << 16 and 0 < gz < 1 << 16
         if not small or bx * by * bz > 1024 or shared > self.allowed.get(int(function), 48 << 10):
@@ -98,8 +109,7 @@ class Kernels:
             if end != len(extra):
                 raise Refusal(CUresult.CUDA_ERROR_INVALID_VALUE)
         simulator: Simulator = chip.sim.simulator
-        grid, block = (gx, gy, gz), (bx, by, bz)
-        chip.ask(handle, lambda: simulator.launch(program, name, grid, block, arguments, shared))
+        return lambda: simulator.launch(program, name, grid, block, arguments, shared)
 
     @guarded
     def cuTensorMapEncodeTiled(self, kind: Any, rank: int, address: int, *how: Any) -> Any:

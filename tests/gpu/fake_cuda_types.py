@@ -85,6 +85,7 @@ class CUfunction(Handle): ...
 class CUevent(Handle): ...
 class CUgraph(Handle): ...
 class CUgraphExec(Handle): ...
+class CUgraphNode(Handle): ...
 class cuuint64_t(Handle): ...
 class cuuint32_t(Handle): ...
 
@@ -103,7 +104,6 @@ class Chip:
     sticky: int = 0
     streams: dict[int, int] = field(default_factory=dict)
     blocking: set[int] = field(default_factory=set)
-    captures: dict[int, list[Work]] = field(default_factory=dict)
 
     def number(self, stream: Any) -> int:
         return self.streams[int(stream)]
@@ -121,10 +121,7 @@ class Chip:
         work = Work(do, always)
         for earlier in self.order(int(stream)):
             self.sim.wait(self.sim.record(self.number(earlier)), self.number(stream))
-        if int(stream) in self.captures:
-            self.captures[int(stream)].append(work)
-        else:
-            self.sim._queue(self.number(stream)).append(work)
+        self.sim._queue(self.number(stream)).append(work)
 
 
 class Refusal(Exception):

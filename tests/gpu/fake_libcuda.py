@@ -38,7 +38,7 @@ PLAIN: dict[str, tuple[Any, ...]] = {
     "cuMemcpyDtoDAsync": (PTR, PTR, SIZE, PTR), "cuMemsetD8Async": (PTR, BYTE, SIZE, PTR),
     "cuStreamDestroy": (PTR,), "cuStreamSynchronize": (PTR,), "cuEventDestroy": (PTR,),
     "cuEventRecord": (PTR, PTR), "cuStreamWaitEvent": (PTR, PTR, UINT), "cuEventQuery": (PTR,),
-    "cuStreamBeginCapture": (PTR, INT), "cuGraphDestroy": (PTR,), "cuGraphExecDestroy": (PTR,),
+    "cuGraphDestroy": (PTR,), "cuGraphExecDestroy": (PTR,),
     "cuGraphLaunch": (PTR, PTR), "cuModuleUnload": (PTR,), "cuFuncSetAttribute": (PTR, INT, INT),
     "cuLaunchKernel": (PTR, *[UINT] * 7, PTR, PTR, PTR),
 }
@@ -50,7 +50,8 @@ FIRST: dict[str, tuple[Any, ...]] = {
     "cuDeviceGetAttribute": (INT, INT, INT), "cuCtxPopCurrent": (PTR,), "cuMemAlloc": (PTR, SIZE),
     "cuMemAllocFromPoolAsync": (PTR, SIZE, PTR, PTR), "cuStreamCreate": (PTR, UINT),
     "cuEventCreate": (PTR, UINT), "cuEventElapsedTime": (c.c_float, PTR, PTR),
-    "cuGraphInstantiate": (PTR, PTR, LONG), "cuModuleGetFunction": (PTR, PTR, c.c_char_p),
+    "cuGraphInstantiate": (PTR, PTR, LONG), "cuGraphCreate": (PTR, UINT),
+    "cuModuleGetFunction": (PTR, PTR, c.c_char_p),
 }
 """Functions whose first parameter says where the result goes: its type, then the others'."""
 
@@ -63,6 +64,14 @@ def put(at: int, kind: Any, value: Any) -> None:
 def numbers(at: int, kind: Any, count: int) -> list[int]:
     """Read numbers from memory."""
     return list((kind * count).from_address(at)) if count else []
+
+
+def launch_at(at: int) -> SimpleNamespace:
+    """CUDA_KERNEL_NODE_PARAMS: a kernel, seven numbers, the addresses of arguments, and more."""
+    gx, gy, gz, bx, by, bz, shared = numbers(at + 8, UINT, 7)
+    return SimpleNamespace(
+        func=numbers(at, PTR, 1)[0], gridDimX=gx, gridDimY=gy, gridDimZ=gz, blockDimX=bx,
+        blockDimY=by, blockDimZ=bz, sharedMemBytes=shared, kernelParams=numbers(at + 40, PTR, 1)[0])
 
 
 class FakeLibrary:
@@ -78,7 +87,11 @@ class FakeLibrary:
         for name, types in (
             ("cuGetErrorString", (INT, PTR)), ("cuDeviceGetName", (PTR, INT, INT)),
             ("cuMemGetInfo", (PTR, PTR)), ("cuMemPoolCreate", (PTR, PTR)),
-            ("cuMemPoolSetAttribute", (PTR, INT, PTR)), ("cuStreamEndCapture", (PTR, PTR)),
+            ("cuMemPoolSetAttribute", (PTR, INT, PTR)),
+            ("cuGraphAddKernelNode", (PTR, PTR, PTR, SIZE, PTR)),
+            ("cuGraphAddMemcpyNode", (PTR, PTR, PTR, SIZE, PTR, PTR)),
+            ("cuGraphAddMemsetNode", (PTR, PTR, PTR, SIZE, PTR, PTR)),
+            ("cuGraphExecKernelNodeSetParams", (PTR, PTR, PTR)),
             ("cuModuleLoadDataEx", (PTR, PTR, UINT, PTR, PTR)),
             ("cuTensorMapEncodeTiled", (PTR, INT, UINT, *[PTR] * 5, *[INT] * 4)),
         ):
@@ -139,10 +152,39 @@ class FakeLibrary:
         assert numbers(at, PTR, 1) == [(1 << 64) - 1]
         return self.cuda.cuMemPoolSetAttribute(pool, which, self.cuda.cuuint64_t(0))[0]
 
-    def cuStreamEndCapture(self, stream: int, at: int) -> int:
-        code, graph = self.cuda.cuStreamEndCapture(stream)
-        put(at, PTR, int(graph))
+    def add_node(self, name: str, at: int, graph: int, after: int, count: int, *rest: Any) -> int:
+        code, *node = getattr(self.cuda, name)(graph, numbers(after, PTR, count), count, *rest)
+        if not code:
+            put(at, PTR, int(node[0]))
         return code
+
+    def cuGraphAddKernelNode(
+        self, at: int, graph: int, after: int, count: int, wanted: int
+    ) -> int:
+        return self.add_node("cuGraphAddKernelNode", at, graph, after, count, launch_at(wanted))
+
+    def cuGraphAddMemcpyNode(
+        self, at: int, graph: int, after: int, count: int, wanted: int, context: int
+    ) -> int:
+        """Of 25 words of the structure, with what else is zero."""
+        words = numbers(wanted, PTR, 25)
+        used = {4: "srcMemoryType", 6: "srcDevice", 15: "dstMemoryType", 17: "dstDevice",
+                22: "WidthInBytes", 23: "Height", 24: "Depth"}
+        assert not any(word for i, word in enumerate(words) if i not in used)
+        facts = SimpleNamespace(**{name: words[i] for i, name in used.items()})
+        return self.add_node("cuGraphAddMemcpyNode", at, graph, after, count, facts, context)
+
+    def cuGraphAddMemsetNode(
+        self, at: int, graph: int, after: int, count: int, wanted: int, context: int
+    ) -> int:
+        to, _, _, width, height = numbers(wanted, PTR, 5)
+        value, size = numbers(wanted + 16, UINT, 2)
+        facts = SimpleNamespace(
+            dst=to, value=value, elementSize=size, width=width, height=height)
+        return self.add_node("cuGraphAddMemsetNode", at, graph, after, count, facts, context)
+
+    def cuGraphExecKernelNodeSetParams(self, graph: int, node: int, wanted: int) -> int:
+        return self.cuda.cuGraphExecKernelNodeSetParams(graph, node, launch_at(wanted))[0]
 
     def cuModuleLoadDataEx(self, at: int, image: int, count: int, keys: int, values: int) -> int:
         which, (log_at, size) = numbers(keys, INT, count), numbers(values, PTR, count)

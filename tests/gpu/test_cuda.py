@@ -300,7 +300,7 @@ def test_objects_that_are_gone_are_destroyed(fake_cuda: FakeCuda) -> None:
     with driver.lock:
         before = len(fake_cuda.objects)
         kept = [driver.load(ALL), driver.record(), driver.capture(lambda: None)]
-        assert len(fake_cuda.objects) == before + 3
+        assert len(fake_cuda.objects) == before + 4  # a graph, and what it was made of
         kept.clear()
         gc.collect()
         driver.free(driver.allocate(1))
@@ -313,8 +313,8 @@ def test_a_failed_capture_leaves_nothing(fake_cuda: FakeCuda) -> None:
         before, stream = len(fake_cuda.objects), driver.stream
         with pytest.raises(ZeroDivisionError):
             driver.capture(lambda: 1 // 0)
+        driver.free(driver.allocate(1))  # what is not needed any more is destroyed before
         assert (len(fake_cuda.objects), driver.stream) == (before, stream)
-        assert not fake_cuda.chips[0].captures
 
 
 def test_arguments_in_memory() -> None:

@@ -152,6 +152,32 @@ def test_a_graph(driver: Driver) -> None:
         assert set(got(driver, x, a)) == {5}
 
 
+def test_a_launch_of_a_graph_is_changed(driver: Driver) -> None:
+    """From the next replay on; the others, and what is not done yet, stay as they were."""
+    with driver.lock:
+        module = driver.load(ALL)
+        a = np.zeros(70, np.int64)
+        x, y = put(driver, a), put(driver, a)
+
+        def work() -> None:
+            add(driver, module, x, 70, 2)
+            driver.copy(y, x, 8)
+            add(driver, module, x, 70, 100)
+
+        graph = driver.capture(work)
+        driver.replay(graph)
+        driver.update(graph, 1, (y, 70, 1000))
+        driver.replay(graph)
+        assert set(got(driver, x, a)) == {104}
+        assert got(driver, y, a).tolist() == [1104] + [1000] * 69
+        driver.update(graph, 0, (y, 1, 5))
+        driver.update(graph, 1, (x, 1, 7))
+        driver.replay(graph)
+        assert got(driver, y, a)[0] == 104 and got(driver, x, a)[0] == 111
+        with pytest.raises((CompilerBug, IndexError)):
+            driver.update(graph, 2, (x, 70, 1))
+
+
 @pytest.mark.parametrize("forbidden", [
     lambda d, x, a: d.read(x, a), lambda d, x, a: d.write(x, a), lambda d, x, a: d.allocate(4),
     lambda d, x, a: d.free(x), lambda d, x, a: d.synchronise(),

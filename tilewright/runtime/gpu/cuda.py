@@ -18,7 +18,8 @@ from tilewright.ptxsim import tensormap
 from tilewright.runtime.gpu import cuda_calls
 from tilewright.runtime.gpu.cuda_calls import Calls, Refused, bindings
 from tilewright.runtime.gpu.cuda_devices import cuda_device
-from tilewright.runtime.gpu.cuda_objects import Function, Graph, Module, Owned, Turn
+from tilewright.runtime.gpu.cuda_graphs import Draft, Graph, Launch
+from tilewright.runtime.gpu.cuda_objects import Function, Module, Owned, Turn
 from tilewright.runtime.gpu.driver import (
     Argument,
     Bookkeeping,
@@ -27,7 +28,7 @@ from tilewright.runtime.gpu.driver import (
     out_of_memory,
     three,
 )
-from tilewright.runtime.gpu.launching import Arguments
+from tilewright.runtime.gpu.launching import Arguments, Launched
 
 LOG_BYTES = 8192
 """Room for what the assembler in the driver says of a PTX text that it does not accept."""
@@ -52,6 +53,7 @@ class CudaDriver(Bookkeeping):
         self.cu, self.name, self.exact = cu, f"cuda:{ordinal}", False
         self.call = Calls(cu, self.name)
         self.garbage: list[tuple[str, Any]] = []
+        self._drawn: Draft | None = None
         found = cuda_device(self.call, ordinal)
         self.version, self.ptx = found.version, ptx_of_driver(found.version)
         self.capability, self.properties = found.capability, found.properties
@@ -60,7 +62,6 @@ class CudaDriver(Bookkeeping):
         with self.lock:
             flags = cu.CUstream_flags
             self.stream = int(self.call("cuStreamCreate", int(flags.CU_STREAM_DEFAULT)))
-            self._aside = int(self.call("cuStreamCreate", int(flags.CU_STREAM_NON_BLOCKING)))
             self.pool = self._pool(ordinal) if found.pools else None
 
     def _pool(self, ordinal: int) -> Any:
@@ -135,12 +136,16 @@ class CudaDriver(Bookkeeping):
         self.synchronise(to)
 
     def copy(self, address: int, source: int, nbytes: int, stream: int | None = None) -> None:
-        if nbytes:
+        if nbytes and self._into_graph(stream):
+            self._draft().copy(address, source, nbytes)
+        elif nbytes:
             to = self.stream if stream is None else stream
             self.call("cuMemcpyDtoDAsync", address, source, nbytes, to)
 
     def fill(self, address: int, byte: int, nbytes: int, stream: int | None = None) -> None:
-        if nbytes:
+        if nbytes and self._into_graph(stream):
+            self._draft().fill(address, byte, nbytes)
+        elif nbytes:
             to = self.stream if stream is None else stream
             self.call("cuMemsetD8Async", address, byte, nbytes, to)
 
@@ -222,13 +227,17 @@ class CudaDriver(Bookkeeping):
         function = module.functions.get(kernel) or self._function(module, kernel)
         if shared > function.shared:
             self._allow(function, shared)
+        grid, block, to = three(blocks), three(threads), self.stream if stream is None else stream
+        if self._into_graph(stream):
+            launch = Launch(function, grid, block, shared, Launched(to, kernel, what))
+            self._draft().launch(launch, arguments)
+            return
         if function.arguments is None:
             function.arguments = Arguments(arguments)
         function.arguments.fill(arguments)
-        to = self.stream if stream is None else stream
         self.call.launches.add(to, kernel, what)
         self.call(
-            "cuLaunchKernel", function.handle, *three(blocks), *three(threads), shared, to,
+            "cuLaunchKernel", function.handle, *grid, *block, shared, to,
             function.arguments.addresses, 0)
 
     def _function(self, module: Module, kernel: str) -> Function:
@@ -265,34 +274,27 @@ class CudaDriver(Bookkeeping):
         return b"".join(int(word).to_bytes(8, "little") for word in record.opaque)
 
     def capture(self, work: Callable[[], None]) -> Graph:
-        """See :meth:`Driver.capture`. It happens in a stream aside, for which CUDA's default stream
-        does not wait, so that other threads can go on meanwhile.
-        """
         self._only_now("capture another")
-        own, mode = self.stream, self.cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        self.call("cuStreamBeginCapture", self._aside, mode)
-        self.stream, self._capturing = self._aside, True
+        self._drawn, self._capturing = Draft(self), True
         try:
             work()
-        except BaseException:
-            code, plan = self.cu.cuStreamEndCapture(self._aside)
-            if not code:
-                self.cu.cuGraphDestroy(plan)
-            raise
-        else:
-            plan = self.call("cuStreamEndCapture", self._aside)
+            return self._drawn.finished()
         finally:
-            self.stream, self._capturing = own, False
-            launches = self.call.launches.take(self._aside)
-        handle = self.call("cuGraphInstantiate", plan, 0)
-        self.call("cuGraphDestroy", plan)
-        return Graph(self, handle, launches)
+            self._drawn, self._capturing = None, False
+
+    def _draft(self) -> Draft:
+        assert self._drawn is not None, "a graph is being captured"
+        return self._drawn
 
     def replay(self, graph: Graph, stream: int | None = None) -> None:
         self._only_now("replay another")
         to = self.stream if stream is None else stream
-        self.call.launches.again(to, graph.launches)
+        self.call.launches.again(to, [launch.noted for launch in graph.launches])
         self.call("cuGraphLaunch", graph.handle, to)
+
+    def update(self, graph: Graph, launch: int, arguments: tuple[Argument, ...]) -> None:
+        self._only_now("change another")
+        graph.update(launch, arguments)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Objects of the CUDA driver: kernels, modules, events, graphs, and whose turn it is."""
+"""Objects of the CUDA driver: kernels, modules, events, and whose turn it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from tilewright.runtime.gpu.cuda_calls import Calls
-from tilewright.runtime.gpu.launching import Arguments, Launched
+from tilewright.runtime.gpu.launching import Arguments
 
 
 class Owner(Protocol):
@@ -42,14 +42,6 @@ class Module(Owned):
     def __init__(self, owner: Owner, handle: Any) -> None:
         super().__init__(owner, handle, "cuModuleUnload")
         self.functions: dict[str, Function] = {}
-
-
-class Graph(Owned):
-    """A graph that can be launched, with the launches in it."""
-
-    def __init__(self, owner: Owner, handle: Any, launches: tuple[Launched, ...]) -> None:
-        super().__init__(owner, handle, "cuGraphExecDestroy")
-        self.launches = launches
 
 
 class Turn:

@@ -158,6 +158,12 @@ class Driver(Protocol):
     def replay(self, graph: Any, stream: int | None = None) -> None:
         """Let a stream do what a graph has, in its order."""
 
+    def update(self, graph: Any, launch: int, arguments: tuple[Argument, ...]) -> None:
+        """Give a launch of a graph other arguments of the same kinds, from the next replay on.
+
+        launch  its number among the graph's launches
+        """
+
 
 def three(grid: Grid) -> tuple[int, int, int]:
     """A grid with all three dimensions."""
@@ -171,10 +177,15 @@ class Bookkeeping:
     def __init__(self) -> None:
         self._discarded: deque[int] = deque()
         self._capturing = False
+        self.stream = 0
 
     def discard(self, address: int) -> None:
         """See :meth:`Driver.discard`."""
         self._discarded.append(address)
+
+    def _into_graph(self, stream: int | None) -> bool:
+        """Whether work for a stream becomes a part of a graph, and is not done now."""
+        return self._capturing and stream in (None, self.stream)
 
     def _only_now(self, what: str) -> None:
         """Refuse what a graph cannot hold."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tilewright.compiler.cost import scaled
@@ -122,6 +123,15 @@ class Blamed:
         return self.program.plan().launches[self.launch].kernel.loc
 
 
+@dataclass(frozen=True)
+class Run:
+    """A step that has something to do, on so many blocks."""
+
+    step: Step
+    blocks: int
+    blamed: Blamed
+
+
 class GpuExecutable:
     """PTX on a device, with the plan that it follows; call it with a list of arrays.
 
@@ -135,11 +145,11 @@ class GpuExecutable:
         self.layout: Layout = lay_out(plan)
         self.maps: dict[tuple[Matrix, int], bytes] = {}
         self.sizes = dict(zip(plan.sizes, plan.words, strict=False))
-        self.grids = [step.blocks(self.sizes) for step in program.steps]
-        self.blamed = [Blamed(program, step.launch) for step in program.steps]
-        self.scratch = max((blocks * step.threads * step.scratch for blocks, step
-                            in zip(self.grids, program.steps, strict=True)), default=0)
-        self.graphs = Graphs(driver)
+        grids = [(step, step.blocks(self.sizes)) for step in program.steps]
+        self.runs = [Run(s, blocks, Blamed(program, s.launch)) for s, blocks in grids if blocks]
+        self.scratch = max(
+            (run.blocks * run.step.threads * run.step.scratch for run in self.runs), default=0)
+        self.graphs = Graphs(driver, self._readers(), len(self.runs))
         self.team: Block | None = None
         with driver.lock:
             self.module = self.device.module(program.text) if program.steps else None
@@ -185,24 +195,41 @@ class GpuExecutable:
         ticket = device.ledger.open(self.failure) if plan.checks else None
         places = {"input": inputs, "output": outputs, "constant": self.constants}
 
-        def launch(team: int) -> None:
-            self._launch(places, arena.address, (scratch.address, team))
+        def arguments(launch: int, team: int) -> tuple[Argument, ...]:
+            return self._arguments(
+                self.runs[launch].step, places, arena.address, (scratch.address, team))
 
-        if self.grids.count(0) > len(self.grids) - FEWEST:
-            launch(ticket.address if ticket else 0)
+        if len(self.runs) < FEWEST:
+            self._launch(arguments, ticket.address if ticket else 0)
         else:
-            self._replay(launch, (*inputs, *outputs, arena, scratch), ticket)
+            self._replay(arguments, (*inputs, *outputs, arena, scratch), ticket)
         return self._results(inputs, outputs, ticket)
 
+    def _readers(self) -> list[list[int]]:
+        """Per input, per output, of the arena and of the scratch memory, the launches that are
+        given its address.
+        """
+        first = {"input": 0, "output": len(self.plan.inputs)}
+        arena = len(self.plan.inputs) + len(self.plan.outputs)
+        readers: list[list[int]] = [[] for _ in range(arena + 2)]
+        for number, run in enumerate(self.runs):
+            slots = [slot for slot in run.step.args if slot.kind != "constant"]
+            places = {first[s.kind] + s.index if s.kind in first else arena for s in slots}
+            for place in (*places, arena + 1):
+                readers[place].append(number)
+        return readers
+
     def _replay(
-        self, launch: Callable[[int], None], memory: Sequence[Any], ticket: Ticket | None
+        self, arguments: Callable[[int, int], tuple[Argument, ...]], memory: Sequence[Any],
+        ticket: Ticket | None,
     ) -> None:
         """Launch by way of a graph. A call's words in the ledger are elsewhere each time: a graph
         has a team of its own, whose words are copied there.
         """
         addresses = tuple(m.address for m in memory)
         if ticket is None:
-            self.graphs.run(addresses, lambda: launch(0))
+            self.graphs.run(
+                addresses, lambda: self._launch(arguments, 0), lambda i: arguments(i, 0))
             return
         if self.team is None:
             self.team = self.device.memory.take(TEAM_BYTES)
@@ -210,9 +237,9 @@ class GpuExecutable:
 
         def work() -> None:
             driver.fill(team, 0, TEAM_BYTES)
-            launch(team)
+            self._launch(arguments, team)
 
-        self.graphs.run(addresses, work)
+        self.graphs.run(addresses, work, lambda i: arguments(i, team))
         driver.copy(ticket.address, team, TEAM_BYTES)
 
     # --- what goes in -------------------------------------------------------------------------
@@ -246,9 +273,16 @@ class GpuExecutable:
                 inputs[i] = self.device.copy(inputs[i])
 
     # --- the run ------------------------------------------------------------------------------
-    def _launch(
-        self, places: dict[str, list[Resident]], arena: int, rest: tuple[int, int]
-    ) -> None:
+    def _launch(self, arguments: Callable[[int, int], tuple[Argument, ...]], team: int) -> None:
+        for number, run in enumerate(self.runs):
+            self.device.driver.launch(
+                self.module, run.step.entry, run.blocks, run.step.threads, arguments(number, team),
+                run.step.shared, what=run.blamed)
+
+    def _arguments(
+        self, step: Step, places: dict[str, list[Resident]], arena: int, rest: tuple[int, int]
+    ) -> tuple[Argument, ...]:
+        """Of a launch: buffers, sizes, scratch memory and the team's words, tensor maps."""
         words = self.plan.words[len(self.plan.sizes):]
 
         def address(slot: Slot) -> int:
@@ -257,14 +291,9 @@ class GpuExecutable:
             return arena + (words[slot.index] if slot.kind == "block" else slot.index)
 
         known = self.sizes
-        for step, blocks, blamed in zip(self.program.steps, self.grids, self.blamed, strict=True):
-            if not blocks:
-                continue
-            addresses, sizes = list(map(address, step.args)), [known[name] for name in step.sizes]
-            maps: list[Argument] = [self._map(m, addresses[m.buffer]) for m in step.matrices(known)]
-            arguments: tuple[Argument, ...] = (*addresses, *sizes, *rest, *maps)
-            self.device.driver.launch(
-                self.module, step.entry, blocks, step.threads, arguments, step.shared, what=blamed)
+        addresses, sizes = list(map(address, step.args)), [known[name] for name in step.sizes]
+        maps = [self._map(m, addresses[m.buffer]) for m in step.matrices(known)]
+        return (*addresses, *sizes, *rest, *maps)
 
     def _map(self, matrix: Matrix, address: int) -> bytes:
         """The tensor map of a matrix in an argument; made once for each address."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -76,6 +77,16 @@ class PycudaModule:
         self.shared: dict[str, int] = {}
 
 
+@dataclass
+class Calls:
+    """A graph: calls of PyCUDA by the stream that they are for; and those that are launches, by
+    their arguments, with their places among them.
+    """
+
+    work: list[Callable[[int], None]]
+    launches: list[tuple[int, Callable[[tuple[Argument, ...]], Callable[[int], None]]]]
+
+
 class PycudaDriver(Bookkeeping):
     """A context of PyCUDA, which must be current.
 
@@ -102,7 +113,7 @@ class PycudaDriver(Bookkeeping):
         self.stream = DEFAULT
         self._streams: dict[int, Any] = {DEFAULT: None}
         self._memory: dict[int, Any] = {}
-        self._graph: list[Callable[[int], None]] = []
+        self._graph = Calls([], [])
 
     @contextmanager
     def use(self, stream: Any) -> Iterator[None]:
@@ -146,8 +157,8 @@ class PycudaDriver(Bookkeeping):
 
     def _ask(self, do: Callable[[int], None], stream: int | None) -> None:
         """Ask a stream for work, now or when the graph that is captured is replayed."""
-        if self._capturing and stream in (None, self.stream):
-            self._graph.append(do)
+        if self._into_graph(stream):
+            self._graph.work.append(do)
         else:
             do(self.stream if stream is None else stream)
 
@@ -254,13 +265,18 @@ class PycudaDriver(Bookkeeping):
     ) -> None:
         function = self._function(module, kernel, len(arguments), shared)
 
-        def do(to: int) -> None:
-            self.condition.launches.add(to, kernel, what)
-            self._do(
-                function.prepared_async_call, three(blocks), three(threads), self._streams[to],
-                *arguments, shared_size=shared)
+        def made(arguments: tuple[Argument, ...]) -> Callable[[int], None]:
+            def do(to: int) -> None:
+                self.condition.launches.add(to, kernel, what)
+                self._do(
+                    function.prepared_async_call, three(blocks), three(threads), self._streams[to],
+                    *arguments, shared_size=shared)
 
-        self._ask(do, stream)
+            return do
+
+        if self._into_graph(stream):
+            self._graph.launches.append((len(self._graph.work), made))
+        self._ask(made(arguments), stream)
 
     def _function(self, module: PycudaModule, kernel: str, arguments: int, shared: int) -> Any:
         """A kernel, prepared for so many arguments of 64 bits and so much shared memory."""
@@ -284,21 +300,24 @@ class PycudaDriver(Bookkeeping):
             "PyCUDA has no tensor maps", hint="target=\"cuda\" has them: pip install "
             "'tilewright[cuda]'")
 
-    def capture(self, work: Callable[[], None]) -> list[Callable[[int], None]]:
+    def capture(self, work: Callable[[], None]) -> Calls:
         self._only_now("capture another")
-        self._graph, self._capturing = [], True
+        self._graph, self._capturing = Calls([], []), True
         try:
             work()
         finally:
             self._capturing = False
         return self._graph
 
-    def replay(
-        self, graph: list[Callable[[int], None]], stream: int | None = None
-    ) -> None:
+    def replay(self, graph: Calls, stream: int | None = None) -> None:
         self._only_now("replay another")
-        for do in graph:
+        for do in graph.work:
             do(self.stream if stream is None else stream)
+
+    def update(self, graph: Calls, launch: int, arguments: tuple[Argument, ...]) -> None:
+        self._only_now("change another")
+        place, made = graph.launches[launch]
+        graph.work[place] = made(arguments)
 
 
 _drivers: dict[int, PycudaDriver] = {}

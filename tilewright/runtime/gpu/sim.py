@@ -50,6 +50,14 @@ class Event:
     seconds: float | None = None
 
 
+@dataclass
+class Graph:
+    """Work that was captured, and its launches: where each of them is, what makes it."""
+
+    work: list[Work]
+    launches: list[tuple[int, Callable[[tuple[Argument, ...]], Callable[[], None]]]]
+
+
 class SimDriver(Bookkeeping):
     """A device that any machine has; slow, and strict: see :mod:`tilewright.ptxsim`.
 
@@ -74,7 +82,7 @@ class SimDriver(Bookkeeping):
         self.stream, self.exact = 1, True
         self._streams = 1
         self._queues: dict[int, deque[Work]] = {self.stream: deque()}
-        self._captured: list[Work] = []
+        self._captured = Graph([], [])
         self._used = 0
 
     # --- memory --------------------------------------------------------------------------
@@ -169,8 +177,8 @@ class SimDriver(Bookkeeping):
 
     def _ask(self, do: Callable[[], None], stream: int | None) -> None:
         """Put work into a stream, or into the graph that is being captured."""
-        if self._capturing and stream in (None, self.stream):
-            self._captured.append(Work(do))
+        if self._into_graph(stream):
+            self._captured.work.append(Work(do))
         else:
             self._queue(stream).append(Work(do))
 
@@ -201,29 +209,39 @@ class SimDriver(Bookkeeping):
     ) -> None:
         grid, block = three(blocks), three(threads)
 
-        def run() -> None:
-            try:
-                self.simulator.launch(module, kernel, grid, block, arguments, shared)
-            except Fault as fault:
-                raise CompilerBug(wrong_code(fault, what)) from fault
+        def made(arguments: tuple[Argument, ...]) -> Callable[[], None]:
+            def run() -> None:
+                try:
+                    self.simulator.launch(module, kernel, grid, block, arguments, shared)
+                except Fault as fault:
+                    raise CompilerBug(wrong_code(fault, what)) from fault
 
-        self._ask(run, stream)
+            return run
+
+        if self._into_graph(stream):
+            self._captured.launches.append((len(self._captured.work), made))
+        self._ask(made(arguments), stream)
 
     def tensor_map(self, tensor: tensormap.TensorMap) -> bytes:
         return tensormap.record(tensor)
 
-    def capture(self, work: Callable[[], None]) -> list[Work]:
+    def capture(self, work: Callable[[], None]) -> Graph:
         self._only_now("capture another")
-        self._captured, self._capturing = [], True
+        self._captured, self._capturing = Graph([], []), True
         try:
             work()
         finally:
             self._capturing = False
         return self._captured
 
-    def replay(self, graph: list[Work], stream: int | None = None) -> None:
+    def replay(self, graph: Graph, stream: int | None = None) -> None:
         self._only_now("replay another")
-        self._queue(stream).extend(graph)
+        self._queue(stream).extend(graph.work)
+
+    def update(self, graph: Graph, launch: int, arguments: tuple[Argument, ...]) -> None:
+        self._only_now("change another")
+        place, made = graph.launches[launch]
+        graph.work[place] = Work(made(arguments))
 
 
 def wrong_code(fault: Fault, what: Named | None) -> str:
