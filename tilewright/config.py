@@ -45,8 +45,8 @@ SWITCHES: dict[str, Switch] = {s.name: s for s in (
                                 "sim, a simulated one; empty: the best that the host has"),
     Switch("fast_math", count, 0, "1: on a GPU, functions of f32 are the machine's approximations "
                                   "(exp, log, tanh, sin, cos, division, square root)"),
-    Switch("tf32", count, 0, "1: on a GPU with tensor cores, contractions of f32 round their "
-                             "factors to 10 bits of mantissa (TF32); sums stay f32"),
+    Switch("tf32", count, 0, "1: on a GPU with tensor cores, contractions of f32 keep 10 bits "
+                             "of the mantissa of their factors (TF32); sums stay f32"),
     Switch("cache", str, "", "folder of the disk cache; empty: tilewright's in the user's folder "
                              "for caches; off: none"),
     Switch("cache_size", count, 512, "MiB that the disk cache may take, about; what was not used "

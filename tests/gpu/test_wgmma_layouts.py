@@ -1,4 +1,4 @@
-"""wgmma whichever way its operands lie: along k, or along m and n in squares of 64 x 64."""
+"""wgmma whichever way its operands lie: along k, or along m and n in squares of 64 x 64; tf32."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ import re
 import shutil
 from collections.abc import Callable
 
+import numpy as np
 import pytest
-from contractions import Compiled, check, compiled, einsum, machine, sliced
+from contractions import (
+    Compiled,
+    arrays_of,
+    check,
+    close,
+    compiled,
+    einsum,
+    machine,
+    sliced,
+)
 from planted import caught, changed, loop
 
 from tilewright.codegen.gpu.assembler import assemble
-from tilewright.ir.types import DType, bf16, f16
+from tilewright.ir.interp import run_graph
+from tilewright.ir.types import DType, bf16, f16, f32
 
 FORMS = {"mk,nk->mn": "0, 0", "mk,kn->mn": "0, 1", "km,nk->mn": "1, 0", "km,kn->mn": "1, 1"}
 """The transpose bits of A and B."""
@@ -24,7 +35,8 @@ def product(
 ) -> Compiled:
     """A product whose tiles come as boxes of matrices, or are copied by all threads."""
     write = einsum if feeding == "boxes" else sliced
-    c = compiled(write(spec, sizes, dtype), machine("sm_90a", multiprocessors))
+    target = machine("sm_90a", multiprocessors, tf32=dtype is f32)
+    c = compiled(write(spec, sizes, dtype), target)
     assert c.has("wgmma.mma_async")
     assert c.has("cp.async.bulk.tensor") == (feeding == "boxes") != c.has("cp.async.cg")
     return c
@@ -47,11 +59,36 @@ def test_the_gradient_of_weights_is_wgmma() -> None:
     check(c)
 
 
+@pytest.mark.parametrize("feeding", FEEDINGS)
+def test_tf32_along_k(feeding: str) -> None:
+    c = product("mk,nk->mn", feeding, {"m": 120, "n": 200, "k": 84}, f32)
+    assert re.search(r"wgmma\.mma_async\S*k8\.f32\.tf32\.tf32 ", c.program.text)
+    check(c, 4e-3)
+    # What is beyond 10 bits of mantissa is cut off.
+    arrays = arrays_of(c.graph)
+    short = [(a.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32) for a in arrays]
+    want, = run_graph(c.graph, short)
+    close(c.on_device(arrays), [want], 1e-5)
+
+
+@pytest.mark.parametrize("spec", ["mk,kn->mn", "km,nk->mn", "km,kn->mn"])
+def test_tf32_across_is_mma(spec: str) -> None:
+    c = compiled(einsum(spec, dict.fromkeys("mnk", 128), f32), machine("sm_90a", 1, tf32=True))
+    assert c.has("mma.sync.aligned.m16n8k8.row.col.f32.tf32") and not c.has("wgmma")
+
+
+def test_f32_is_not_tf32_without_the_switch() -> None:
+    c = compiled(einsum("mk,nk->mn", dict.fromkeys("mnk", 128), f32), machine("sm_90a"))
+    assert c.has("fma.rn.f32") and "tf32" not in c.program.text
+
+
 @pytest.mark.skipif(shutil.which("ptxas") is None, reason="ptxas is not installed")
 @pytest.mark.parametrize("feeding", FEEDINGS)
-@pytest.mark.parametrize("spec", FORMS)
-def test_four_products_for_each_64_contracted_elements(spec: str, feeding: str) -> None:
-    c = product(spec, feeding, dict.fromkeys("mnk", 2048), bf16, 132)
+@pytest.mark.parametrize("spec, dtype", [*((s, bf16) for s in FORMS), ("mk,nk->mn", f32)])
+def test_four_products_for_each_128_bytes_along_k(
+    spec: str, dtype: DType, feeding: str
+) -> None:
+    c = product(spec, feeding, dict.fromkeys("mnk", 2048), dtype, 132)
     assert [loop(c).count(word) for word in ("wgmma.mma_async", "wgmma.wait_group")] == [4, 1]
     found = assemble(c.program.text, "sm_90a")
     assert not found.warnings and not found.serialised
@@ -91,6 +128,17 @@ OF_FEEDINGS = {
         "no fence between copies and wgmma": (r"fence\.proxy\.async[^;]*;", ""),
     },
 }
+
+
+TF32_BUGS = (
+    "another swizzle", "another stride of 8 rows", "no wait for wgmma", "no wait for a full stage")
+
+
+@pytest.mark.parametrize("bug", TF32_BUGS)
+def test_planted_bugs_of_tf32_are_caught(bug: str) -> None:
+    c = product("mk,nk->mn", "boxes", {"m": 128, "n": 128, "k": 64}, f32)
+    pattern, to = (BUGS | OF_FEEDINGS["boxes"])[bug]
+    assert caught(c, changed(c.program.text, pattern, to, slice(None)), ("lazy",))
 
 
 @pytest.mark.parametrize("feeding, bug", [

@@ -99,6 +99,12 @@ def tf32(a: Array) -> Array:
     return np.asarray(kept & np.uint32(0xFFFFE000)).view(np.float32)
 
 
+def cut(a: Array) -> Array:
+    """f32 of which 10 bits of mantissa are kept: so wgmma reads shared memory as tf32."""
+    bits = np.ascontiguousarray(a, np.float32).view(np.uint32)
+    return np.asarray(bits & np.uint32(0xFFFFE000)).view(np.float32)
+
+
 def multiply(
     m: int, n: int, k: int, width: int, rounded: Callable[[Array], Array]
 ) -> Callable[..., Array]:
@@ -182,21 +188,29 @@ def spread(lines: int, k: int, row: int, across: bool) -> Array:
     return np.asarray(line // row * row * row + line % row + depth * row)
 
 
-def warpgroup(n: int, left: bool, right: bool) -> Callable[..., Array]:
-    """``c += a b`` of a warpgroup: a is 64 x 16, b is 16 x n, both in shared memory.
+STEP_BYTES = 32
+"""Bytes along k of an operand of wgmma."""
 
-    ``left`` and ``right`` say whether A and B lie across, see :func:`spread`; rows have 64
-    elements. The index is that of the first element.
+
+def warpgroup(
+    n: int, left: bool, right: bool, itemsize: int = 2, rounded: Callable[[Array], Array] = wide
+) -> Callable[..., Array]:
+    """``c += a b`` of a warpgroup: a is 64 x k, b is k x n, both in shared memory, k 32 bytes.
+
+    ``left`` and ``right`` say whether A and B lie across, see :func:`spread`; rows have 128 bytes.
+    The index is that of the first element.
     """
     thread = np.arange(WARPGROUP)[:, None]
     i = np.arange(n // 2)
     rows = 16 * (thread // 32) + thread % 32 // 4 + 8 * (i // 2 % 2)
     cols = 2 * (thread % 4) + i % 2 + 8 * (i // 4)
-    row = BOX_BYTES // 2
-    a_at, b_at = spread(64, 16, row, left), spread(n, 16, row, right)
+    row, k = BOX_BYTES // itemsize, STEP_BYTES // itemsize
+    a_at, b_at = spread(64, k, row, left), spread(n, k, row, right)
 
     def meaning(c: Array, a: Array, first: int, b: Array, start: int) -> Array:
-        one, other = wide(a[swizzled(first + a_at)]), wide(b[swizzled(start + b_at)])
+        one, other = (
+            wide(rounded(tile[swizzled(at, itemsize)]))
+            for tile, at in ((a, first + a_at), (b, start + b_at)))
         return np.asarray(wide(c) + (one @ other.T)[rows, cols], np.float32)
 
     return meaning
@@ -222,14 +236,24 @@ FORMS = {"": (False, False), "_n": (False, True), "_m": (True, False), "_mn": (T
 """What follows the name of a wgmma, and whether A and B lie across: neighbours along m, along n."""
 
 
+WIDTHS = (64, 128, 192, 256)
+"""Columns of a wgmma."""
+
+
 def groups() -> list[Row]:
     """The multiplications of a warpgroup."""
-    rows = []
-    for n in (64, 128, 192, 256):
-        tiles = (
-            Place("register", (f32,), n // 2, "inout"), Place("shared", HALVES, None, "in"),
-            Place("shared", HALVES, None, "in", like=1),
+    def operands(n: int, dtypes: tuple[DType, ...]) -> tuple[Operand, ...]:
+        return (
+            Place("register", (f32,), n // 2, "inout"), Place("shared", dtypes, None, "in"),
+            Place("shared", dtypes, None, "in", like=1),
         )
+
+    rows = []
+    for n in WIDTHS:
+        rows.append(Row(
+            f"wgmma_m64n{n}k8_tf32", operands(n, (f32,)), WARPGROUP, "sm_90a",
+            meaning=warpgroup(n, False, False, 4, cut)))
+        tiles = operands(n, HALVES)
         for form, (left, right) in FORMS.items():
             name = f"wgmma_m64n{n}k16{form}"
             rows.append(Row(name, tiles, WARPGROUP, "sm_90a", meaning=warpgroup(n, left, right)))

@@ -19,7 +19,7 @@ from tilewright.codegen.emit_core import Val
 from tilewright.codegen.emit_index import Affine
 from tilewright.codegen.gpu.memory import GridMemory
 from tilewright.errors import CompilerBug
-from tilewright.ir.instructions import BOX_BYTES, FORMS, INSTRUCTIONS
+from tilewright.ir.instructions import BOX_BYTES, FORMS, INSTRUCTIONS, STEP_BYTES, WIDTHS
 from tilewright.ir.loops import Const, Expr, Instruction, Kernel, Load, walk
 from tilewright.ir.types import DType, bf16, f16, f32, i32, i64, u16, u32
 
@@ -302,12 +302,15 @@ def wgmma(
     """
     count = n // 2
     c = e.elements(operands[0], count)
-    kind = "bf16" if operands[1].dtype is bf16 else "f16"
+    kind = {bf16: "bf16", f16: "f16", f32: "tf32"}[operands[1].dtype]
     tiles = descriptor(e, operands[1], left), descriptor(e, operands[2], right)
-    shape = f"wgmma.mma_async.sync.aligned.m64n{n}k16.f32.{kind}.{kind}"
+    shape = (f"wgmma.mma_async.sync.aligned.m64n{n}k{STEP_BYTES // operands[1].dtype.itemsize}"
+             f".f32.{kind}.{kind}")
+    # Only operands of 16 bits may lie across.
+    bits = "" if kind == "tf32" else f", {int(left)}, {int(right)}"
     registers = ", ".join(f"${i}" for i in range(count))
     text = (f"{{\\0A.reg .pred p;\\0Asetp.ne.b32 p, 1, 0;\\0A{shape} {{{registers}}}, "
-            f"${2 * count}, ${2 * count + 1}, p, 1, 1, {int(left)}, {int(right)};\\0A}}")
+            f"${2 * count}, ${2 * count + 1}, p, 1, 1{bits};\\0A}}")
     e.put(operands[0], in_place(e, text, c, tiles))
     for i in range(count):
         place = e.element(operands[0], i)
@@ -375,7 +378,8 @@ CODE: dict[str, Callable[[GridInstructions, Sequence[Expr]], None]] = {
     "mma_m16n8k16": partial(mma, "m16n8k16", (8, 4)),
     "mma_m16n8k8_tf32": mma_tf32,
     **{f"wgmma_m64n{n}k16{form}": partial(wgmma, n, *across)
-       for n in (64, 128, 192, 256) for form, across in FORMS.items()},
+       for n in WIDTHS for form, across in FORMS.items()},
+    **{f"wgmma_m64n{n}k8_tf32": partial(wgmma, n, False, False) for n in WIDTHS},
     "wgmma_fence": wgmma_fence,
     "wgmma_commit": wgmma_commit,
     "wgmma_wait": wgmma_wait,

@@ -13,11 +13,11 @@ from tilewright.compiler.schedules.contraction_shape import Roles
 from tilewright.compiler.schedules.gpu.contraction_engines import Engine, Ffma, Shape
 from tilewright.compiler.schedules.gpu.contraction_sides import Side
 from tilewright.compiler.schedules.gpu.contraction_volta import Volta
-from tilewright.compiler.schedules.gpu.contraction_warps import SQUARE, Mma, Tf32, Wgmma
+from tilewright.compiler.schedules.gpu.contraction_warps import LINE, Mma, Tf32, Wgmma
 from tilewright.compiler.target import Gpu, Target
 from tilewright.ir.hints import estimate
 from tilewright.ir.sizes import ceil_div
-from tilewright.ir.types import bf16, f16
+from tilewright.ir.types import bf16, f16, f32
 
 FFMA = (
     Shape(32, 32, 8, 16, 16, 1.0), Shape(32, 16, 8, 16, 8, 0.95), Shape(16, 32, 8, 8, 16, 0.95),
@@ -38,7 +38,7 @@ WGMMA = (
     Shape(64, 128, 64, 1, 1, 0.5), Shape(64, 64, 64, 1, 1, 0.35),
 )
 RATE = {Ffma: 128, Volta: 512, Tf32: 512, Mma: 1024, Wgmma: 2048}
-"""Products a clock."""
+"""Products a clock; those of FMAs in f32, those of wgmma in 16 bits."""
 
 BUSY = 256
 """Resident threads that keep a multiprocessor busy."""
@@ -94,7 +94,8 @@ def whole(side: Side) -> bool:
     if side.matrix is None:
         return False
     behind = side.matrix.columns if side.unit == "k" else side.matrix.rows
-    return side.depth == behind or (isinstance(side.depth, int) and side.depth % SQUARE == 0)
+    tile = LINE // side.dtype.itemsize
+    return side.depth == behind or (isinstance(side.depth, int) and side.depth % tile == 0)
 
 
 def candidates(
@@ -119,15 +120,23 @@ def candidates(
             return
     lhs, rhs = wide
     if tf32 and gpu.sm >= 80 and lhs.dtype.name == "f32":
+        copies = lhs.plain and rhs.plain
+        if gpu.tier == "wgmma" and copies and lhs.unit == rhs.unit == "k":
+            for shape in WGMMA:
+                yield Wgmma(halved(shape), lhs, rhs, f32), wide, 4
         for shape in MMA:
-            halved = replace(shape, depth=shape.depth // 2)
-            rounded = Tf32(halved, lhs, rhs)
-            yield rounded, wide, stages_of(rounded, gpu) if lhs.plain and rhs.plain else 0
+            rounded = Tf32(halved(shape), lhs, rhs)
+            yield rounded, wide, stages_of(rounded, gpu) if copies else 0
         return
     for shape in FFMA:
         width = min(4, 16 // lhs.dtype.itemsize)
         sized = replace(shape, m=shape.m * width, n=shape.n * width)
         yield Ffma(sized, lhs, rhs, lhs.dtype), wide, 0
+
+
+def halved(shape: Shape) -> Shape:
+    """As many bytes of elements twice as large."""
+    return replace(shape, depth=shape.depth // 2)
 
 
 def bytes_of(engine: Engine, stages: int) -> int:
@@ -149,6 +158,16 @@ def stages_of(engine: Engine, gpu: Gpu) -> int:
     return 4 if resident(engine, 4, gpu) >= 2 else 3
 
 
+def rate_of(engine: Engine, stages: int) -> float:
+    """Products a clock, of the types that the engine has."""
+    found = RATE[type(engine)]
+    if isinstance(engine, Ffma):
+        return found * 4 / engine.sums.itemsize
+    if isinstance(engine, Wgmma):
+        return found * 2 / engine.dtype.itemsize
+    return found if stages else found * LOADED
+
+
 def time(roles: Roles, engine: Engine, stages: int, splits: int, gpu: Gpu) -> float:
     """Clocks that the contraction takes."""
     shape = engine.shape
@@ -160,9 +179,7 @@ def time(roles: Roles, engine: Engine, stages: int, splits: int, gpu: Gpu) -> fl
     each = ceil_div(blocks, gpu.multiprocessors)
     at_once = min(each, resident(engine, stages, gpu)) * engine.threads
     tiles = ceil_div(ceil_div(depth, shape.depth), splits) + 2
-    rate = RATE[type(engine)] * shape.gain * min(1.0, at_once / BUSY) * (1 if stages else LOADED)
-    if isinstance(engine, Ffma):
-        rate = RATE[Ffma] * shape.gain * min(1.0, at_once / BUSY) * 4 / engine.sums.itemsize
+    rate = rate_of(engine, stages) * shape.gain * min(1.0, at_once / BUSY)
     found = each * tiles * shape.m * shape.n * shape.depth / rate
     if splits > 1:
         # 16 bytes a clock to and from memory.

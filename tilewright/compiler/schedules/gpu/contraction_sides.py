@@ -297,8 +297,8 @@ class Tile:
     along   the class whose neighbours are neighbours in the tile: k, or m or n
     minor   elements along it, ``major`` across
     pitch   elements from one line to the next
-    swizzle the 16-byte pieces of a line are permuted, so that eight lines hold any one of them in
-            all the banks: ldmatrix and the copies meet no conflict
+    swizzle the 16-byte pieces of a line, so many elements each, are permuted, so that eight lines
+            hold any one of them in all the banks: ldmatrix and the copies meet no conflict; 0: not
     square  the tile is cut into squares of so many elements along it, one after another; 0: not
     """
 
@@ -306,7 +306,7 @@ class Tile:
     minor: int
     major: int
     pitch: int
-    swizzle: bool = False
+    swizzle: int = 0
     square: int = 0
 
     @property
@@ -315,7 +315,7 @@ class Tile:
         return self.pitch * self.major * (self.minor // self.square if self.square else 1)
 
     def at(self, major: k.Expr, minor: k.Expr, turn: k.Expr | None = None) -> k.Expr:
-        """Where an element is; in a swizzled tile the first of a piece of 8.
+        """Where an element is; in a swizzled tile the first of its piece.
 
         turn  by what pieces are permuted in this line, if that is known: see :meth:`turn`
         """
@@ -325,13 +325,13 @@ class Tile:
         if self.square:
             line = k.add(line, k.mul(k.floordiv(minor, self.square), self.square * self.major))
             minor = k.mod(minor, self.square)
-        piece = k.floordiv(minor, 8)
+        piece = k.floordiv(minor, self.swizzle)
         turned = k.Call("xor", (piece, self.turn(major) if turn is None else turn), i64)
-        return k.add(line, k.mul(turned, 8))
+        return k.add(line, k.mul(turned, self.swizzle))
 
     def turn(self, major: k.Expr) -> k.Expr:
         """By what the number of a piece in this line is xored."""
-        pieces = min(8, self.pitch // 8)
+        pieces = min(8, self.pitch // self.swizzle)
         return k.mod(k.floordiv(major, 8 // pieces), pieces)
 
 

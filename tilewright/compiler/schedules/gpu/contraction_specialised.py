@@ -14,7 +14,7 @@ from tilewright.compiler.schedules.access import Index, Writer
 from tilewright.compiler.schedules.gpu.contraction_engines import WARP, clear
 from tilewright.compiler.schedules.gpu.contraction_sides import Side, Tile
 from tilewright.compiler.schedules.gpu.contraction_stages import Block, Stages
-from tilewright.compiler.schedules.gpu.contraction_warps import GROUP, SQUARE, Wgmma
+from tilewright.compiler.schedules.gpu.contraction_warps import GROUP, Wgmma
 from tilewright.ir import loops as k
 from tilewright.ir.sizes import Dim
 
@@ -106,10 +106,11 @@ class Ring:
         row = w.let("row", matrix.row(batch, first))
         start = side.place(w, (k.Const(0),) * len(batch), k.Const(0), k.Const(0))
         to = k.mul(stage, layout.size)
-        for square in range(layout.minor // SQUARE):
+        line = self.engine.square
+        for square in range(layout.minor // line):
             w.run(
-                "tensor_copy", buffer[k.add(to, square * SQUARE * layout.major)], start,
-                self.bars[stage], row, w.let("column", k.add(across, square * SQUARE)),
+                "tensor_copy", buffer[k.add(to, square * line * layout.major)], start,
+                self.bars[stage], row, w.let("column", k.add(across, square * line)),
                 matrix.rows, matrix.columns, layout.major)
 
     def _multiply_block(

@@ -155,8 +155,8 @@ class _Move:
             major, minor = (across, along) if straight else (along, across)
             base = k.mul(stage, tile.size)
             first = k.add(base, tile.at(major, minor))
-            if tile.swizzle and side.piece < 8:
-                first = k.add(first, k.mod(minor, 8))
+            if side.piece < tile.swizzle:
+                first = k.add(first, k.mod(minor, tile.swizzle))
             first = w.let("to", first)
 
             def element(beside: k.Expr) -> None:

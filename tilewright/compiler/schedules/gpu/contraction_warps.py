@@ -6,15 +6,16 @@ from abc import abstractmethod
 
 from tilewright.compiler.schedules.access import Writer
 from tilewright.compiler.schedules.gpu.contraction_engines import WARP, Engine, Shape
-from tilewright.compiler.schedules.gpu.contraction_sides import Side, Tile
+from tilewright.compiler.schedules.gpu.contraction_sides import ACCESS, Side, Tile
 from tilewright.ir import loops as k
+from tilewright.ir.instructions import STEP_BYTES
 from tilewright.ir.types import DType, f32
 
 GROUP = 4 * WARP
 """Threads of a warpgroup."""
 
-SQUARE = 64
-"""Elements of 16 bits in 128 bytes, the longest line of a swizzled tile."""
+LINE = 128
+"""Bytes of the longest line of a swizzled tile."""
 
 
 class Fragments(Engine):
@@ -71,8 +72,8 @@ class Mma(Fragments):
         super().__init__(shape, dtype)
         self.deep = deep
         self.lhs, self.rhs = (
-            Tile("k", shape.depth, size, shape.depth, swizzle=True) if side.unit == "k"
-            else Tile(side.free, size, shape.depth, size, swizzle=True)
+            Tile("k", shape.depth, size, shape.depth, swizzle=8) if side.unit == "k"
+            else Tile(side.free, size, shape.depth, size, swizzle=8)
             for side, size in ((lhs, shape.m), (rhs, shape.n)))
 
     def begin(self, w: Writer, thread: k.Expr) -> None:
@@ -179,19 +180,24 @@ class Tf32(Fragments):
 
 
 class Wgmma(Engine):
-    """Warpgroups, each with 64 rows, that read both tiles where they are."""
+    """Warpgroups, each with 64 rows, that read both tiles where they are.
+
+    A step is 32 bytes along k, and the tiles of a stage are a line deep. Those that lie across are
+    squares of a line's elements.
+    """
 
     width = 2
-    step = 16
 
     def __init__(self, shape: Shape, lhs: Side, rhs: Side, dtype: DType) -> None:
         super().__init__(shape)
         self.dtype, self.sums = dtype, f32
         self.threads = GROUP * shape.down
         self.rows, self.groups = 2, shape.n // 8
+        self.square, self.step = LINE // dtype.itemsize, STEP_BYTES // dtype.itemsize
+        piece = ACCESS // dtype.itemsize
         self.lhs, self.rhs = (
-            Tile("k", shape.depth, size, shape.depth, swizzle=True) if side.unit == "k"
-            else Tile(side.free, size, shape.depth, SQUARE, swizzle=True, square=SQUARE)
+            Tile("k", shape.depth, size, shape.depth, piece) if side.unit == "k"
+            else Tile(side.free, size, shape.depth, self.square, piece, self.square)
             for side, size in ((lhs, shape.m), (rhs, shape.n)))
 
     def begin(self, w: Writer, thread: k.Expr, before: int = 0) -> None:
@@ -210,7 +216,8 @@ class Wgmma(Engine):
             k.mul(stage, self.lhs.size), k.mul(self.group, 64 * self.shape.depth)))
         b = w.let("base", k.mul(stage, self.rhs.size))
         across = [tile.along for tile in (self.lhs, self.rhs) if tile.along != "k"]
-        name = "_".join([f"wgmma_m64n{self.shape.n}k16", *["".join(across)] * bool(across)])
+        form = "tf32" if self.dtype is f32 else "".join(across)
+        name = f"wgmma_m64n{self.shape.n}k{self.step}" + f"_{form}" * bool(form)
         w.run("wgmma_fence")
         for s in range(self.shape.depth // self.step):
             places = (
