@@ -9,8 +9,9 @@ import numpy as np
 
 from tilewright.codegen.gpu.architectures import gpu_target
 from tilewright.codegen.gpu.emit import Entry, emit_entry, phases
-from tilewright.codegen.gpu.program import Step
+from tilewright.codegen.gpu.program import Step, step_of
 from tilewright.codegen.gpu.ptx import ptx
+from tilewright.compiler.plan import Launch
 from tilewright.ir.text import parse
 from tilewright.ptxsim.simulator import Simulator
 from tilewright.ptxsim.tensormap import record
@@ -35,6 +36,12 @@ def compiled(text: str, architecture: str = "sm_80") -> str:
     return module(entries(text, architecture), architecture)
 
 
+def launched(entry: Entry, number: int = 0) -> Step:
+    """The run of an entry whose sizes have the names of the kernel's."""
+    return step_of(entry, number, Launch(
+        entry.kernel, (), False, sizes=tuple(var.name for var in entry.kernel.sizes)))
+
+
 def run(
     text: str, arrays: Sequence[np.ndarray], architecture: str = "sm_80",
     simulator: Simulator | None = None, **sizes: int,
@@ -49,7 +56,7 @@ def run(
     team, scratch = memory.allocate(8 * TEAM), memory.allocate(1 << 21)
     memory.put(team, np.zeros(8 * TEAM, np.uint8))
     for n, e in enumerate(found):
-        step = Step(e.name, n, e.kernel, e.threads, e.shared, e.scratch, e.maps)
+        step = launched(e, n)
         blocks = step.blocks(sizes)
         if blocks:
             maps = [record(tensor_map(m, places[m.buffer])) for m in step.matrices(sizes)]

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from block_kernels import compiled, entries, run
+from block_kernels import compiled, entries, launched, run
 from opcodes import count, opcodes
 
 from tilewright.codegen.cpu import host_target
@@ -14,7 +14,6 @@ from tilewright.codegen.emit import emit_kernel
 from tilewright.codegen.gpu.architectures import gpu_target
 from tilewright.codegen.gpu.assembler import assemble
 from tilewright.codegen.gpu.emit import emit_entry, phases
-from tilewright.codegen.gpu.program import Step
 from tilewright.codegen.vecmath import MATH
 from tilewright.errors import CompilerBug
 from tilewright.ir.text import parse
@@ -76,7 +75,7 @@ def test_a_launch_knows_its_threads_and_bytes() -> None:
     (entry,) = entries(SUMS)
     assert (entry.threads, entry.shared) == (128, 512 + 16)
     assert ".reqntid 128" in compiled(SUMS)
-    step = Step(entry.name, 0, entry.kernel, entry.threads, entry.shared, entry.scratch)
+    step = launched(entry)
     assert [step.blocks({"n": n}) for n in (0, 1, 128, 129)] == [0, 1, 1, 2]
 
 
