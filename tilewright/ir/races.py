@@ -168,17 +168,39 @@ class Watch:
 
     def number(self, e: Expr, facts: Mapping[str, Range | Expr], values: Mapping[str, Any]) -> Any:
         """The value of an expression for each thread, or for all; None if it is not known."""
+        return Numbers(facts, values).of(e)
+
+
+class Numbers:
+    """Values of expressions, for each thread or for all, given those of names.
+
+    facts   what names stand for that have no value
+    values  by name
+    """
+
+    def __init__(self, facts: Mapping[str, Range | Expr], values: Mapping[str, Any]) -> None:
+        self.facts, self.values = facts, values
+        # A name may stand in many that follow it: without these, each path to it would be walked.
+        self.found: dict[str, Any] = {}
+
+    def of(self, e: Expr) -> Any:
+        """The value of an expression; None if it is not known."""
         if isinstance(e, Const):
             return e.value
         if isinstance(e, Var):
-            if e.name in values:
-                return values[e.name]
-            fact = facts.get(e.name)
-            return None if fact is None or isinstance(fact, Range) else (
-                self.number(fact, facts, values))
+            return self.named(e.name)
         if isinstance(e, Load):
             return None
-        return self.computed(e, [self.number(a, facts, values) for a in e.args])
+        return self.computed(e, [self.of(a) for a in e.args])
+
+    def named(self, name: str) -> Any:
+        """The value of a name."""
+        if name in self.values:
+            return self.values[name]
+        if name not in self.found:
+            fact = self.facts.get(name)
+            self.found[name] = None if fact is None or isinstance(fact, Range) else self.of(fact)
+        return self.found[name]
 
     def computed(self, e: Call, args: list[Any]) -> Any:
         """The value of a call, by the op table; None if an argument is not known."""

@@ -118,8 +118,9 @@ class GridEmitter(GridBulk):
 
     def grid(self, s: k.For) -> None:
         """The iteration of this block or of this thread in it: there is one for each."""
-        start = self.bound(s.start)
-        trip = plus(self.bound(s.stop), times(start, -1)).number
+        # How many blocks there are is the launch's affair, and no part of the code.
+        start, stop = self.bound(s.start), k.const_int(s.stop)
+        trip = None if stop is None or start.number is None else stop - start.number
         if s.kind == "thread" and (start.number != 0 or trip is None or s.step != 1):
             raise CompilerBug(f"the threads {s.var.name} of a block do not begin at 0, or vary")
         count = MOST_BLOCKS if trip is None else max(1, -(-trip // s.step))

@@ -47,7 +47,7 @@ NARROWING = {8: 8, 16: 10, 32: 11, 64: 13}
 
 def lower_sort(group: Group, target: Target) -> LoweredKernel:
     """``sort`` and ``argsort`` of the same rows, and what is computed from them at each place."""
-    plan = _Sort(group, target)
+    plan = _OfThreads(group, target)
     with plan.w.loop("p", 0, product(plan.rest), "parallel") as p:
         row = [plan.w.let("o", e) for e in unflatten(p, plan.rest)]
         if not isinstance(plan.count, int):
@@ -60,10 +60,10 @@ def lower_sort(group: Group, target: Target) -> LoweredKernel:
     return finish(group, plan.w, plan.outputs, plan.shared)
 
 
-class _Sort:
+class Sort:
     """The state of a sort kernel under construction."""
 
-    def __init__(self, group: Group, target: Target) -> None:
+    def __init__(self, group: Group) -> None:
         self.group, self.w = group, group.writer()
         self.outputs = output_buffers(group)
         anchor = group.anchors[0]
@@ -79,19 +79,44 @@ class _Sort:
         self.kind = key_type(self.x.dtype)
         names = {a.op.name for a in group.anchors}
         self.with_places = "argsort" in names or self.x.dtype.is_float
+
+    def index(self, row: Sequence[k.Expr], position: k.Expr) -> Index:
+        """Where the element of a row at a position stands."""
+        return (*row[:self.axis], position, *row[self.axis:])
+
+    def element(
+        self, row: Sequence[k.Expr], key: k.Expr, place: k.Expr | None, r: k.Expr
+    ) -> None:
+        """Store place ``r`` of the results: the element of a key, and its marked position."""
+        w = self.w
+        index = self.index(row, k.Const(0) if self.stop - self.start == 1 else r)
+        for node in self.group.anchors:
+            if node.op.name == "argsort":
+                assert place is not None
+                result = unmarked(place, i64)
+            else:
+                result = from_key(key, place, self.x.dtype, self.descending)
+            hold(w, node, w.let("v", result), index)
+        store_all(self.group, w, self.outputs, index)
+        for node in self.group.anchors:
+            w.bound.pop(node)
+
+
+class _OfThreads(Sort):
+    """A row for each thread of a CPU's team."""
+
+    def __init__(self, group: Group, target: Target) -> None:
+        super().__init__(group)
         self.lanes = target.lanes(max(4, self.kind.itemsize))
 
     # --- in and out ---------------------------------------------------------------------
-    def _index(self, row: Sequence[k.Expr], position: k.Expr) -> Index:
-        return (*row[:self.axis], position, *row[self.axis:])
-
     def _read(
         self, row: Sequence[k.Expr], keys: k.Buffer, places: k.Buffer | None, base: k.Expr
     ) -> None:
         """The keys and positions of a row, from ``base`` on."""
         w = self.w
         with w.loop("i", 0, self.count, "vector", width=self.lanes, interleave=2) as i:
-            x = w.let("x", w.value(self.x, self._index(row, i)))
+            x = w.let("x", w.value(self.x, self.index(row, i)))
             w.write(k.Store(keys, k.add(base, i), to_key(x, self.descending)))
             if places is not None:
                 w.write(k.Store(places, k.add(base, i), marked(x, i)))
@@ -111,18 +136,8 @@ class _Sort:
         self, row: Sequence[k.Expr], keys: k.Buffer, places: k.Buffer | None, r: k.Expr, at: k.Expr
     ) -> None:
         """Store place ``r`` of the results, whose key stands at ``at``."""
-        w, index = self.w, self._index(row, r)
-        place = None if places is None else w.let("place", k.Load(places, at))
-        for node in self.group.anchors:
-            if node.op.name == "argsort":
-                assert place is not None
-                result = unmarked(place, i64)
-            else:
-                result = from_key(k.Load(keys, at), place, self.x.dtype, self.descending)
-            hold(w, node, w.let("v", result), index)
-        store_all(self.group, w, self.outputs, index)
-        for node in self.group.anchors:
-            w.bound.pop(node)
+        place = None if places is None else self.w.let("place", k.Load(places, at))
+        self.element(row, k.Load(keys, at), place, r)
 
     def _alloc(self, prefix: str, dtype: DType, size: int) -> k.Buffer:
         return self.w.alloc(prefix, dtype, size, "stack")

@@ -17,6 +17,7 @@ from tilewright.compiler.schedules.gpu.columns import lower_columns
 from tilewright.compiler.schedules.gpu.contraction import lower_contraction
 from tilewright.compiler.schedules.gpu.full import lower_full
 from tilewright.compiler.schedules.gpu.long_rows import lower_rows
+from tilewright.compiler.schedules.gpu.long_sort import lower_sort
 from tilewright.compiler.schedules.gpu.pointwise import lower_pointwise
 from tilewright.compiler.schedules.gpu.scan import lower_scan
 from tilewright.compiler.schedules.gpu.scatter import lower_scatter
@@ -30,6 +31,7 @@ OWN: dict[str, Schedule] = {
     "pointwise": lower_pointwise, "rows": lower_rows, "columns": lower_columns,
     "full": lower_full, "taps": lower_taps, "contraction": lower_contraction,
     "attention": lower_attention, "scatter": lower_scatter, "scan": lower_scan,
+    "sort": lower_sort,
 }
 
 
