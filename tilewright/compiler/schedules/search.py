@@ -29,6 +29,9 @@ def searchsorted(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.
         further = w.let_at(depth, "n", k.add(count, step))
         inside = k.compare("le", further, size)
         other = w.value(rows, (*row, k.sub(further, 1)), k.both(mask, inside))
+        if rows.dtype.is_float:
+            # It is looked at twice, and read once.
+            other = w.let_at(depth, "x", other)
         before = k.both(inside, _precedes(other, value, node.attrs.right))
         count = w.let_at(depth, "n", k.Call("where", (before or inside, further, count), i64))
     w.scopes[depth].memo[key] = count

@@ -62,6 +62,8 @@ class _Lanes:
 
     def __init__(self) -> None:
         self.values: dict[str, k.Expr] = {}
+        # What names are, each of which may stand in many that follow it.
+        self.steps: dict[str, int | None] = {}
         self.divisors: dict[str, int] = {}
         self.lane: k.For | None = None
 
@@ -76,6 +78,7 @@ class _Lanes:
         if isinstance(s, k.For):
             if s.kind == "vector":
                 self.lane = s
+                self.steps.clear()
             self.divisors[s.var.name] = math.gcd(self.divisor(s.start), s.step)
             good = self.body(s.body)
             self.lane = None if s.kind == "vector" else self.lane
@@ -103,7 +106,10 @@ class _Lanes:
         if isinstance(e, k.Var):
             if e.name == self.lane.var.name:
                 return 1
-            return self.step(self.values[e.name]) if e.name in self.values else 0
+            if e.name not in self.steps:
+                value = self.values.get(e.name)
+                self.steps[e.name] = 0 if value is None else self.step(value)
+            return self.steps[e.name]
         if isinstance(e, k.Load):
             parts = [p for p in (e.index, e.mask, e.other) if p is not None]
             return 0 if all(self.step(p) == 0 for p in parts) else None
