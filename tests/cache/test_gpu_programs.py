@@ -128,8 +128,10 @@ def test_errors_name_the_lines_of_this_process(
     text = read.native.text.replace("st.global", "st.local", 1)
     monkeypatch.setattr(read.native, "text", text)
     wrong = gpu_executable(read.made.executable.plan, read.native, SimDriver())
-    with pytest.raises(CompilerBug, match="the code for a GPU is wrong") as fault:
+    with (config.override(reproducers=str(folder / "scripts")),
+          pytest.raises(CompilerBug, match="the code for a GPU is wrong") as fault):
         wrong([X, np.array([3, 4])])
+    assert len(list((folder / "scripts").glob("*.py"))) == 1
     assert "  kernel:   sort" in str(fault.value)
     assert re.search(r"at: +\S*test_gpu_programs.py:\d+", str(fault.value))
 

@@ -6,12 +6,14 @@ import gc
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from device_arrays import f32, on_sim
 
 import tilewright as tw
+from tilewright import config
 from tilewright.compiler.cost import scaled
 from tilewright.errors import (
     CompilerBug,
@@ -86,7 +88,7 @@ def test_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(ran) == done + 1
 
 
-def test_a_kernel_that_goes_wrong_is_told_where_a_result_is_used() -> None:
+def test_a_kernel_that_goes_wrong_is_told_where_a_result_is_used(tmp_path: Path) -> None:
     compiled = tw.jit(lambda x: x + 1).compile(on_sim(f32(5)))
     text = compiled.native.text
     wrong, count = re.subn(r"(setp\.gt\.u\d+\s+%p\d+, %\w+, )4;", r"\g<1>200;", text)
@@ -96,10 +98,14 @@ def test_a_kernel_that_goes_wrong_is_told_where_a_result_is_used() -> None:
     (result,) = gpu_executable(compiled.plan, broken, sim_driver())([x.resident()])
     array = Array(result)
     assert array.shape == (5,)
-    with pytest.raises(CompilerBug) as raised:
+    with config.override(reproducers=str(tmp_path)), pytest.raises(CompilerBug) as raised:
         print(array)
     message = str(raised.value)
     assert "outside of every allocation" in message
+    (script,) = tmp_path.glob("*.py")
+    assert "a bug in tilewright, not in your program" in message
+    assert f"  reproducer: python {script}\n" in message
+    assert "TARGET = 'sim:sm_80'" in script.read_text() and "add" in script.read_text()
     assert f"kernel:   {compiled.plan.launches[0].kernel.name}" in message
     assert "test_device_errors.py:" in message
     assert float(tw.jit(lambda x: x.sum())(on_sim(np.ones(3)))) == 3

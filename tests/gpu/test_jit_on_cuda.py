@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,15 +82,18 @@ def test_the_switch_and_the_other_device(fake_cuda: FakeCuda) -> None:
     assert fake_cuda.chips[0].sim._used == used and fake_cuda.chips[1].sim._used
 
 
-def test_a_wrong_kernel_is_told_by_its_line(fake_cuda: FakeCuda) -> None:
+def test_a_wrong_kernel_is_told_by_its_line(fake_cuda: FakeCuda, tmp_path: Path) -> None:
     compiled = tw.jit(lambda x: x + 1, target="cuda").compile(f32(5))
     line = inspect.currentframe().f_lineno - 1
     far, count = re.subn(r"(shl\.b64.*), 2;", r"\1, 24;", compiled.native.text)
     assert count == 1
     broken = replace(compiled.native, text=far)
     run = runs(compiled.plan, broken, compiled.target)
-    with pytest.raises(CompilerBug) as raised:
+    with config.override(reproducers=str(tmp_path)), pytest.raises(CompilerBug) as raised:
         run([f32(5)])
+    (script,) = tmp_path.glob("*.py")
+    assert f"  reproducer: python {script}\n" in str(raised.value)
+    assert "TARGET = 'sim:sm_90a'" in script.read_text()
     name = compiled.plan.launches[0].kernel.name
     assert "a kernel failed on cuda:0: an illegal memory access" in str(raised.value)
     assert f"kernel:   {name}, {__file__}:{line}\n" in str(raised.value)

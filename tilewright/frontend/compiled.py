@@ -22,7 +22,7 @@ from tilewright.frontend.array import Array
 from tilewright.frontend.devices import call
 from tilewright.frontend.location import here, placed
 from tilewright.frontend.named import Guard
-from tilewright.frontend.reproducer import compiler_bug
+from tilewright.frontend.reproducer import compiler_bug, fault_lines
 from tilewright.frontend.trace import Traced
 from tilewright.ir.graph import Graph
 from tilewright.ir.text import show
@@ -127,6 +127,9 @@ class Compiled:
         except Exception as error:
             compiler_bug(graph, target, donated, error, lowered.hints)
         self.target = target
+        if target.gpu is not None:
+            self.made.native.report = functools.partial(
+                fault_lines, graph, target, donated, lowered.hints)
         if debug:
             self.announce(debug)
 

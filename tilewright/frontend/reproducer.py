@@ -100,9 +100,27 @@ def compiler_bug(
     loc = here()
     if loc is not None:
         lines.append(f"  at:         {loc.file}:{loc.line} in {loc.function}")
-    try:
-        lines.append(f"  reproducer: python {write(graph, target, donated, error, sizes)}")
-        lines.append("  hint:       please report it with that file")
-    except Exception as problem:  # the first failure matters more than the second
-        lines.append(f"  reproducer: could not be written ({first_line(problem)})")
+    lines += written_lines(graph, target, donated, error, sizes)
     raise CompilerBug("\n".join(lines)) from error
+
+
+def written_lines(
+    graph: Graph, target: Target | None, donated: tuple[int, ...], error: Exception,
+    sizes: Mapping[str, int] | None = None,
+) -> list[str]:
+    """Lines of a message that name the script, which is written now, or say why it is not."""
+    try:
+        return [
+            f"  reproducer: python {write(graph, target, donated, error, sizes)}",
+            "  hint:       please report it with that file"]
+    except Exception as problem:  # the first failure matters more than the second
+        return [f"  reproducer: could not be written ({first_line(problem)})"]
+
+
+def fault_lines(
+    graph: Graph, target: Target, donated: tuple[int, ...], sizes: Mapping[str, int],
+    error: Exception,
+) -> list[str]:
+    """Lines of the message for a kernel of this graph's that went wrong on a GPU."""
+    return [f"  whose:      a bug in tilewright, not in your program; a part of {graph.name}",
+            *written_lines(graph, target, donated, error, sizes)]

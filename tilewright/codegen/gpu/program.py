@@ -89,6 +89,7 @@ class GpuProgram:
     steps  in order
     key    under which the disk cache has the text
     plan   the plan with its launches, for who wants to read about it
+    report   lines for the message of a kernel that went wrong: they name a reproducer
     """
 
     text: str
@@ -96,6 +97,7 @@ class GpuProgram:
     target: Target
     key: str = field(repr=False)
     plan: Callable[[], Plan] = field(repr=False)
+    report: Callable[[Exception], list[str]] | None = field(repr=False, default=None)
 
     @functools.cached_property
     def llvm_text(self) -> str:

@@ -101,6 +101,7 @@ class Gpu(Protocol):
     text: str
     steps: tuple[Any, ...]
     plan: Callable[[], Plan]
+    report: Callable[[Exception], list[str]] | None
 
 
 class Blamed:
@@ -121,6 +122,11 @@ class Blamed:
     def loc(self) -> Location | None:
         """The user's line."""
         return self.program.plan().launches[self.launch].kernel.loc
+
+    @property
+    def report(self) -> Callable[[Exception], list[str]] | None:
+        """Lines for a message about it: whose fault it is, and a script that shows it."""
+        return self.program.report
 
 
 @dataclass(frozen=True)

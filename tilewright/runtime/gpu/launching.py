@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -19,6 +19,7 @@ STRUCTURE = 64
 
 MOST_REMEMBERED = 64
 MOST_NAMED = 5
+MOST_REPORTED = 2
 
 
 class Arguments:
@@ -60,6 +61,13 @@ class Launched:
 
     def __str__(self) -> str:
         return self.entry if self.what is None else f"{self.what.name}, {self.what.loc}"
+
+
+def reports(whats: Iterable[Named | None], error: Exception) -> list[str]:
+    """What is to be said of the programs of these kernels, each once; of a few of them."""
+    found = [getattr(what, "report", None) for what in whats]
+    distinct = [report for report in dict.fromkeys(found) if report is not None]
+    return [line for report in distinct[:MOST_REPORTED] for line in report(error)]
 
 
 class Launches:
@@ -127,7 +135,9 @@ class Condition:
         ours  whether a kernel's code is to blame, if one was under way
         """
         self.lost = text
-        lines = self.launches.suspects(last=config.cuda_waits())
+        waits = config.cuda_waits()
+        lines = self.launches.suspects(last=waits)
+        suspects = list(self.launches.recent)[-1 if waits else 0:]
         hint = f"this process cannot use {self.device} any more"
         if len(lines) > 1:
             hint += "; with CUDA_LAUNCH_BLOCKING=1 in the environment the error names the kernel"
@@ -136,4 +146,5 @@ class Condition:
         what = "\n".join([f"a kernel failed on {self.device}: {text}", *lines])
         if not ours:
             raise DeviceError(what, hint=hint) from cause
-        raise CompilerBug(f"{what}\n  hint:     {hint}") from cause
+        more = reports((launch.what for launch in reversed(suspects)), cause)
+        raise CompilerBug("\n".join([f"{what}\n  hint:     {hint}", *more])) from cause

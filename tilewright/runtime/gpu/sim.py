@@ -25,6 +25,7 @@ from tilewright.runtime.gpu.driver import (
     out_of_memory,
     three,
 )
+from tilewright.runtime.gpu.launching import reports
 
 MEMORY = 64 << 30
 """Bytes that the simulated device has. Only what is in use takes memory of this machine."""
@@ -248,7 +249,7 @@ def wrong_code(fault: Fault, what: Named | None) -> str:
     """The message for a kernel that does what is forbidden."""
     lines = [f"the code for a GPU is wrong: {fault}"]
     if what is not None:
-        lines += [f"  kernel:   {what.name}", f"  at:       {what.loc}"]
+        lines += [f"  kernel:   {what.name}", f"  at:       {what.loc}", *reports([what], fault)]
     return "\n".join(lines)
 
 
