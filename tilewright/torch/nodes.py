@@ -22,6 +22,7 @@ from tilewright.ir.types import (
     f32,
     f64,
     i64,
+    u64,
 )
 from tilewright.torch.dtypes import OURS
 from tilewright.torch.table import NotCompiled
@@ -32,6 +33,11 @@ def cast(x: Node, dtype: DType) -> Node:
     if dtype is bool_ and x.dtype is not bool_:
         return make("ne", (x, full(x.type, 0)))
     return build.cast(x, dtype)
+
+
+def from_start(index: Node) -> Node:
+    """Indices of an operator for which -1 is none: unsigned, it is outside of every axis."""
+    return index if index.dtype.kind == "u" else build.cast(index, u64)
 
 
 def number(value: Any, dtype: DType, shape: Shape = ()) -> Node:

@@ -13,7 +13,7 @@ import torch
 from tilewright.ir import build, ordered
 from tilewright.ir.graph import Node, make
 from tilewright.ir.types import TensorType, i64
-from tilewright.torch.nodes import cast, expand, iota, number, reduce, wide
+from tilewright.torch.nodes import cast, expand, from_start, iota, number, reduce, wide
 from tilewright.torch.ops.creation import progression
 from tilewright.torch.ops.reductions import position
 from tilewright.torch.table import Call, NotCompiled, row
@@ -90,7 +90,7 @@ def embedding_bag(
 ) -> list[Node]:
     bags = _Bags.of(indices, offsets, include_last_offset)
     table = cast(weight, wide(weight.dtype))
-    rows = build.take(table, indices, 0)
+    rows = build.take(table, from_start(indices), 0)
     sizes = _sizes(bags, padding_idx, table)
     places = number(0, i64, call.out[3].shape)
     if mode == MAX:
@@ -157,5 +157,5 @@ def per_sample_weights_backward(
 ) -> Node:
     bags = _Bags.of(indices, offsets, int(offsets.shape[0]) != int(grad.shape[0]))
     g, table = (cast(x, wide(x.dtype)) for x in (grad, weight))
-    products = _repeated(bags, g) * build.take(table, indices, 0)
+    products = _repeated(bags, g) * build.take(table, from_start(indices), 0)
     return _scaled(reduce("sum", products, (1,)), _shares(bags, None, padding_idx, g))

@@ -12,7 +12,16 @@ from tilewright.ir.attrs import IndexAttrs
 from tilewright.ir.graph import Node, make
 from tilewright.ir.indexing import index_many
 from tilewright.ir.types import bool_, u8
-from tilewright.torch.nodes import axis_of, cast, expand, iota, number, operand, wide
+from tilewright.torch.nodes import (
+    axis_of,
+    cast,
+    expand,
+    from_start,
+    iota,
+    number,
+    operand,
+    wide,
+)
 from tilewright.torch.table import Call, NotCompiled, row
 
 aten = torch.ops.aten
@@ -23,7 +32,7 @@ def embedding(
     call: Call, weight: Node, indices: Node, padding_idx: int = -1, scale_grad: bool = False,
     sparse: bool = False,
 ) -> Node:
-    return make("take", (weight, indices), IndexAttrs(0))
+    return make("take", (weight, from_start(indices)), IndexAttrs(0))
 
 
 @row(aten.embedding_dense_backward)
@@ -108,14 +117,14 @@ def index_select(call: Call, x: Node, dim: int, at: Node) -> Node:
         return build.broadcast(build.reshape(x, ()), call.type.shape, ()) if x.type.rank == 0 else (
             number(0, x.dtype, call.type.shape))
     flat = build.reshape(at, (at.type.size,))
-    return build.take(x, flat, axis_of(dim, x.type.rank))
+    return build.take(x, from_start(flat), axis_of(dim, x.type.rank))
 
 
 @row(aten.gather)
 def gather(call: Call, x: Node, dim: int, at: Node, *, sparse_grad: bool = False) -> Node:
     if not call.type.size:
         return number(0, x.dtype, call.type.shape)
-    return indexing.gather(x, at, axis_of(dim, x.type.rank))
+    return indexing.gather(x, from_start(at), axis_of(dim, x.type.rank))
 
 
 MODES = {
@@ -133,8 +142,8 @@ def scatter(
     mode = "set" if reduce is None else MODES[reduce]
     if mode == "set" and not isinstance(value, Node) and _single(x, at, axis):
         places = iota(x.shape, axis)
-        found = build.where(at < 0, at + x.shape[axis], at)
-        hit = make("eq", (places, expand(cast(found, places.dtype), x.shape)))
+        found = build.take(iota((x.shape[axis],), 0), from_start(at), 0)  # for the error outside
+        hit = make("eq", (places, expand(found, x.shape)))
         return build.where(hit, number(value, x.dtype, x.shape), x)
     return _scatter(x, axis, at, operand(value, x.dtype, getattr(value, "shape", ())), mode)
 
@@ -153,7 +162,8 @@ def _scatter(
         raise NotCompiled("sums of truth values")
     if not at.type.size:
         return x
-    return indexing.scatter(cast(x, wider), at, cast(values, wider), axis, how, include_self)
+    return indexing.scatter(
+        cast(x, wider), from_start(at), cast(values, wider), axis, how, include_self)
 
 
 @row(aten.scatter_add)
@@ -203,7 +213,7 @@ def _index_reduce(
     wider = wide(x.dtype) if mode in ("add", "mul", "mean") else x.dtype
     shape = x.shape or (1,)
     axis = axis_of(dim, len(shape))
-    places = build.reshape(at, (at.type.size,))
+    places = from_start(build.reshape(at, (at.type.size,)))
     data = build.reshape(cast(x, wider), shape)
     seen = (*shape[:axis], at.type.size, *shape[axis + 1:])
     added = build.reshape(cast(values, wider), seen)
