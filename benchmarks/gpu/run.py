@@ -6,7 +6,9 @@
 Results are compared with the truth in f64 (training steps: with the loss of the same step on the
 CPU). Times are the device's own, between events around calls that follow each other, on copies of
 random inputs that together are larger than the L2 cache; the peers take turns in rounds. Peers are
-PyTorch's eager kernels (cuBLAS, cuDNN) and Inductor's (Triton), where PyTorch has CUDA.
+PyTorch's eager kernels (cuBLAS, cuDNN; attention by the quickest of its own, FlashAttention among
+them) and Inductor's (Triton, for products too), where PyTorch has CUDA. A peer that fails on a case
+is a line below it, and the others go on.
 
 With ``--target sim`` tiny cases of the same kinds are checked in the simulator, and nothing is
 timed. The exit code is 1 if a result of ours is wrong.
@@ -80,8 +82,7 @@ def built(peer: Any, case: Case, inputs: tuple[Any, ...], copies: int, loss: flo
         calls = peer.make(case, inputs, copies)
         row["difference"] = difference(case, peer.numbers(calls[0]()), inputs, loss)
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
-        return [], row | {"error": f"{type(error).__name__}: {first[:200]}"}
+        return [], row | {"error": failure(error)}
     if not row["difference"] <= case.tolerance:
         row["error"] = f"differs by {row['difference']:.2g}, more than {case.tolerance:g}"
     return calls, row
@@ -103,17 +104,31 @@ def case_rows(case: Case, peers: list[Any], rounds: int, l2: int) -> list[dict[s
 
 def measure(made: list[tuple[Any, list[Any], dict[str, Any]]], rounds: int) -> None:
     """Time what was built, the peers in turn, and put the times into their rows."""
-    counts, times = [], [[] for _ in made]
-    for peer, calls, _ in made:
-        for call in calls:
-            call()
-        once = peer.measure(calls, 3)
-        counts.append(max(3, min(MOST_CALLS, int(SECONDS * 1e3 / max(once, 1e-6)))))
+    counts, times = [0] * len(made), [[] for _ in made]
+    for i, (peer, calls, row) in enumerate(made):
+        try:
+            for call in calls:
+                call()
+            once = peer.measure(calls, 3)
+            counts[i] = max(3, min(MOST_CALLS, int(SECONDS * 1e3 / max(once, 1e-6))))
+        except Exception as error:
+            row["error"] = failure(error)
     for _ in range(rounds):
-        for (peer, calls, _), count, found in zip(made, counts, times, strict=True):
-            found.append(peer.measure(calls, count))
+        for (peer, calls, row), count, found in zip(made, counts, times, strict=True):
+            try:
+                if count:
+                    found.append(peer.measure(calls, count))
+            except Exception as error:
+                row["error"] = failure(error)
     for (_, _, row), found in zip(made, times, strict=True):
-        row |= {"min_ms": min(found), "median_ms": statistics.median(found)}
+        if len(found) == rounds:
+            row |= {"min_ms": min(found), "median_ms": statistics.median(found)}
+
+
+def failure(error: Exception) -> str:
+    """The kind of an error and the beginning of its message."""
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first[:200]}"
 
 
 def peers_of(options: argparse.Namespace) -> list[Any]:

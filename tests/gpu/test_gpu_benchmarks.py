@@ -6,8 +6,10 @@ import importlib.util
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,6 +81,44 @@ def test_cases_are_timed_by_the_events_of_a_device(
     assert all(0 < row["min_ms"] <= row["median_ms"] for row in rows)
     printed = capsys.readouterr().out
     assert "GB/s" in printed and "TFLOP/s" in printed and "copies 2000 GB/s" in printed
+
+
+class Fails:
+    """A peer that goes wrong: when it is built, when it is first called, in a round."""
+
+    precision = staticmethod(lambda case: nullcontext())
+
+    def __init__(self, name: str, ours: Any) -> None:
+        self.name, self.ours, self.measured = name, ours, 0
+
+    def make(self, case: Any, inputs: Any, copies: int) -> Any:
+        if self.name == "build":
+            raise RuntimeError("no kernel image")
+        return self.ours.make(case, inputs, copies)
+
+    def numbers(self, result: Any) -> np.ndarray:
+        return self.ours.numbers(result)
+
+    def measure(self, calls: Any, count: int) -> float:
+        self.measured += 1
+        if self.measured > {"first": 0, "round": 2}[self.name]:
+            raise RuntimeError("an illegal memory access\nmore of it")
+        return 1.0
+
+
+def test_a_peer_that_fails_is_a_line_of_the_table(fake_cuda: FakeCuda) -> None:
+    run = script("run")
+    ours = run.Ours("cuda")
+    peers = [ours, *(Fails(name, ours) for name in ("build", "first", "round"))]
+    case = run.TINY["softmax_9x70"]
+    run.MOST_CALLS = 3
+    rows = run.case_rows(case, peers, 2, 1 << 10)
+    assert rows[0]["min_ms"] > 0 and "error" not in rows[0]
+    assert [row["error"] for row in rows[1:]] == [
+        "RuntimeError: no kernel image", *["RuntimeError: an illegal memory access"] * 2]
+    assert not any("min_ms" in row for row in rows[1:])
+    text = run.lines(case, rows, 1000.0)
+    assert len(text) == 4 and text[2].strip() == "first: RuntimeError: an illegal memory access"
 
 
 def test_what_a_device_copies_per_second(fake_cuda: FakeCuda) -> None:
