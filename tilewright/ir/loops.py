@@ -371,6 +371,14 @@ def minimum(a: ExprLike, b: ExprLike) -> Expr:
     return Call("min", (expr(a), expr(b)), i64)
 
 
+def maximum(a: ExprLike, b: ExprLike) -> Expr:
+    """The larger index."""
+    x, y = const_int(a), const_int(b)
+    if x is not None and y is not None:
+        return Const(max(x, y))
+    return Call("max", (expr(a), expr(b)), i64)
+
+
 def compare(op: str, a: ExprLike, b: ExprLike) -> Expr:
     """An index comparison: eq, ne, lt, le, gt, ge."""
     return Call(op, (expr(a), expr(b)), bool_)

@@ -52,7 +52,7 @@ class _Contraction(Operands):
         low_row = w.let("row", k.mul(tile_low, b.rows))
         rows = w.let("rows", k.sub(k.minimum(k.mul(tile_high, b.rows), r.m), low_row))
         if not b.direct_lhs:
-            count = b.block_tiles * b.rows if b.lhs_by_rows else b.depth
+            count = b.block_tiles * b.rows if b.lhs_by_rows else b.block_tiles
             size = count * b.lhs_stride
             self.block_buffer = w.alloc("block", self.dtype, size, "stack")
         if b.private_rhs:
@@ -166,11 +166,12 @@ class _Contraction(Operands):
             if b.direct_lhs:
                 element = self._lhs(batch, k.add(first_row, i), k.add(low, at))
             else:
-                row = k.add(k.mul(local_row, b.rows), i)
-                here = (
-                    k.add(k.mul(row, b.lhs_stride), at) if b.lhs_by_rows
-                    else k.add(k.mul(at, b.lhs_stride), row)
-                )
+                if b.lhs_by_rows:
+                    row = k.add(k.mul(local_row, b.rows), i)
+                    here = k.add(k.mul(row, b.lhs_stride), at)
+                else:
+                    base = k.add(k.mul(local_row, b.lhs_stride), k.mul(at, b.rows))
+                    here = k.add(base, i)
                 element = k.Load(self.block_buffer, here)
             scalar = w.let("a", element)
             with w.loop("j", 0, b.vectors, "unroll") as j:

@@ -22,7 +22,8 @@ class Blocks:
     block_tiles, block_panels          the most tiles and panels of one block
     direct_lhs      lhs is read where it is; else copied per block
     share_rhs       rhs is packed once by the team; private_rhs: per block; neither: not packed
-    lhs_by_rows     the copy of lhs keeps rows together (else contracted indices); lhs_stride apart
+    lhs_by_rows     the copy of lhs keeps rows, lhs_stride apart; else tiles of rows, lhs_stride apart,
+                    in each of which the rows of one contracted index stand together
     row_columns     a panel does not cross from one stretch of so many columns to the next
     split           contracted runs from this one on are walked in loops of their own; None: as one
     inner           contracted elements of these runs
@@ -187,7 +188,8 @@ def choose_blocks(roles: Roles, target: Target, dtype: DType) -> Blocks:
     block_tiles = ceil_div(row_tiles, row_blocks)
     by_rows = roles.lhs_unit == "k"
     pad = 64 // dtype.itemsize
-    lhs_stride = cut.depth + pad if by_rows else ceil_div(block_tiles * rows, lanes) * lanes
+    # Tiles, too, are apart by more than a multiple of a page: they are written side by side.
+    lhs_stride = (cut.depth if by_rows else cut.depth * rows) + pad
     blocks = Blocks(
         rows, vectors, lanes, cut.depth, unroll, row_tiles, panels, cut.blocks, row_blocks,
         column_blocks, block_tiles, ceil_div(panels, column_blocks), direct_lhs, share,
@@ -221,7 +223,7 @@ def _blocks_of_sizes(roles: Roles, b: Blocks, pad: int) -> Blocks:
         stretches = 1 if b.row_columns == roles.n else roles.n // b.row_columns
         panels = ceil_div(b.row_columns, b.columns) * stretches
         column_blocks = ceil_div(panels, block_panels)
-    stride = depth + pad if b.lhs_by_rows else ceil_div(block_tiles * b.rows, b.lanes) * b.lanes
+    stride = (depth if b.lhs_by_rows else depth * b.rows) + pad
     return replace(
         b, depth=depth, row_tiles=row_tiles, panels=panels, depth_blocks=depth_blocks,
         row_blocks=row_blocks, column_blocks=column_blocks, block_tiles=block_tiles,

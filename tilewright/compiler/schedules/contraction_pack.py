@@ -1,7 +1,8 @@
 """Operands of a contraction: their elements, and how they are copied to where tiles read them.
 
-The operand whose elements are broadcast (``lhs``) is copied, in its own order, to a compact block;
-the operand read as vectors (``rhs``) is packed into panels as wide as the register tile.
+The operand whose elements are broadcast (``lhs``) is copied to a compact block, by rows where it is
+contiguous along them, else in panels as high as the register tile; the operand read as vectors
+(``rhs``) is packed into panels as wide as the tile.
 """
 
 from __future__ import annotations
@@ -341,7 +342,7 @@ class Operands:
         return k.minimum(k.Const(b.depth), k.sub(total, k.mul(block, b.depth)))
 
     def _copy_lhs(self, batch: Index, low_row: k.Expr, rows: k.Expr, block: k.Expr) -> k.Buffer:
-        """Copy the rows of a block in the operand's own order, vectors along its unit stride."""
+        """Copy the rows of a block, vectors along the operand's unit stride."""
         b, w, r = self.blocks, self.w, self.roles
         if b.split is not None and len(r.chains("k", "lhs")) > 1:
             self._copy_split_lhs(batch, low_row, rows, block)
@@ -356,11 +357,36 @@ class Operands:
                     w.write(k.Store(self.block_buffer, k.add(base, kk), value))
         else:
             with w.loop("k", 0, depth) as kk:
-                base = w.let("base", k.mul(kk, b.lhs_stride))
-                with w.loop("m", 0, rows, "vector", width=b.lanes) as m:
-                    value = self._lhs(batch, k.add(low_row, m), k.add(low, kk))
-                    w.write(k.Store(self.block_buffer, k.add(base, m), value))
+                self._copy_column(batch, low_row, rows, k.add(low, kk), kk)
         return self.block_buffer
+
+    def _copy_column(
+        self, batch: Index, low_row: k.Expr, rows: k.Expr, contracted: Place, kk: k.Expr
+    ) -> None:
+        """Copy the elements of one contracted index, the ``kk``-th of its block, tile by tile.
+
+        Whole vectors are copied where there are so many rows; what they bring beyond a tile's rows
+        is written over by the next contracted index, or lies between the tiles.
+        """
+        b, w = self.blocks, self.w
+        wide = ceil_div(b.rows, b.lanes) * b.lanes
+
+        def tile(number: k.Expr, count: k.Expr | None) -> None:
+            base = w.let("base", k.add(k.mul(number, b.lhs_stride), k.mul(kk, b.rows)))
+            first = w.let("first", k.add(low_row, k.mul(number, b.rows)))
+            if count is None:
+                count = w.let("count", k.minimum(k.sub(k.add(low_row, rows), first), b.rows))
+            with w.loop("m", 0, count, "vector", width=b.lanes) as m:
+                value = self._lhs(batch, k.add(first, m), contracted)
+                w.write(k.Store(self.block_buffer, k.add(base, m), value))
+
+        inside = k.floordiv(k.sub(self.roles.m + b.rows - wide, low_row), b.rows)
+        tiles = k.floordiv(k.add(rows, b.rows - 1), b.rows)
+        whole = w.let("whole", k.maximum(k.minimum(inside, tiles), 0))
+        with w.loop("i", 0, whole) as i:
+            tile(i, k.Const(wide))
+        with w.loop("i", whole, tiles) as i:
+            tile(i, None)
 
     def _copy_split_lhs(
         self, batch: Index, low_row: k.Expr, rows: k.Expr, block: k.Expr
@@ -370,10 +396,7 @@ class Operands:
         with self._outer_contracted(block) as place:
             if not b.lhs_by_rows:
                 with self._inner_contracted(place) as (kk, here):
-                    base = w.let("base", k.mul(kk, b.lhs_stride))
-                    with w.loop("m", 0, rows, "vector", width=b.lanes) as m:
-                        value = self._lhs(batch, k.add(low_row, m), here)
-                        w.write(k.Store(self.block_buffer, k.add(base, m), value))
+                    self._copy_column(batch, low_row, rows, here, kk)
                 return
             with w.loop("m", 0, rows) as m:
                 spot = self.roles.spread("m", k.add(low_row, m), "lhs")
