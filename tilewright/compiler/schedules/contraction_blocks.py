@@ -22,8 +22,9 @@ class Blocks:
     block_tiles, block_panels          the most tiles and panels of one block
     direct_lhs      lhs is read where it is; else copied per block
     share_rhs       rhs is packed once by the team; private_rhs: per block; neither: not packed
-    lhs_by_rows     the copy of lhs keeps rows, lhs_stride apart; else tiles of rows, lhs_stride apart,
-                    in each of which the rows of one contracted index stand together
+    lhs_by_rows     the copy of lhs keeps rows; else tiles of rows, in each of which the rows of one
+                    contracted index stand together
+    lhs_stride      from one row, or tile of rows, of the copy of lhs to the next
     row_columns     a panel does not cross from one stretch of so many columns to the next
     split           contracted runs from this one on are walked in loops of their own; None: as one
     inner           contracted elements of these runs
