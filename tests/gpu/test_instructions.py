@@ -265,11 +265,15 @@ def test_registers_are_passed_as_they_are() -> None:
   }
 }
 """
-    (found,) = opcodes(compiled(text)).values()
+    ptx = compiled(text)
+    (found,) = opcodes(ptx).values()
     assert count(found, "mma.sync") == 2 and count(found, "ldmatrix", "cp.async.cg") == 2
     assert found["st.global.v4.b32"] == 1
-    assert not count(found, "shl", "shr", "or", "prmt", "cvt.u16", "cvt.rn", "ld.global",
+    assert not count(found, "shr", "or", "prmt", "cvt.u16", "cvt.rn", "ld.global",
                      "ld.shared", "st.shared", "cvta.to.shared")
+    between = ptx[ptx.index("ldmatrix"):ptx.rindex("mma.sync")]
+    (found,) = opcodes(".entry f\n" + between).values()
+    assert not count(found, "shl", "and", "mov.b16")
 
 
 ROUNDED = """kernel f(x: f32[512] in, y: f32[128] out) {

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from tilewright.codegen.builder import Value
-from tilewright.codegen.emit_index import Affine, plus, times
+from tilewright.codegen.emit_index import Affine, Range, plus, times
 from tilewright.codegen.emit_slots import Frame, written_buffers
 from tilewright.codegen.emit_value import Values
 from tilewright.codegen.integers import number_of
 from tilewright.errors import CompilerBug
 from tilewright.ir.loops import Expr, For, Stmt
-from tilewright.ir.types import i32, i64
+from tilewright.ir.types import DType, i32, i64
 
 Run = Callable[[], None]
 
@@ -30,6 +30,17 @@ class Loops(Values):
         raise NotImplementedError
 
     # --- building blocks ----------------------------------------------------------------
+    def counter_type(self, start: Range | None, stop: Range | None, step: int) -> DType:
+        """The type of a loop's counter, given the ranges of its bounds."""
+        return i64
+
+    def as_type(self, kind: DType, v: Value) -> Value:
+        """An i64 that is known to fit into a type, in it."""
+        if kind is i64 or number_of(v) is not None:
+            return Value(v.name, kind)
+        return self.b.pure(
+            ("short", v.name), (v.name,), lambda: self.b.convert("trunc", v, kind), cheap=True)
+
     def branch(self, condition: Value, first: Run, second: Run | None = None) -> None:
         """Run one of two pieces of code; what they leave in register buffers is joined."""
         b = self.b
@@ -67,7 +78,8 @@ class Loops(Values):
         """``for i in range(start, stop, step): run(i)``, tested at the end."""
         b = self.b
         note, self.note = self.note, ""
-        first, end = self.sum_terms(start), self.sum_terms(stop)
+        kind = self.counter_type(self.range_of(start), self.range_of(stop), step)
+        first, end = (self.as_type(kind, self.sum_terms(bound)) for bound in (start, stop))
         trip = plus(stop, times(start, -1))
         found = self.range_of(trip)
         certain = found is not None and found[0] > 0
@@ -82,17 +94,19 @@ class Loops(Values):
         frame = self.slots.push(Frame(written, b.place))
         b.label(head)
         b.lines.append(frame.header)
-        i = Value(b.fresh("i"), i64)
-        b.depths[i.name] = b.place
+        count = Value(b.fresh("i"), kind)
+        b.depths[count.name] = b.place
+        i = count if kind is i64 else b.convert("sext", count, i64)
         if ranges[0] and ranges[1]:
             self.ranges[i.name] = (ranges[0][0], max(ranges[0][0], ranges[1][1] - 1))
         run(i)
-        following = b.binary("add nsw", i, Value(str(step), i64))
+        following = b.binary("add nsw", count, Value(str(step), kind))
         again = b.compare("icmp slt", following, end)
         latch = b.block
         b.write(f"  br {again.typed}, label %{head}, label %{done}{note}")
         frame.header.append(
-            f"  {i.name} = phi i64 [{first.name}, %{before}], [{following.name}, %{latch}]"
+            f"  {count.name} = phi {count.type} [{first.name}, %{before}], "
+            f"[{following.name}, %{latch}]"
         )
         self.slots.close_loop(before, latch)
         b.leave()

@@ -27,14 +27,17 @@ class Memory(Core):
             for name, coefficient in sorted(index.terms, key=lambda t: depths.get(t[0], 0)):
                 place = self.offset(place, element, self.scaled(name, coefficient).name)
             memo[(start, index.terms)] = place
-        if not index.const:
+        return self.displaced(place, element, index.const)
+
+    def displaced(self, place: str, element: str, by: int) -> str:
+        """The place so many elements after another one."""
+        if not by:
             return place
         # A displacement costs nothing in an address, but a register if it is computed far away.
-        key = (place, index.const)
-        found: str | None = memo.get(key)
+        memo = self.b.regions[self.b.place].memo
+        found: str | None = memo.get((place, by))
         if found is None:
-            found = self.b.beyond(place, element, f"i64 {index.const}")
-            memo[key] = found
+            found = memo[(place, by)] = self.b.beyond(place, element, f"i64 {by}")
         return found
 
     def offset(self, place: str, element: str, by: str) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from tilewright.codegen.builder import Value, llvm_type
 from tilewright.codegen.convert import carrier, from_memory, memory
-from tilewright.codegen.emit import Emitter
 from tilewright.codegen.emit_core import Val
 from tilewright.codegen.emit_index import Affine
+from tilewright.codegen.gpu.indices import GridIndices
 from tilewright.compiler.plan import ALIGNED
 from tilewright.errors import CompilerBug
 from tilewright.ir import loops as k
@@ -36,7 +36,7 @@ KINDS: dict[k.Space, str] = {"global": "ptr addrspace(1)", "shared": "ptr addrsp
 """Types of pointers: an access names the memory that it is to."""
 
 
-class GridMemory(Emitter):
+class GridMemory(GridIndices):
     """Memory as the threads of a grid see it.
 
     Where an access depends on a mask there is a branch, of which ptxas makes a predicate.

@@ -150,10 +150,8 @@ class _Tiles(Results):
         """Store what a thread has summed up."""
         w, engine, r = self.w, block.engine, self.roles
         shape = engine.shape
-        if self.splits == 1:
-            piece = pieces_of_result(self.group, r, self.node, engine.width)
-        else:
-            piece = 1
+        parts = self.sums if self.splits > 1 else None
+        piece = pieces_of_result(self.group, r, self.node, engine.width, parts)
         pieces = engine.width // piece
         with w.loop("i", 0, engine.rows, "unroll") as i:
             def row() -> k.Expr:

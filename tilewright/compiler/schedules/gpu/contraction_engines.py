@@ -7,6 +7,7 @@ block of the result: for each of ``rows`` and ``groups``, ``width`` neighbours a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tilewright.compiler.schedules.access import Writer
@@ -16,6 +17,10 @@ from tilewright.ir.types import DType
 
 WARP = 32
 """Threads of a warp."""
+
+HIDING = 256
+"""FMAs of a thread that hide the way of a load from memory: 1000 clocks of 4 warps that take
+turns."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,20 @@ class Engine(ABC):
     ) -> None:
         """Add the product of the tiles of a stage."""
 
+    def overlap(
+        self, w: Writer, sums: k.Buffer, tiles: tuple[k.Buffer, k.Buffer], stage: k.Expr,
+        store: Callable[[], None],
+    ) -> None:
+        """Add the product, and store what was loaded before when it has had time to arrive."""
+        self.multiply(w, sums, tiles, stage)
+        store()
+
+    def finish(
+        self, w: Writer, sums: k.Buffer, tiles: tuple[k.Buffer, k.Buffer], stage: k.Expr
+    ) -> None:
+        """Add the product of the last tiles: nothing is loaded meanwhile."""
+        self.multiply(w, sums, tiles, stage)
+
     @abstractmethod
     def row(self, i: k.Expr) -> k.Expr:
         """The row in the block of one of the thread's rows."""
@@ -109,6 +128,33 @@ class Ffma(Engine):
     def multiply(
         self, w: Writer, sums: k.Buffer, tiles: tuple[k.Buffer, k.Buffer], stage: k.Expr
     ) -> None:
+        self._steps(w, sums, tiles, stage, 0, self.shape.depth)
+
+    def overlap(
+        self, w: Writer, sums: k.Buffer, tiles: tuple[k.Buffer, k.Buffer], stage: k.Expr,
+        store: Callable[[], None],
+    ) -> None:
+        # Until the store, the loaded elements take registers, and ptxas cannot fetch the fragments
+        # of later steps before it: the sooner it comes, the fewer registers there must be.
+        depth = self.shape.depth
+        middle = min(depth, -(-HIDING // self.count))
+        self._steps(w, sums, tiles, stage, 0, middle)
+        store()
+        if middle < depth:
+            self._steps(w, sums, tiles, stage, middle, depth)
+
+    def finish(
+        self, w: Writer, sums: k.Buffer, tiles: tuple[k.Buffer, k.Buffer], stage: k.Expr
+    ) -> None:
+        # Nothing stands between these steps and the results: were they written one by one, ptxas
+        # would fetch the fragments of all of them first.
+        self._steps(w, sums, tiles, stage, 0, self.shape.depth, "serial")
+
+    def _steps(
+        self, w: Writer, sums: k.Buffer, tiles: tuple[k.Buffer, k.Buffer], stage: k.Expr,
+        first_step: int, last_step: int, kind: k.LoopKind = "unroll",
+    ) -> None:
+        """Add the products of some of the contracted elements."""
         parts = []
         for name, tile, first, count, step in (
             ("a", self.lhs, self.y, self.rows, self.shape.down),
@@ -116,7 +162,7 @@ class Ffma(Engine):
         ):
             base = w.let("base", k.add(k.mul(stage, tile.size), first))
             parts.append((name, tile, base, count, step * self.width))
-        with w.loop("k", 0, self.shape.depth, "unroll") as kk:
+        with w.loop("k", first_step, last_step, kind) as kk:
             a, b = (
                 self._fragment(w, buffer, kk, *part)
                 for buffer, part in zip(tiles, parts, strict=True))

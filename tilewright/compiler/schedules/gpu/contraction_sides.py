@@ -144,18 +144,27 @@ def trial_of(group: Group) -> Writer:
     return trial
 
 
-def pieces_of_result(group: Group, roles: Roles, node: Node, most: int) -> int:
-    """Columns of the result that every stored value lets us write, and read, at once."""
+def pieces_of_result(
+    group: Group, roles: Roles, node: Node, most: int, parts: DType | None = None
+) -> int:
+    """Columns of the result that every stored value lets us write, and read, at once.
+
+    parts  the sums are stored in this type, as they are; None: what follows from them
+    """
     trial = trial_of(group)
     batch = tuple(k.Var(f"batch{i}") for i in range(len(roles.batch_extents)))
     places = {**roles.place("batch", batch), **roles.spread("m", k.Var("row"), "out"),
               **spot_beside(roles, "n", PIECE, "out", BESIDE)}
     index = tuple(places[label] for label in node.attrs.out)
     trial.bound[node] = lambda at: k.Const(0.0, node.dtype) if at == index else None
-    values = [(trial.value(v, index), flat(index, v.shape)) for v, _ in group.stores]
+    if parts is None:
+        values = [(trial.value(v, index), flat(index, v.shape)) for v, _ in group.stores]
+        types = [v.dtype for v, _ in group.stores]
+    else:
+        values, types = [(zero(parts), flat(index, node.shape))], [parts]
     seen = Seen(trial)
     loads = [x for e, _ in values for x in seen.loads(e)]
-    largest = max([v.dtype.itemsize for v, _ in group.stores] + [x.dtype.itemsize for x in loads])
+    largest = max(t.itemsize for t in [*types, *(x.dtype for x in loads)])
     chains = roles.chains("n", "out")
     size = roles.size_of(chains[-1]) if chains else 1
     piece = 1

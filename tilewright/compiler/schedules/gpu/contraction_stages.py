@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tilewright.compiler.schedules.access import Index, Writer
 from tilewright.compiler.schedules.gpu.contraction_engines import Engine
@@ -80,9 +81,6 @@ def loaded(block: Block, sums: k.Buffer, tiles: Stages) -> None:
         fetch(block.low)
         put(k.Const(0))
 
-    def multiply(number: k.Expr) -> None:
-        engine.multiply(w, sums, tiles, stage_of(number))
-
     def stage_of(number: k.Expr) -> k.Expr:
         return w.let("stage", k.mod(k.sub(number, block.low), 2))
 
@@ -92,10 +90,10 @@ def loaded(block: Block, sums: k.Buffer, tiles: Stages) -> None:
     w.write(k.Barrier())
     with w.loop("tile", block.low, last) as number:
         fetch(k.add(number, 1))
-        multiply(number)
-        put(k.sub(1, stage_of(number)))
+        stage = stage_of(number)
+        engine.overlap(w, sums, tiles, stage, partial(put, k.sub(1, stage)))
         w.write(k.Barrier())
-    within(w, block.some(), lambda: multiply(last))
+    within(w, block.some(), lambda: engine.finish(w, sums, tiles, stage_of(last)))
 
 
 class _Move:
