@@ -124,6 +124,19 @@ def test_memory_is_told() -> None:
         tw.memory("gpu")
 
 
+def test_what_other_packages_have() -> None:
+    x = on_sim(f32(3))
+    with pytest.raises(AttributeError, match=r"has no attribute 'cpu': use x.to\('cpu'\)"):
+        x.cpu()
+    with pytest.raises(AttributeError, match=r"use tw.synchronize\(x.device\)"):
+        x.block_until_ready()
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'$"):
+        x.nothing  # noqa: B018
+    for use in (tw.memory, tw.synchronize):
+        with pytest.raises(UserError, match="hint:     arrays of the CPU are NumPy's"):
+            use("cpu")
+
+
 def test_memory_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     device = device_of(sim_driver())
     x = on_sim(f32(40, 50))

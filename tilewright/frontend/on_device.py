@@ -75,6 +75,11 @@ def device_called(name: str) -> Device:
     """The device that a user calls by this name. Raises ``UserError`` if there is none."""
     from tilewright.runtime.gpu.devices import device_named
 
+    if name == "cpu":
+        raise UserError(
+            "the CPU has neither memory nor work that tilewright keeps for it", loc=here(),
+            expected="a device of tw.Array: sim, cuda, cuda:1, pycuda", got=name,
+            hint="arrays of the CPU are NumPy's, and calls on them return when they are done")
     try:
         return device_named(name)
     except UserError as error:
@@ -191,6 +196,13 @@ def take_element(array: Any, *places: Any) -> Any:
     return array[places]
 
 
+ELSEWHERE = {
+    "cpu": "x.to('cpu')", "cuda": "x.to('cuda')", "get": "x.numpy()", "detach": "x itself",
+    "block_until_ready": "tw.synchronize(x.device)", "numel": "x.size",
+}
+"""What other packages call it, and how it is said here."""
+
+
 def attribute(array: Array, name: str) -> Any:
     """A method or property that traced values have. Raises ``TraceError`` for others of NumPy's."""
     found = getattr(Tracer, name, None)
@@ -198,7 +210,8 @@ def attribute(array: Array, name: str) -> Any:
         return run(("property", name), operator.attrgetter(name), (array,), {})
     if found is None or name == "at":
         if name != "at" and not hasattr(np.ndarray, name):
-            raise AttributeError(f"an array on a device has no attribute {name!r}")
+            other = f": use {ELSEWHERE[name]}" if name in ELSEWHERE else ""
+            raise AttributeError(f"an array on a device has no attribute {name!r}{other}")
         raise TraceError(
             f"an array on a device has no .{name} outside of a jitted function", loc=here(),
             hint="use it in a function with @tw.jit" if name == "at" else f"x.numpy().{name}")
