@@ -323,6 +323,18 @@ def test_state_copies_and_pickles() -> None:
     same(run(x), expected)
 
 
+def test_a_graph_is_kept_for_another_backward() -> None:
+    model, x = mlp(), torch.randn(4, 8)
+    found = []
+    for run in (model, compiled(model)):
+        model.zero_grad()
+        loss = run(x).square().sum()
+        loss.backward(retain_graph=True)
+        loss.backward()
+        found.append([p.grad.clone() for p in model.parameters()])
+    same(found[1], found[0])
+
+
 def test_two_threads() -> None:
     model = mlp()
     run = compiled(model)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from torch import fx
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch.partitioners import min_cut_rematerialization_partition
@@ -67,11 +68,24 @@ def _compile(
 ) -> Kept:
     """One program: of a forward, a backward, or a graph without gradients."""
     found = region.record(kind)
+    if kind == "forward":
+        _keep_what_is_saved()
     if symbols_of(module):
         made = sized(module, options, found)
         return Kept(made, made.recipe, options, kind, _reload)
     run, recipe = built(module, {}, options, found)
     return Kept(run, lambda: recipe, options, kind, _reload)
+
+
+def _keep_what_is_saved() -> None:
+    """Tell PyTorch that the backward program leaves saved tensors as they are.
+
+    Otherwise it refuses ``retain_graph=True``, which other backends' programs do not bear.
+    """
+    metadata = getattr(torch._guards.TracingContext.try_get(), "fw_metadata", None)
+    places = getattr(metadata, "bw_donated_idxs", None)
+    if isinstance(places, list):
+        places.clear()  # of all copies of the metadata
 
 
 def _reload(recipe: Recipe | SizedRecipe, options: Options, kind: str) -> Callable[..., Any]:
