@@ -1,12 +1,14 @@
 """PyTorch's tensors on a GPU as arguments, pretended: PyTorch's build here has no CUDA.
 
 The tensors say that they are on a GPU and have addresses of a pretended one; what they cannot do
-without CUDA (autograd's backward, an operator of PyTorch on them) is not tested here.
+without CUDA (autograd's engine, an operator of PyTorch on them) is not tested here. What the engine
+calls is: forward and backward, the latter on another thread and its current stream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +23,7 @@ from tilewright.runtime.gpu.devices import device_named
 
 torch = pytest.importorskip("torch")
 from tilewright.torch import gpu as torch_gpu  # noqa: E402
-from tilewright.torch.differentiable import Entry  # noqa: E402
+from tilewright.torch.differentiable import Entry, _Backward, _Kept  # noqa: E402
 from tilewright.torch.dtypes import OURS, THEIRS  # noqa: E402
 
 RANDOM = np.random.default_rng(8)
@@ -145,3 +147,34 @@ def test_a_function_and_its_gradient(package: Package) -> None:
     (gradient,) = entry.pulled((0,), (True,)).run([package.tensor(x), package.tensor(y), seed])
     np.testing.assert_allclose(package.contents(gradient), y / np.cosh(x) ** 2, rtol=1e-4)
     assert device_named("cuda").memory.used < 1 << 16
+
+
+class Context:
+    """What autograd gives a function to keep things in."""
+
+    def save_for_backward(self, *tensors: Any) -> None:
+        self.saved_tensors = tensors
+
+
+def test_a_backward_on_another_thread_and_stream(package: Package) -> None:
+    """As autograd calls it: its thread has a current stream of its own, and nobody has waited."""
+    x, w = f32(4, 3), f32(3, 2)
+    entry = Entry(tw.jit(lambda x, w: (np.tanh(x @ w) ** 2).sum(axis=1)).trace(x, w), "cuda:0")
+    forward, backward = Context(), Context()
+    (result,) = _Kept.forward(forward, entry, (0, 1), package.tensor(x), package.tensor(w))
+    assert len(forward.saved_tensors) > 2, "the forward keeps something for the backward"
+
+    def on_its_thread() -> Any:
+        package.stream = 78
+        package.chip.streams[78] = package.chip.sim.new_stream()
+        seed = package.tensor(np.arange(1, 5, dtype=np.float32))
+        return _Backward.forward(
+            backward, entry, forward.wrt, forward.given, *forward.saved_tensors, seed)
+
+    with ThreadPoolExecutor(1) as engine:
+        gradients = engine.submit(on_its_thread).result()
+    hidden = np.tanh(x @ w)
+    inner = 2 * hidden * (1 - hidden ** 2) * np.arange(1, 5, dtype=np.float32)[:, None]
+    for gradient, want in zip(gradients, (inner @ w.T, x.T @ inner), strict=True):
+        np.testing.assert_allclose(package.contents(gradient), want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(package.contents(result), (hidden ** 2).sum(axis=1), rtol=1e-4)
