@@ -19,6 +19,7 @@ from tilewright.compiler.bind import bind
 from tilewright.compiler.collector import collector_at_rest
 from tilewright.compiler.cost import Cost, cost
 from tilewright.compiler.lowered import LoweredKernel
+from tilewright.compiler.passes.attention import attention
 from tilewright.compiler.passes.expand import expand
 from tilewright.compiler.passes.fold import fold
 from tilewright.compiler.passes.fuse import fuse
@@ -44,6 +45,7 @@ GRAPH = (
     sums,  # after simplify: it knows few forms of a constant row
     expand,
     fold,
+    attention,  # for GPUs; what it leaves, simplify finishes
     simplify,  # what expand and fold left
 )
 KERNELS = (fuse, lower, memory)

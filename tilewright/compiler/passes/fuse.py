@@ -10,12 +10,12 @@ read, or, if that would repeat costly work, stored by a pointwise group.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 from tilewright.compiler.launches import launch_order
-from tilewright.compiler.schedules.attention import Attention, attentions, fused_attention
 from tilewright.compiler.schedules.cluster import Anchors, Cluster, clusters_of, is_anchor
 from tilewright.compiler.schedules.group import Group
+from tilewright.compiler.schedules.remade import Whole, whole
 from tilewright.compiler.target import Target
 from tilewright.compiler.topology import Cycles, ordered
 from tilewright.ir.graph import Graph, Node, users
@@ -53,7 +53,7 @@ def fuse(graph: Graph, target: Target | None = None) -> list[Group]:
 
 
 def _in_order(
-    anchors: Anchors, apart: frozenset[Node], whole: Sequence[Attention]
+    anchors: Anchors, apart: frozenset[Node], whole: Whole
 ) -> list[Cluster]:
     """The clusters of reductions, those after others that rest on them."""
     clusters = clusters_of(anchors, apart, whole)
@@ -86,11 +86,10 @@ class _Fusion:
         self.users = users(graph)
         self.uses = {n: len(u) for n, u in self.users.items()}
         self.outputs = set(graph.outputs)
-        whole = [
-            a for a in attentions(self.nodes, self.users, self.outputs)
-            if fused_attention(a, target) and apart.isdisjoint(a.anchors)]
-        self.inside = {n for a in whole for n in a.inside}
-        self.clusters = _in_order(Anchors(self.nodes), apart, whole)
+        self.whole = whole(self.nodes, self.users, self.outputs, apart, target)
+        self.inside, self.anew = self.whole.inside, self.whole.products
+        held = {n for a in self.whole.attentions for n in a.anchors}
+        self.clusters = _in_order(Anchors(self.nodes, self.anew - held), apart, self.whole)
         self.rank = {c: i for i, c in enumerate(self.clusters)}
         self.work = {n: _work(n) for n in self.nodes}
         self.home: dict[Node, Cluster | None] = {}
@@ -153,6 +152,8 @@ class _Fusion:
     def _place_of(self, user: Node, places: dict[Node, set[object]]) -> set[object]:
         """The kernels in which an operand of ``user`` is read."""
         home = self.home[user]
+        if user in self.anew:
+            return places[user] if home is None else {home} | places[user]
         if is_anchor(user):
             return {home}
         if user in self.stored:

@@ -17,6 +17,9 @@ from tilewright.ir.digest import reported
 from tilewright.ir.graph import Node
 from tilewright.ir.hints import hint_values
 
+MASKED = ("attention", "remade")
+"""Families that look into constants."""
+
 MOST_KEPT = 4096
 """Forms of groups whose kernels are kept."""
 
@@ -46,7 +49,7 @@ def form_of(group: Group) -> Form:
                 parts.append((
                     source.type, home.type, buffers.setdefault(home, len(buffers)),
                     # What a constant mask hides decides what a kernel of attention goes through.
-                    home.attrs if group.family == "attention" and home.op.name == "const" else None,
+                    home.attrs if group.family in MASKED and home.op.name == "const" else None,
                 ))
         numbers[node] = len(numbers)
         parts.append((

@@ -9,7 +9,7 @@ and N. Gimelshein, "Online normalizer calculation for softmax" (2018); T. Dao et
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tilewright.compiler.target import Target
@@ -29,7 +29,7 @@ class Attention:
     score    what softmax is taken of, made of ``first`` element by element
     top      its maximum over keys, ``total`` the sum of the exponentials
     side     which operand of ``last`` the probabilities are
-    inside   nodes that nothing else uses, but ``last``
+    inside   what has an element for every row and key, from ``first`` to what ``last`` reads
     """
 
     first: Node
@@ -44,6 +44,11 @@ class Attention:
     def anchors(self) -> list[Node]:
         """The reductions, in order."""
         return [self.first, self.top, self.total, self.last]
+
+    @property
+    def power(self) -> Node:
+        """The exponentials."""
+        return self.total.inputs[0]
 
     @property
     def queries(self) -> tuple[Node, tuple[int, ...]]:
@@ -115,7 +120,7 @@ def wide(shape: Shape) -> tuple[Dim, ...]:
     return tuple(d for d in shape if d != 1)
 
 
-def _same_rows(node: Node) -> bool:
+def same_rows(node: Node) -> bool:
     """Whether a node only adds axes of size 1, or takes some away."""
     return node.op.name == "reshape" and wide(node.shape) == wide(node.inputs[0].shape)
 
@@ -139,66 +144,54 @@ def _softmax(share: Node) -> Node | None:
     return total
 
 
-def attentions(
-    nodes: Iterable[Node], users: Mapping[Node, Sequence[Node]], results: Collection[Node]
-) -> list[Attention]:
-    """All of a graph, in order."""
+def attentions(nodes: Iterable[Node]) -> list[Attention]:
+    """All of a graph, in order, whoever else uses what is inside of them."""
     found = []
     for node in nodes:
         if node.op.kind == "contract":
-            sides = (_attention(node, side, users, results) for side in (0, 1))
+            sides = (_attention(node, side) for side in (0, 1))
             found += [a for a in sides if a is not None][:1]
     return found
 
 
-def _attention(
-    last: Node, side: int, users: Mapping[Node, Sequence[Node]], results: Collection[Node]
-) -> Attention | None:
+def _attention(last: Node, side: int) -> Attention | None:
     """The attention that ends in a contraction whose operand ``side`` is a softmax over keys."""
     inside: set[Node] = set()
-
-    def only(node: Node, *readers: Node) -> bool:
-        inside.add(node)
-        return node not in results and set(users[node]) == set(readers)
 
     def over(node: Node, name: str) -> Node | None:
         """The reduction over the last axis that a node repeats along it."""
         if node.op.name != "broadcast":
             return None
-        inside.add(node)
         source, axes = node.inputs[0], tuple(range(node.type.rank - 1))
         if source.op.name == "reshape" and source.shape == (*node.shape[:-1], 1):
-            inside.add(source)
             source = source.inputs[0]
         fits = source.op.name == name and source.attrs.axes == (node.type.rank - 1,)
         return source if fits and node.attrs.axes[:len(axes)] == axes else None
 
-    share, reader = last.inputs[side], last
-    while (share.op.name == "cast" or _same_rows(share)) and only(share, reader):
-        reader, share = share, share.inputs[0]
-    if share.op.name != "div" or not only(share, reader):
+    share = last.inputs[side]
+    while share.op.name == "cast" or same_rows(share):
+        inside.add(share)
+        share = share.inputs[0]
+    if share.op.name != "div":
         return None
     power, total = share.inputs[0], over(share.inputs[1], "sum")
     if power.op.name != "exp" or total is None or total.inputs[0] is not power:
         return None
     less = power.inputs[0]
-    if less.op.name != "sub" or not only(power, share, total) or not only(less, power):
+    if less.op.name != "sub":
         return None
     score, top = less.inputs[0], over(less.inputs[1], "reduce_max")
-    if top is None or top.inputs[0] is not score or not only(score, less, top):
+    if top is None or top.inputs[0] is not score:
         return None
-    if not all(only(n, r) for n, r in ((top, less.inputs[1]), (total, share.inputs[1]))):
-        return None
-    first = _scores(score, users, results, inside)
+    inside |= {share, power, less}
+    first = _scores(score, inside)
     if first is None or not _fits(first, last, side):
         return None
     return Attention(first, score, top, total, last, side, frozenset(inside))
 
 
-def _scores(
-    score: Node, users: Mapping[Node, Sequence[Node]], results: Collection[Node], inside: set[Node]
-) -> Node | None:
-    """The one contraction that a score is made of element by element, used by nothing else."""
+def _scores(score: Node, inside: set[Node]) -> Node | None:
+    """The one contraction that a score is made of element by element."""
     found: list[Node] = []
     stack, seen = [score], {score}
     rests: list[Node] = []
@@ -208,7 +201,7 @@ def _scores(
             found.append(node)
         elif (
             node.op.kind == "elementwise" and wide(node.shape) == wide(score.shape)
-            or _same_rows(node)
+            or same_rows(node)
         ):
             rests.append(node)
             fresh = [n for n in node.inputs if n not in seen]
@@ -219,15 +212,12 @@ def _scores(
     own = [n for n in found if wide(n.shape) == wide(score.shape)]
     if len(own) != 1:
         return None
-    # From the contraction up to the score, nothing may be used elsewhere.
     above, grown = {own[0]}, True
     while grown:
         more = {n for n in rests if n not in above and any(x in above for x in n.inputs)}
         above, grown = above | more, bool(more)
-    private = all(
-        node not in results and (node is score or set(users[node]) <= above) for node in above)
     inside |= above
-    return own[0] if private else None
+    return own[0]
 
 
 def _fits(first: Node, last: Node, side: int) -> bool:

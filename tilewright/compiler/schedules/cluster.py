@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from tilewright.compiler.schedules.attention import Attention
 from tilewright.compiler.schedules.group import Family
+from tilewright.compiler.schedules.remade import Whole
 from tilewright.ir.attrs import PutAttrs
 from tilewright.ir.graph import Node
 from tilewright.ir.hints import estimate
@@ -26,7 +26,7 @@ MOST_STEPS = 40
 MOST_OPEN = 16
 """Clusters of a domain that another reduction may still join."""
 
-WHOLE = ("contraction", "attention", "scan", "sort")
+WHOLE = ("contraction", "attention", "remade", "scan", "sort")
 """Families whose anchors have an element at every place of the domain."""
 
 SMALL_FULL = 1 << 15
@@ -51,8 +51,8 @@ class Anchors:
     contractions   the anchors that are contractions
     """
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
-        self.nodes = [n for n in nodes if is_anchor(n)]
+    def __init__(self, nodes: Sequence[Node], without: Collection[Node] = ()) -> None:
+        self.nodes = [n for n in nodes if is_anchor(n) and n not in without]
         self.number = {n: i for i, n in enumerate(self.nodes)}
         self.above: dict[Node, int] = {}
         self.near: dict[Node, int] = {}
@@ -143,6 +143,11 @@ class Cluster:
             return False
         shape = node.shape
         tokens: Index = tuple(range(len(shape)))
+        if self.family == "remade":
+            # Each result has an order of axes of its own.
+            below = list(self.of.members(self.of.near[node] & self.mask))
+            same = len(below) == 1 and below[0].shape == shape and node.op.kind == "elementwise"
+            return same and self.aligned(node, tokens)
         if self.family in WHOLE:
             same = shape == self.shape and node.op.kind == "elementwise"
             return same and self.aligned(node, tokens)
@@ -176,6 +181,8 @@ class Cluster:
     def holds(self, anchor: Node, index: Index) -> bool:
         """Whether the kernel has the anchor's element at ``index``."""
         at = [t for t, d in zip(index, anchor.shape, strict=True) if d != 1]
+        if self.family == "remade":
+            return at == [i for i, d in enumerate(anchor.shape) if d != 1]
         if self.family in WHOLE:
             return at == [i for i, d in enumerate(self.shape) if d != 1]
         return at == self.kept
@@ -251,21 +258,25 @@ def taps_of(node: Node) -> set[int]:
 
 
 def clusters_of(
-    anchors: Anchors, apart: frozenset[Node] = frozenset(), whole: Sequence[Attention] = ()
+    anchors: Anchors, apart: frozenset[Node] = frozenset(), whole: Whole | None = None
 ) -> list[Cluster]:
     """Reductions of one domain together, where no other anchor stands between them.
 
-    Those in ``apart`` stay alone, each of ``whole`` is one cluster. Only the latest few clusters of
-    a domain are looked at.
+    Those in ``apart`` stay alone, what is computed as a ``whole`` is one cluster. Only the latest
+    few clusters of a domain are looked at.
     """
     result: list[Cluster] = []
     open_clusters: dict[object, list[Cluster]] = {}
-    of = {anchor: attention for attention in whole for anchor in attention.anchors}
+    of: dict[Node, tuple[Family, list[Node]]] = {}
+    if whole is not None:
+        of |= {n: ("attention", a.anchors) for a in whole.attentions for n in a.anchors}
+        of |= {n: ("remade", r.anchors) for r in whole.remade for n in r.anchors}
     for node in anchors.nodes:
         if node in of:
-            if node is of[node].last:
-                result.append(Cluster(anchors, "attention", node.shape, ()))
-                for anchor in of[node].anchors:
+            family, together = of[node]
+            if node is together[-1]:
+                result.append(Cluster(anchors, family, node.shape, ()))
+                for anchor in together:
                     result[-1].add(anchor)
             continue
         family, shape, axes = _family(node)

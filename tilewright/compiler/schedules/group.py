@@ -17,8 +17,8 @@ from tilewright.ir.sizes import Dim, product
 from tilewright.ir.types import Shape
 
 Family: TypeAlias = Literal[
-    "pointwise", "rows", "columns", "full", "taps", "contraction", "attention", "scatter", "scan",
-    "sort", "routine"]
+    "pointwise", "rows", "columns", "full", "taps", "contraction", "attention", "remade", "scatter",
+    "scan", "sort", "routine"]
 
 
 @dataclass(eq=False)

@@ -19,6 +19,7 @@ from tilewright.compiler.schedules.gpu.full import lower_full
 from tilewright.compiler.schedules.gpu.long_rows import lower_rows
 from tilewright.compiler.schedules.gpu.long_sort import lower_sort
 from tilewright.compiler.schedules.gpu.pointwise import lower_pointwise
+from tilewright.compiler.schedules.gpu.remade import lower_remade
 from tilewright.compiler.schedules.gpu.scan import lower_scan
 from tilewright.compiler.schedules.gpu.scatter import lower_scatter
 from tilewright.compiler.schedules.gpu.taps import lower_taps
@@ -30,8 +31,8 @@ Schedule = Callable[[Group, Target], LoweredKernel]
 OWN: dict[str, Schedule] = {
     "pointwise": lower_pointwise, "rows": lower_rows, "columns": lower_columns,
     "full": lower_full, "taps": lower_taps, "contraction": lower_contraction,
-    "attention": lower_attention, "scatter": lower_scatter, "scan": lower_scan,
-    "sort": lower_sort,
+    "attention": lower_attention, "remade": lower_remade, "scatter": lower_scatter,
+    "scan": lower_scan, "sort": lower_sort,
 }
 
 

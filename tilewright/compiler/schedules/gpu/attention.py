@@ -11,30 +11,31 @@ rather than minus infinity, rows that saw nothing much larger go through what wa
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tilewright.compiler.lowered import LoweredKernel
-from tilewright.compiler.schedules.access import Index, unflatten
+from tilewright.compiler.schedules.access import Index, flat, unflatten
 from tilewright.compiler.schedules.attention import attention_of
-from tilewright.compiler.schedules.gpu.contraction_sides import BESIDE, PIECE, Seen, trial_of
+from tilewright.compiler.schedules.gpu.attention_tiles import (
+    ROWS,
+    STAGES,
+    THREADS,
+    WARPS,
+    Threads,
+    Tile,
+    smallest,
+)
 from tilewright.compiler.schedules.gpu.hidden import KEY, ROW, VANISHING, hidden, steps_seen
 from tilewright.compiler.schedules.group import Group, finish, output_buffers
 from tilewright.compiler.schedules.pointwise import store_all
 from tilewright.compiler.schedules.reduction import converted, hold, number
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
-from tilewright.ir.graph import Node
 from tilewright.ir.sizes import ceil_div, product
-from tilewright.ir.types import DType, accumulator, as_number, bool_, f32, i64
+from tilewright.ir.types import accumulator, bool_, f32, i64
 
-WARPS, WARP_ROWS, KEYS = 4, 16, 64
-"""Warps of a block, rows of a warp, and keys of a step."""
-
-ROWS, THREADS = WARPS * WARP_ROWS, WARPS * 32
-
-WIDTH = 8
-"""16-bit elements of a copy."""
-
-STAGES = 2
+KEYS = 64
+"""Keys of a step."""
 
 
 def lower_attention(group: Group, target: Target) -> LoweredKernel:
@@ -42,45 +43,18 @@ def lower_attention(group: Group, target: Target) -> LoweredKernel:
     return _Attention(group).lower()
 
 
-class Tile:
-    """Rows of an operand in shared memory, eight elements apart from each other, so that the rows
-    of a matrix that a warp loads lie in different banks.
-
-    rows    of a tile, ``extent`` of the operand
-    labels  of the operand's axes; ``row`` and ``column`` are those of a tile
-    plain   eight elements are 16 bytes in memory
-    """
-
-    def __init__(
-        self, group: Group, node: Node, labels: tuple[int, ...], row: int, column: int, rows: int
-    ) -> None:
-        self.node, self.labels, self.row, self.column, self.rows = node, labels, row, column, rows
-        self.extent = as_number(node.shape[labels.index(row)])
-        self.width = as_number(node.shape[labels.index(column)])
-        self.pitch = self.width + WIDTH
-        self.size = rows * self.pitch
-        trial, batch = trial_of(group), {label: k.Var(f"at{label}") for label in labels}
-        e = trial.value(node, self.index(dict(batch), k.Var("row"), k.add(PIECE, BESIDE)))
-        seen = Seen(trial)
-        e = seen.named(e)
-        self.plain = isinstance(e, k.Load) and seen.wide(e, WIDTH)
-
-    def index(self, places: dict[int, k.Expr], row: k.Expr, column: k.Expr) -> Index:
-        """Where an element is in the operand."""
-        at = {**places, self.row: row, self.column: column}
-        return tuple(at[label] for label in self.labels)
-
-
 class _Attention:
-    """The kernel under construction.
-
-    lane, warp, g, t  of a thread: its numbers, lane / 4 and lane % 4
-    """
+    """The kernel under construction."""
 
     def __init__(self, group: Group) -> None:
         self.group, self.a = group, attention_of(group.anchors)
         self.w, self.outputs = group.writer(), output_buffers(group)
         a = self.a
+        stores = list(zip(group.stores, self.outputs, strict=True))
+        self.kept = [(value, buffer) for (value, _), buffer in stores if value in (a.top, a.total)]
+        self.by_column = replace(group, stores=[
+            store for store, _ in stores if store[0] not in (a.top, a.total)])
+        self.results = [buffer for (value, _), buffer in stores if value not in (a.top, a.total)]
         *self.batch, self.row, self.key = a.first.attrs.out
         self.q = Tile(group, *a.queries, self.row, a.depth, ROWS)
         self.k = Tile(group, *a.keys, self.key, a.depth, KEYS)
@@ -98,10 +72,9 @@ class _Attention:
         extents = [*self.a.first.shape[:-2], ceil_div(self.q.extent, ROWS)]
         with w.loop("block", 0, product(extents), "block") as block:
             *batch, part = (w.let("o", e) for e in unflatten(block, extents))
-            queries = w.alloc("queries", self.dtype, self.q.size, "shared")
-            keys = w.alloc("keys", self.dtype, STAGES * self.k.size, "shared")
-            values = w.alloc("values", self.dtype, STAGES * self.v.size, "shared")
-            self.tiles = {self.q: queries, self.k: keys, self.v: values}
+            self.q.alloc(w, "queries", 1)
+            self.k.alloc(w, "keys", STAGES)
+            self.v.alloc(w, "values", STAGES)
             if self.revisits:
                 self.lows = w.alloc("lows", f32, WARPS, "shared")
             with w.loop("thread", 0, THREADS, "thread") as thread:
@@ -115,17 +88,14 @@ class _Attention:
 
     def _thread(self, thread: k.Expr, batch: Index, first: k.Expr) -> None:
         w = self.w
-        self.thread = thread
-        self.warp = w.let("warp", k.floordiv(thread, 32))
-        self.lane = w.let("lane", k.mod(thread, 32))
-        self.g, self.t = w.let("g", k.floordiv(self.lane, 4)), w.let("t", k.mod(self.lane, 4))
-        self.row_of = w.let("row", k.add(k.add(first, k.mul(self.warp, WARP_ROWS)), self.g))
+        self.own = own = Threads(w, thread)
+        self.row_of = own.row(first)
         self.inner = dict(zip(self.batch, batch, strict=True))
         self.outer = dict(zip(self.a.chances[:-2], batch, strict=True))
-        self._copy(self.q, self.inner, first, k.Const(0))
-        self.result = self._fresh("result", f32, self.v.width // 2, 0)
-        self.top = self._fresh("top", self.a.score.dtype, 2, float("-inf"))
-        self.total = self._fresh("total", self.sums, 2, 0)
+        own.copy(self.q, self.inner, first, k.Const(0))
+        self.result = own.fresh("result", f32, self.v.width // 2, 0)
+        self.top = own.fresh("top", self.a.score.dtype, 2, float("-inf"))
+        self.total = own.fresh("total", self.sums, 2, 0)
         self._walk(first)
         w.run("async_wait", 0)
         self._store(self.result, self.total, self.outer)
@@ -143,12 +113,12 @@ class _Attention:
         if not self.revisits:
             self._steps(count, lambda step: k.add(step, start))
             return
-        alone = k.compare("eq", self.lane, 0)
+        alone = k.compare("eq", self.own.lane, 0)
         with w.when(alone):
-            w.write(k.Store(self.lows, self.warp, number(float("inf"), f32)))
+            w.write(k.Store(self.lows, self.own.warp, number(float("inf"), f32)))
         w.write(k.Barrier())
         with w.loop("phase", 0, 2) as phase:
-            low = w.let("low", self._low())
+            low = w.let("low", smallest(self.lows))
             again = k.compare("eq", phase, 1)
             w.write(k.Barrier())
             need = k.Call("le", (low, number(self.hidden.fill + VANISHING, f32)), bool_)
@@ -162,20 +132,8 @@ class _Attention:
                 return k.add(step, k.Call("where", (skip, k.Const(0), seen), i64))
 
             self._steps(turns, place)
-            peak = w.let("peak", k.Call("min", (self.top[0], self.top[1]), f32))
-            for lane in (4, 8, 16):
-                peak = k.Call("min", (peak, w.shuffle("xor", peak, lane)), f32)
-                peak = w.let("peak", peak)
-            with w.when(alone):
-                w.write(k.Store(self.lows, self.warp, peak))
-            w.write(k.Barrier())
-
-    def _low(self) -> k.Expr:
-        """The smallest of the largest scores of rows."""
-        low: k.Expr = self.lows[0]
-        for warp in range(1, WARPS):
-            low = k.Call("min", (low, self.lows[warp]), f32)
-        return low
+            peak = k.Call("min", (self.top[0], self.top[1]), f32)
+            self.own.least(self.lows, peak, (4, 8, 16))
 
     def _steps(self, count: k.ExprLike, place: Callable[[k.Expr], k.Expr]) -> None:
         """So many steps, each of :data:`KEYS` keys; ``place``: which ones."""
@@ -183,8 +141,8 @@ class _Attention:
 
         def copy(turn: k.Expr, stage: k.Expr) -> None:
             at = w.let("from", k.mul(place(turn), KEYS))
-            self._copy(self.k, self.inner, at, stage)
-            self._copy(self.v, self.outer, at, stage)
+            self.own.copy(self.k, self.inner, at, stage)
+            self.own.copy(self.v, self.outer, at, stage)
 
         some = k.compare("gt", count, 0)
         if k.const_int(count) is None:
@@ -203,70 +161,18 @@ class _Attention:
             stage = w.let("stage", k.mod(step, STAGES))
             scores = self._scores(self.inner, w.let("place", place(step)), stage)
             chances = self._softmax(scores, self.top, self.total, self.result)
-            self._add(self.result, chances, stage)
+            self.own.add(self.result, chances, self.v, stage)
 
     # --- parts ----------------------------------------------------------------------------
-    def _fresh(self, name: str, dtype: DType, size: int, value: float) -> k.Buffer:
-        """Registers that hold a number."""
-        buffer = self.w.alloc(name, dtype, size, "register")
-        with self.w.loop("i", 0, size, "unroll") as i:
-            self.w.write(k.Store(buffer, i, number(value, dtype)))
-        return buffer
-
-    def _copy(self, tile: Tile, places: dict[int, k.Expr], first: k.Expr, stage: k.Expr) -> None:
-        """Begin to copy the rows from ``first`` on; those that the operand does not have are 0."""
-        w, line = self.w, tile.width // WIDTH
-        base = w.let("base", k.mul(stage, tile.size))
-        with w.loop("p", 0, ceil_div(tile.rows * line, THREADS), "unroll") as p:
-            piece = w.let("piece", k.add(k.mul(p, THREADS), self.thread))
-            row = w.let("r", k.floordiv(piece, line))
-            column = w.let("c", k.mul(k.mod(piece, line), WIDTH))
-            to = w.let("to", k.add(base, k.add(k.mul(row, tile.pitch), column)))
-            at = w.let("at", k.add(first, row))
-            held = w.let("held", k.minimum(at, tile.extent - 1))
-            inside = k.compare("lt", at, tile.extent)
-            if tile.extent % tile.rows == 0:
-                held, inside = at, k.Const(True, bool_)
-
-            def move() -> None:
-                if tile.plain:
-                    source = w.place(tile.node, tile.index(places, held, column))
-                    w.run("async_copy", self.tiles[tile][to], source, inside)
-                    return
-                with w.loop("e", 0, WIDTH, "unroll") as e:
-                    index = tile.index(places, held, k.add(column, e))
-                    value = k.Call("where", (
-                        inside, w.value(tile.node, index), number(0, self.dtype)), self.dtype)
-                    w.write(k.Store(self.tiles[tile], k.add(to, e), value))
-
-            if tile.rows * line % THREADS:
-                with w.when(k.compare("lt", piece, tile.rows * line)):
-                    move()
-            else:
-                move()
-
     def _scores(self, places: dict[int, k.Expr], step: k.Expr, stage: k.Expr) -> k.Buffer:
         """What softmax is taken of, 16 rows and 64 keys of a warp; -inf beyond the last key."""
         w, a = self.w, self.a
-        sums = self._fresh("sums", f32, KEYS // 2, 0)
-        row = k.add(k.mul(self.warp, WARP_ROWS), k.mod(self.lane, 16))
-        left = w.let("left", k.add(k.mul(row, self.q.pitch), k.mul(k.floordiv(self.lane, 16), 8)))
-        line = k.add(k.mul(k.floordiv(self.lane, 16), 8), k.mod(self.lane, 8))
-        half = k.mul(k.mod(k.floordiv(self.lane, 8), 2), 8)
-        right = w.let("right", k.add(
-            k.mul(stage, self.k.size), k.add(k.mul(line, self.k.pitch), half)))
-        with w.loop("d", 0, self.q.width // 16, "unroll") as d:
-            part = w.alloc("part", self.dtype, 8, "register")
-            w.run("ldmatrix_x4", part[0], self.tiles[self.q][k.add(left, k.mul(d, 16))])
-            with w.loop("n", 0, KEYS // 16, "unroll") as n:
-                other = w.alloc("other", self.dtype, 8, "register")
-                at = k.add(right, k.add(k.mul(n, 16 * self.k.pitch), k.mul(d, 16)))
-                w.run("ldmatrix_x4", other[0], self.tiles[self.k][at])
-                self._multiply(sums, n, part[0], other)
+        sums = self.own.product("sums", self.q, self.k, stage)
         scores = w.alloc("scores", a.score.dtype, KEYS // 2, "register")
         with w.loop("i", 0, KEYS // 2, "unroll") as i:
-            key = self._key(step, i)
-            index = self._place(places, k.add(self.row_of, self._down(i)), key)
+            key = w.let("key", self.own.across(k.mul(step, KEYS), i))
+            row = k.add(self.row_of, k.mul(self.own.half(i), 8))
+            index = self._place(places, row, key)
             hold(w, a.first, w.let("s", converted(sums[i], a.first.dtype)), index)
             value = w.value(a.score, self._spread(index))
             if self.k.extent % KEYS:
@@ -276,19 +182,6 @@ class _Attention:
             w.write(k.Store(scores, i, value))
             w.bound.pop(a.first)
         return scores
-
-    def _key(self, step: k.Expr, i: k.Expr) -> k.Expr:
-        """The key of one of a thread's scores."""
-        across = k.add(k.mul(k.floordiv(i, 4), 8), k.mod(i, 2))
-        return self.w.let("key", k.add(k.add(k.mul(step, KEYS), across), k.mul(self.t, 2)))
-
-    def _down(self, i: k.Expr) -> k.Expr:
-        """How far the row of one of a thread's elements is below its first one: 0 or 8."""
-        return k.mul(self._half(i), 8)
-
-    def _half(self, i: k.Expr) -> k.Expr:
-        """Which of its two rows one of a thread's elements is in."""
-        return k.mod(k.floordiv(i, 2), 2)
 
     def _place(self, places: dict[int, k.Expr], row: k.Expr, key: k.Expr) -> Index:
         """The index of a score, or of another that there is, in place of one that there is not."""
@@ -311,12 +204,6 @@ class _Attention:
         rest = iter([i for i, d in pairs if d != 1])
         return tuple(k.Const(0) if d == 1 else next(rest) for d in self.a.score.shape)
 
-    def _multiply(self, sums: k.Buffer, n: k.Expr, part: k.Load, other: k.Buffer) -> None:
-        """Two products, of 16 rows and 8 columns each."""
-        first = k.mul(n, 8)
-        self.w.run("mma_m16n8k16", sums[first], part, other[0])
-        self.w.run("mma_m16n8k16", sums[k.add(first, 4)], part, other[4])
-
     def _softmax(
         self, scores: k.Buffer, top: k.Buffer, total: k.Buffer, result: k.Buffer
     ) -> k.Buffer:
@@ -328,7 +215,7 @@ class _Attention:
         with w.loop("h", 0, 2, "unroll") as h:
             w.write(k.Store(peak, h, top[h]))
         with w.loop("i", 0, KEYS // 2, "unroll") as i:
-            w.write(k.Accumulate(peak, self._half(i), "max", scores[i]))
+            w.write(k.Accumulate(peak, self.own.half(i), "max", scores[i]))
         with w.loop("h", 0, 2, "unroll") as h:
             for lane in (1, 2):
                 w.write(k.Accumulate(peak, h, "max", w.shuffle("xor", peak[h], lane)))
@@ -341,55 +228,58 @@ class _Attention:
             w.write(k.Store(top, h, peak[h]))
             w.write(k.Store(total, h, k.Call("mul", (total[h], factor[h]), self.sums)))
         with w.loop("i", 0, result.size, "unroll") as i:
-            scale = converted(factor[self._half(i)], f32)
+            scale = converted(factor[self.own.half(i)], f32)
             w.write(k.Store(result, i, k.Call("mul", (result[i], scale), f32)))
         chances = w.alloc("chances", self.dtype, KEYS // 2, "register")
         with w.loop("i", 0, KEYS // 2, "unroll") as i:
-            less = k.Call("sub", (scores[i], shift[self._half(i)]), dtype)
+            less = k.Call("sub", (scores[i], shift[self.own.half(i)]), dtype)
             power = w.let("power", k.Call("exp", (less,), dtype))
-            w.write(k.Accumulate(total, self._half(i), "add", converted(power, self.sums)))
+            w.write(k.Accumulate(total, self.own.half(i), "add", converted(power, self.sums)))
             w.write(k.Store(chances, i, converted(power, self.dtype)))
         return chances
 
-    def _add(self, result: k.Buffer, chances: k.Buffer, stage: k.Expr) -> None:
-        """Add the values, as much of each as its probability is."""
-        w = self.w
-        line = k.add(k.mul(k.mod(k.floordiv(self.lane, 8), 2), 8), k.mod(self.lane, 8))
-        beside = k.mul(k.floordiv(self.lane, 16), 8)
-        base = w.let("base", k.add(
-            k.mul(stage, self.v.size), k.add(k.mul(line, self.v.pitch), beside)))
-        with w.loop("d", 0, KEYS // 16, "unroll") as d:
-            with w.loop("n", 0, self.v.width // 16, "unroll") as n:
-                other = w.alloc("other", self.dtype, 8, "register")
-                at = k.add(base, k.add(k.mul(d, 16 * self.v.pitch), k.mul(n, 16)))
-                w.run("ldmatrix_x4_t", other[0], self.tiles[self.v][at])
-                self._multiply(result, n, chances[k.mul(d, 8)], other)
-
     def _store(self, result: k.Buffer, total: k.Buffer, places: dict[int, k.Expr]) -> None:
         """Divide by the sums, and store what follows from the results."""
-        w, a = self.w, self.a
+        w = self.w
         with w.loop("h", 0, 2, "unroll") as h:
             for lane in (1, 2):
                 w.write(k.Accumulate(total, h, "add", w.shuffle("xor", total[h], lane)))
-            w.write(k.Store(total, h, k.Call("div", (number(1, self.sums), total[h]), self.sums)))
         with w.loop("h", 0, 2, "unroll") as h:
             row = w.let("row", k.add(self.row_of, k.mul(h, 8)))
-
-            def columns() -> None:
-                with w.loop("n", 0, self.v.width // 8, "unroll") as n:
-                    column = w.let("column", k.add(k.mul(n, 8), k.mul(self.t, 2)))
-                    slot = k.add(k.mul(n, 4), k.mul(h, 2))
-                    with w.loop("v", 0, 2, "vector", width=2) as v:
-                        share = converted(total[h], f32)
-                        value = k.Call("mul", (result[k.add(slot, v)], share), f32)
-                        at = {**places, a.chances[-2]: row, a.columns: k.add(column, v)}
-                        index = tuple(at[label] for label in a.last.attrs.out)
-                        hold(w, a.last, w.let("r", converted(value, a.last.dtype)), index)
-                        store_all(self.group, w, self.outputs, index)
-                        w.bound.pop(a.last)
-
-            if self.q.extent % ROWS:
-                with w.when(k.compare("lt", row, self.q.extent)):
-                    columns()
+            inside = k.compare("lt", row, self.q.extent) if self.q.extent % ROWS else None
+            if self.kept:
+                alone = k.both(inside, k.compare("eq", self.own.t, 0))
+                assert alone is not None
+                with w.when(alone):
+                    self._keep(row, h)
+            w.write(k.Store(total, h, k.Call("div", (number(1, self.sums), total[h]), self.sums)))
+            if inside is None:
+                self._columns(result, converted(total[h], f32), places, row, h)
             else:
-                columns()
+                with w.when(inside):
+                    self._columns(result, converted(total[h], f32), places, row, h)
+
+    def _keep(self, row: k.Expr, h: k.Expr) -> None:
+        """Store a row's largest score, its sum, or both, if something else asks for them."""
+        a = self.a
+        at = self._spread(self._index(self.inner, row, k.Const(0)))[:-1]
+        held = {a.top: self.top, a.total: self.total}
+        for value, buffer in self.kept:
+            number_ = converted(held[value][h], value.dtype)
+            self.w.write(k.Store(buffer, flat(at, value.shape), number_))
+
+    def _columns(
+        self, result: k.Buffer, share: k.Expr, places: dict[int, k.Expr], row: k.Expr, h: k.Expr
+    ) -> None:
+        """Store one row's columns."""
+        w, a = self.w, self.a
+        with w.loop("n", 0, self.v.width // 8, "unroll") as n:
+            column = w.let("column", k.add(k.mul(n, 8), k.mul(self.own.t, 2)))
+            slot = k.add(k.mul(n, 4), k.mul(h, 2))
+            with w.loop("v", 0, 2, "vector", width=2) as v:
+                value = k.Call("mul", (result[k.add(slot, v)], share), f32)
+                at = {**places, a.chances[-2]: row, a.columns: k.add(column, v)}
+                index = tuple(at[label] for label in a.last.attrs.out)
+                hold(w, a.last, w.let("r", converted(value, a.last.dtype)), index)
+                store_all(self.by_column, w, self.results, index)
+                w.bound.pop(a.last)
