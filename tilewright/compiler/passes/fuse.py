@@ -86,6 +86,7 @@ class _Fusion:
         self.users = users(graph)
         self.uses = {n: len(u) for n, u in self.users.items()}
         self.outputs = set(graph.outputs)
+        self.on_gpu = target is not None and target.gpu is not None
         self.whole = whole(self.nodes, self.users, self.outputs, apart, target)
         self.inside, self.anew = self.whole.inside, self.whole.products
         held = {n for a in self.whole.attentions for n in a.anchors}
@@ -173,6 +174,9 @@ class _Fusion:
             return True
         cheap = cost <= CHEAP_FLOPS
         if home is not None and where - {home}:
+            if self.on_gpu and _widened(node):
+                # Its readers have less to read so.
+                return False
             return not (cheap and home.family in ("rows", "columns", "full", "taps"))
         if not cheap and self._repeated(node):
             return True
@@ -249,6 +253,11 @@ class _Fusion:
         groups = _merged([g for g in made.values() if g.stores])
         groups = [g for g in groups if any(target.type.size for _, target in g.stores)]
         return _in_turn(groups, self.outputs)
+
+
+def _widened(node: Node) -> bool:
+    """Whether a node is a number of fewer bytes in a longer type."""
+    return node.op.name == "cast" and node.inputs[0].dtype.itemsize < node.dtype.itemsize
 
 
 def _larger(a: Node, times: int, b: Node) -> bool:
