@@ -144,21 +144,7 @@ class _Attention:
             self.own.copy(self.k, self.inner, at, stage)
             self.own.copy(self.v, self.outer, at, stage)
 
-        some = k.compare("gt", count, 0)
-        if k.const_int(count) is None:
-            with w.when(some):
-                copy(k.Const(0), k.Const(0))
-        else:
-            copy(k.Const(0), k.Const(0))
-        w.run("async_commit")
-        with w.loop("step", 0, count) as step:
-            w.run("async_wait", 0)
-            w.write(k.Barrier())
-            after = w.let("after", k.add(step, 1))
-            with w.when(k.compare("lt", after, count)):
-                copy(after, w.let("stage", k.mod(after, STAGES)))
-            w.run("async_commit")
-            stage = w.let("stage", k.mod(step, STAGES))
+        with self.own.steps(count, copy) as (step, stage):
             scores = self._scores(self.inner, w.let("place", place(step)), stage)
             chances = self._softmax(scores, self.top, self.total, self.result)
             self.own.add(self.result, chances, self.v, stage)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from tilewright.compiler.schedules.access import Index, Writer
 from tilewright.compiler.schedules.gpu.contraction_sides import BESIDE, PIECE, Seen, trial_of
@@ -126,6 +127,30 @@ class Threads:
                     move()
             else:
                 move()
+
+    @contextmanager
+    def steps(
+        self, count: k.ExprLike, copy: Callable[[k.Expr, k.Expr], None]
+    ) -> Iterator[tuple[k.Expr, k.Expr]]:
+        """Go through so many steps; the next one's tiles are under way meanwhile.
+
+        ``copy(step, stage)`` begins to copy a step's tiles. Gives the step and where its tiles are.
+        """
+        w = self.w
+        if k.const_int(count) is None:
+            with w.when(k.compare("gt", count, 0)):
+                copy(k.Const(0), k.Const(0))
+        else:
+            copy(k.Const(0), k.Const(0))
+        w.run("async_commit")
+        with w.loop("step", 0, count) as step:
+            w.run("async_wait", 0)
+            w.write(k.Barrier())
+            after = w.let("after", k.add(step, 1))
+            with w.when(k.compare("lt", after, count)):
+                copy(after, w.let("stage", k.mod(after, STAGES)))
+            w.run("async_commit")
+            yield step, w.let("stage", k.mod(step, STAGES))
 
     # --- products ---------------------------------------------------------------------------
     def product(self, name: str, left: Tile, right: Tile, stage: k.Expr) -> k.Buffer:

@@ -179,20 +179,7 @@ class _Remade:
 
         results = [
             threads.fresh("result", f32, x.other.width // 2, 0) for x in self.r.results]
-        if k.const_int(count) is None:
-            with w.when(k.compare("gt", count, 0)):
-                copy(k.Const(0), k.Const(0))
-        else:
-            copy(k.Const(0), k.Const(0))
-        w.run("async_commit")
-        with w.loop("step", 0, count) as step:
-            w.run("async_wait", 0)
-            w.write(k.Barrier())
-            after = w.let("after", k.add(step, 1))
-            with w.when(k.compare("lt", after, count)):
-                copy(after, w.let("stage", k.mod(after, STAGES)))
-            w.run("async_commit")
-            stage = w.let("stage", k.mod(step, STAGES))
+        with threads.steps(count, copy) as (step, stage):
             made = self._make(w.let("from", k.mul(k.add(step, start), self.step)), stage)
             for x, result in zip(self.r.results, results, strict=True):
                 threads.add(result, made[x.made], self.steps[x.other], stage)
