@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fresh_process import forget
 
 import tilewright as tw
 from tilewright import config
@@ -26,20 +27,6 @@ from tilewright.runtime.gpu.executable import gpu_executable
 from tilewright.runtime.gpu.sim import SimDriver, sim_driver
 
 X = np.linspace(-1, 1, 60, dtype=np.float32).reshape(12, 5)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty disk cache, for a process that has compiled nothing."""
-    forget(monkeypatch)
-    with config.override(cache=str(tmp_path / "cache")):
-        yield tmp_path / "cache"
-
-
-def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a new process does not know."""
-    monkeypatch.setattr(program, "_emitted", {})
-    monkeypatch.setattr(ptx, "_written", {})
 
 
 def compiled(f: Callable[..., Any], *args: Any, target: str = "sim", **options: Any) -> Compiled:

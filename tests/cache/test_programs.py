@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fresh_process import forget
 
 import tilewright as tw
 from tilewright import config
@@ -21,20 +22,6 @@ from tilewright.ir.digest import graph_text
 
 SCALE = np.linspace(1, 2, 5000, dtype=np.float32)
 X = np.linspace(-1, 1, 5000, dtype=np.float32)
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty disk cache, for a process that has compiled nothing."""
-    forget(monkeypatch)
-    with config.override(cache=str(tmp_path / "cache")):
-        yield tmp_path / "cache"
-
-
-def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a new process does not know."""
-    for name in ("_emitted", "_kernels", "_linked"):
-        monkeypatch.setattr(library, name, {})
 
 
 def compiled(function: Callable[..., Any], *args: Any, **options: Any) -> Compiled:
