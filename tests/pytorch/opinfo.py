@@ -24,8 +24,10 @@ from tilewright.torch.backend import backend
 from tilewright.torch.convert import convert
 from tilewright.torch.decompositions import decompositions
 from tilewright.torch.faults import BackendWarning
+from tilewright.torch.instead import traced_for_us
 from tilewright.torch.program import Program
 from tilewright.torch.recipe import Recipe
+from tilewright.torch.report import report
 
 op_db = common_methods_invocations.op_db
 # Operators that draw set a seed themselves, which when traced is set while tracing only.
@@ -166,10 +168,15 @@ def compiled(function: Callable[..., Any], found: list[Recipe]) -> Callable[...,
     def compiler(module: Any, inputs: Sequence[Any]) -> Any:
         found.append(convert(module, {}))
         return Program(found[-1])
-    return aot_function(
+    made = aot_function(
         function, fw_compiler=compiler, bw_compiler=compiler, inference_compiler=compiler,
         partition_fn=min_cut_rematerialization_partition, decompositions=decompositions(),
         keep_inference_input_mutations=True)
+
+    def run(*inputs: torch.Tensor) -> Any:
+        with traced_for_us():
+            return made(*inputs)
+    return run
 
 
 def traced(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -192,7 +199,7 @@ def check(op: Any, given: Any) -> Outcome:
             made = sample.run(compiled(sample.call, found))
         except Exception as error:
             if _fails(lambda: sample.run(traced(sample.call))):
-                return _in_parts(op, sample, expected)
+                return _by_dynamo(op, sample, expected)
             return Outcome("crash", message=f"{_short(error)}\n{traceback.format_exc()}")
         fallbacks = [(f.target, f.reason) for r in found for f in r.fallbacks]
         wrong = _difference(op, sample, made, expected)
@@ -201,8 +208,24 @@ def check(op: Any, given: Any) -> Outcome:
         return Outcome("fallback" if fallbacks else "compiled", fallbacks)
 
 
+def _by_dynamo(op: Any, sample: Sample, expected: _Run) -> Outcome:
+    """What AOTAutograd cannot trace by itself: Dynamo may, as one graph."""
+    torch._dynamo.reset()
+    whole = torch.compile(sample.call, backend=backend, fullgraph=True, dynamic=False)
+    try:
+        made = sample.run(whole)
+    except Exception:
+        return _in_parts(op, sample, expected)
+    found = report(whole)
+    fallbacks = [(f.target, f.reason) for f in found.fallbacks]
+    wrong = _difference(op, sample, made, expected)
+    if found.faults or not found.graphs:
+        return Outcome("crash", fallbacks, "; ".join(str(f) for f in found.faults))
+    return Outcome("wrong" if wrong else "fallback" if fallbacks else "compiled", fallbacks, wrong)
+
+
 def _in_parts(op: Any, sample: Sample, expected: _Run) -> Outcome:
-    """What AOTAutograd cannot trace as one graph, by Dynamo, which goes on behind a break."""
+    """What Dynamo cannot trace as one graph: it goes on behind a break."""
     torch._dynamo.reset()
     graphs = 0
 

@@ -15,6 +15,7 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 from tilewright.compiler.collector import collector_at_rest
 from tilewright.torch.builds import built, program_of
 from tilewright.torch.decompositions import decompositions
+from tilewright.torch.instead import answers_for, traced_for_us
 from tilewright.torch.kept import Kept, caching, keeping
 from tilewright.torch.options import Options, read_options
 from tilewright.torch.recipe import Recipe
@@ -46,7 +47,7 @@ def backend(
     }
     token = _region.set(region)
     try:
-        with caching(chosen), chosen.keeping(), collector_at_rest():
+        with caching(chosen), chosen.keeping(), collector_at_rest(), traced_for_us():
             return aot_autograd(  # type: ignore[no-any-return]
                 fw_compiler=compilers["forward"],
                 bw_compiler=compilers["backward"],
@@ -60,6 +61,7 @@ def backend(
 
 
 trace_for(backend)
+answers_for(backend)
 
 
 def _compile(

@@ -26,14 +26,23 @@ from tilewright.ir.graph import Node
 from tilewright.ir.sizes import Size
 from tilewright.ir.types import TensorType
 from tilewright.torch import nodes
-from tilewright.torch.depths import Depth, any_complex, element, in_memory, read_later, row_major
+from tilewright.torch.by_data import REASON, called_for_data, computes, depends_on_data
+from tilewright.torch.depths import (
+    VIEWS,
+    Depth,
+    any_complex,
+    element,
+    in_memory,
+    read_later,
+    row_major,
+)
 from tilewright.torch.dtypes import OURS, THEIRS, TOKEN, Sizes, number_of, numbers_of, why_not
 from tilewright.torch.layers import starts_of_parts
 from tilewright.torch.lines import location_of, module_of
+from tilewright.torch.looks import CHECKS, LOOKS
 from tilewright.torch.pairs import Pair, find_pair_row, interleaved
 from tilewright.torch.random import draws, draws_again
 from tilewright.torch.recipe import (
-    CHECK_ERRORS,
     Alias,
     Eager,
     Export,
@@ -48,20 +57,6 @@ from tilewright.torch.symbols import value_of
 from tilewright.torch.table import Call, NotCompiled, find
 
 aten = torch.ops.aten
-
-VIEWS = frozenset({
-    aten.alias, aten.detach, aten.view, aten._unsafe_view, aten.reshape, aten.permute, aten.t,
-    aten.transpose, aten.expand, aten.unsqueeze, aten.squeeze, aten.slice, aten.select,
-    aten.as_strided, aten.diagonal, aten.unfold, aten.lift_fresh, aten.split,
-    aten.split_with_sizes, aten.unbind, aten.view_as_real,
-})
-"""Operators whose results lie in the memory of their first argument."""
-
-CHECKS = frozenset({
-    aten._assert_scalar, aten._assert_async, aten._assert_tensor_metadata,
-    aten.sym_constrain_range, aten.sym_constrain_range_for_size, torch.ops.prims._sink_tokens,
-})
-"""Operators without results that do nothing, or that PyTorch evaluates when it traces."""
 
 MISSING = "the operator is not in the table"
 
@@ -91,6 +86,7 @@ class Converter:
         self.fallbacks: list[Fallback] = []
         self.random = -1
         self.starts = starts_of_parts(module)
+        self.for_data = called_for_data(module)
         self.least = 0
 
     def recipe(self) -> Recipe:
@@ -136,6 +132,9 @@ class Converter:
     def _call(self, node: fx.Node) -> None:
         packet = getattr(node.target, "overloadpacket", None)
         meta = node.meta.get("val")
+        if node in self.for_data:
+            self._eager(node, REASON if computes(node) else "")
+            return
         if packet in CHECKS:
             return
         if packet is torch.ops.prims._make_token:
@@ -155,7 +154,9 @@ class Converter:
         if node.target is operator.getitem:
             self._item(node)
             return
-        if node.target is with_effects and node.args[1] is CHECK_ERRORS:
+        if packet is aten._assert_async or (
+            node.target is with_effects and node.args[1] in LOOKS
+        ):
             self._checked(node)
             return
         try:
@@ -171,14 +172,16 @@ class Converter:
             self._eager(node, f"tilewright failed: {first_line(error)}")
 
     def _checked(self, node: fx.Node) -> None:
-        """A look at the codes of a factorisation; the token of its turn is passed on."""
-        token, _, codes, *rest = node.args
-        assert isinstance(token, fx.Node) and isinstance(codes, fx.Node)
-        depth = max(self.depth.get(codes, -1), self.depth.get(token, -1))
-        self._look(CHECK_ERRORS, self._tensor(codes), rest, node.kwargs, depth)
-        self.eager.add(node)
-        self.depth[node] = depth
-        self.values[node] = [self._tensor(token)]
+        """A look at codes or a truth; the token of its turn, if it has one, is passed on."""
+        effects = node.target is with_effects
+        token, target, value, *rest = node.args if effects else (None, node.target, *node.args)
+        depth = max(self.depth.get(n, -1) for n in node.all_input_nodes)
+        assert isinstance(value, fx.Node)
+        self._look(target, self._tensor(value), rest, node.kwargs, depth)
+        if isinstance(token, fx.Node):
+            self.eager.add(node)
+            self.depth[node] = depth
+            self.values[node] = [self._tensor(token)]
 
     def _look(
         self, target: Any, slot: int, args: Sequence[Any], kwargs: Mapping[str, Any], depth: int
@@ -274,7 +277,7 @@ class Converter:
         self.values[node] = outs
         if not several and outs[0] is not None:
             self.slots[node] = outs[0]
-        if not random:
+        if reason and not random:
             self.fallbacks.append(
                 Fallback(str(node.target), reason, location_of(node), module_of(node)))
 
@@ -282,10 +285,7 @@ class Converter:
         """The strides of a result; None where tracing does not know them."""
         if not isinstance(meta, torch.Tensor) or meta.layout is not torch.strided:
             return None
-        try:
-            return self._geometry(meta)[1]
-        except KeyError:  # a size that depends on data
-            return None
+        return None if depends_on_data(meta) else self._geometry(meta)[1]
 
     def _argument(self, node: fx.Node) -> Any:
         if node in self.slots:

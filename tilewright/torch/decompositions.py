@@ -13,7 +13,11 @@ from typing import Any
 import torch
 from torch._decomp import core_aten_decompositions, decomposition_table
 
-from tilewright.torch import cross_entropy, random
+from tilewright.torch import (
+    cross_entropy,
+    random,
+    statistics,  # noqa: F401 - it enters functions
+)
 from tilewright.torch.ops import (  # noqa: F401 - they enter rows
     attention,
     complex_numbers,

@@ -15,6 +15,16 @@ from tilewright.torch.pairs import Pair, apart
 from tilewright.torch.recipe import Alias, Eager, Export, Part
 from tilewright.torch.strides import Layout, layout_of, read
 
+aten = torch.ops.aten
+
+VIEWS = frozenset({
+    aten.alias, aten.detach, aten.view, aten._unsafe_view, aten.reshape, aten.permute, aten.t,
+    aten.transpose, aten.expand, aten.unsqueeze, aten.squeeze, aten.slice, aten.select,
+    aten.as_strided, aten.diagonal, aten.unfold, aten.lift_fresh, aten.split,
+    aten.split_with_sizes, aten.unbind, aten.view_as_real,
+})
+"""Operators whose results lie in the memory of their first argument."""
+
 Geometry = tuple[tuple[int, ...], tuple[int, ...]]
 """Shape and strides."""
 

@@ -10,8 +10,8 @@ from tilewright.ir import build
 from tilewright.ir.graph import Node, make
 from tilewright.ir.routines import ExchangeAttrs, ReflectAttrs, TriangleAttrs
 from tilewright.ir.types import Shape, TensorType, as_number, f32, f64, i32, i64
+from tilewright.torch.looks import CHECK_ERRORS
 from tilewright.torch.nodes import cast, iota, number, reduce
-from tilewright.torch.recipe import CHECK_ERRORS
 from tilewright.torch.table import Call, Check, NotCompiled
 
 MOST = 32

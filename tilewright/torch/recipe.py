@@ -17,9 +17,6 @@ from tilewright.ir.graph import Graph
 from tilewright.ir.portable import Packed, pack, unpack
 from tilewright.torch.dtypes import Sizes
 
-CHECK_ERRORS = torch.ops.aten._linalg_check_errors.default
-"""Raises if a code is not 0. It computes nothing, so it is no operator that is not compiled."""
-
 
 @dataclass(frozen=True, slots=True)
 class Slot:

@@ -21,6 +21,7 @@ from tilewright.ir.decide import deciding
 from tilewright.ir.sizes import named
 from tilewright.runtime.executable import SizedExecutable
 from tilewright.torch.builds import built, entered
+from tilewright.torch.by_data import depends_on_data
 from tilewright.torch.convert import convert
 from tilewright.torch.options import Options
 from tilewright.torch.program import Program, compile_part
@@ -59,7 +60,7 @@ def symbols_of(module: fx.GraphModule) -> list[tuple[int, Any]]:
     found: list[tuple[int, Any]] = []
     for i, node in enumerate(module.graph.find_nodes(op="placeholder")):
         meta = node.meta.get("val")
-        if isinstance(meta, torch.SymInt | torch.SymFloat):
+        if isinstance(meta, torch.SymInt | torch.SymFloat) and not depends_on_data(meta):
             found.append((i, meta.node.expr))
     return found
 
@@ -67,7 +68,8 @@ def symbols_of(module: fx.GraphModule) -> list[tuple[int, Any]]:
 def _hints(module: fx.GraphModule) -> tuple[int, ...] | None:
     """The numbers that a program was traced with; None if they are not known."""
     metas = [n.meta.get("val") for n in module.graph.find_nodes(op="placeholder")]
-    found = [m.node.hint for m in metas if isinstance(m, torch.SymInt | torch.SymFloat)]
+    found = [m.node.hint for m in metas if isinstance(m, torch.SymInt | torch.SymFloat)
+             and not depends_on_data(m)]
     return None if any(hint is None for hint in found) else tuple(found)
 
 

@@ -27,7 +27,7 @@ class RecurrentLayers(int):
 
     def __bool__(self) -> bool:
         asking = sys._getframe(1).f_locals.get("self")
-        return _traced_for(getattr(asking, "tx", None), self.function)
+        return traced_for(getattr(asking, "tx", None), self.function)
 
 
 class Loggers(set[Any]):
@@ -58,7 +58,7 @@ class Loggers(set[Any]):
     def _said(self, call: dict[str, Any]) -> bool:
         """Whether TorchDynamo's frame is such a call, which has then been done."""
         logger, name = getattr(call.get("self"), "value", None), call.get("name")
-        if not isinstance(name, str) or not _traced_for(call.get("tx"), self.function):
+        if not isinstance(name, str) or not traced_for(call.get("tx"), self.function):
             return False
         if not isinstance(getattr(type(logger), name, None), functools._lru_cache_wrapper):
             return False
@@ -70,7 +70,7 @@ class Loggers(set[Any]):
             return False
 
 
-def _traced_for(translator: Any, function: Function) -> bool:
+def traced_for(translator: Any, function: Function) -> bool:
     """Whether the graph of one of TorchDynamo's translators is for a backend."""
     output = getattr(translator, "output", None)
     compiler = innermost_backend(getattr(output, "compiler_fn", None))  # type: ignore[arg-type]
