@@ -232,6 +232,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="worker processes")
     parser.add_argument("--seconds", type=float, default=600, help="after which a sample hangs")
     parser.add_argument("--json", type=Path, help="file for the outcome of every sample")
+    parser.add_argument("--rest", type=Path, help="such a file, for the operators not run")
     parser.add_argument("--table", type=Path, help="file for the table")
     options = parser.parse_args()
     if options.worker:
@@ -244,6 +245,8 @@ def main() -> None:
              for i, op in enumerate(opinfo.operators(getattr(torch, options.dtype)))
              if re.search(options.only, opinfo.name_of(op))]
     results = run_all(names, options.dtype, options.most, options.jobs, options.seconds)
+    if options.rest:
+        results = {**json.loads(options.rest.read_text()), **results}
     print(summary(results))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))

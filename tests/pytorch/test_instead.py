@@ -18,6 +18,8 @@ from tilewright.torch import backend
 ROWS = torch.randn(3, 5, generator=torch.manual_seed(1))
 COUNTS = torch.tensor([1, 2, 0, 3, 1])
 WEIGHTS = torch.tensor([0.5, 0.25, 1.0, 2.0, 0.0])
+MATRICES = torch.randn(2, 5, 3, generator=torch.manual_seed(2), dtype=torch.float64)
+RIGHT = torch.randn(2, 5, 2, generator=torch.manual_seed(3), dtype=torch.float64)
 
 CASES: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "cov": (torch.cov, (ROWS,)),
@@ -34,6 +36,14 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "pairs of one": (torch.combinations, (ROWS[0, :1],)),
     "pairs of nothing, again": (
         lambda x: torch.combinations(x, 2, with_replacement=True), (ROWS[0, :0],)),
+    **{f"least squares, {name}": (
+        lambda a, b: torch.linalg.lstsq(a, b, driver="gels")[:2], (a, b)) for name, a, b in (
+        ("tall", MATRICES, RIGHT), ("wide", MATRICES.mT, RIGHT[:, :3]),
+        ("a vector", MATRICES[0], RIGHT[0, :, 0]), ("vectors", MATRICES, RIGHT[..., 0]),
+        ("for one batch", MATRICES, RIGHT[:1]), ("square", MATRICES[:, :3], RIGHT[:, :3]))},
+    "least squares of zeros": (
+        lambda a, b: torch.linalg.lstsq(a, b, driver="gels").solution,
+        (torch.stack([torch.eye(3), torch.zeros(3, 3)]).double(), RIGHT[:, :3])),
     "loss": (gaussian_nll_loss, (ROWS, ROWS.flip(0), ROWS.abs())),
     "loss of the least variance": (
         lambda x, y, v: gaussian_nll_loss(x, y, v, full=True, eps=0.7, reduction="sum"),
@@ -60,6 +70,12 @@ REFUSED: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "a negative count": (lambda x, f: torch.cov(x, fweights=f), (ROWS, COUNTS - 1)),
     "a negative weight": (lambda x, a: torch.cov(x, aweights=a), (ROWS, WEIGHTS - 1)),
     "no weight": (lambda x, a: torch.cov(x, aweights=a), (ROWS, 0 * WEIGHTS)),
+    "a matrix of less than full rank": (
+        lambda a, b: torch.linalg.lstsq(a, b, driver="gels").solution,
+        (torch.diag(torch.tensor([1.0, 0, 2])), torch.ones(3, 1))),
+    "two of them": (
+        lambda a, b: torch.linalg.lstsq(a, b, driver="gels").solution,
+        (torch.diag_embed(torch.tensor([[1.0, 2, 2], [3, 3, 0]])), torch.ones(2, 3, 1))),
     "a negative variance": (gaussian_nll_loss, (ROWS, ROWS, ROWS)),
 }
 
