@@ -57,6 +57,13 @@ MATRICES = [
           None, TensorType(f64, (3, 6, 5)), y),)),
     *(("eigh", None, (x,)) for x in (POSITIVE, NEGATIVE, SINGULAR + SINGULAR.T, ONE)),
     *(("svd", None, (x,)) for x in (SQUARE, TALL, SINGULAR, ONE, 0 * TALL)),
+    *(("eig", None, (x,)) for x in (SQUARE, NEGATIVE, SINGULAR, GAPS, ONE, np.eye(4), np.diag(
+        [2.0, 2, 2], 1), np.kron(np.eye(2), [[1, 2], [-2, 1]]), SQUARE - SQUARE.swapaxes(-1, -2))),
+    *(("complex_lu", None, (x,)) for x in (np.concatenate([SQUARE, POSITIVE], 1), np.vstack(
+        [GAPS, -GAPS]), np.vstack([ONE, ONE]))),
+    *(("complex_triangular_solve", TriangleAttrs(upper, unit), (
+        np.concatenate([POSITIVE, SQUARE], 1), np.concatenate([RIGHT, 2 - RIGHT], 1)))
+      for upper in (False, True) for unit in (False, True)),
     *(("matrix_exp", None, (x,)) for x in (SQUARE, 20 * NEGATIVE, ONE)),
     *(("triangular_solve", TriangleAttrs(upper, unit), (POSITIVE, RIGHT))
       for upper in (False, True) for unit in (False, True)),
@@ -104,7 +111,28 @@ def test_matrices(name: str, attrs: Any, arrays: Any, dtype: Any) -> None:
         near(whole @ vectors, vectors * values)
         near(vectors.swapaxes(-1, -2) @ vectors, np.broadcast_to(np.eye(len(whole.T)), whole.shape))
         got, want = values, want[..., :1, :]
+    elif name == "eig":
+        assert_eigenvectors(got, arrays[0].astype(dtype))
+        got, want = (v - 1e-6j * (v.imag < 0) for v in (_complex(got)[0], _complex(want)[0]))
+        got, want = np.sort(got.round(3)), np.sort(want.round(3))
     near(got, want)
+
+
+def _complex(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The eigenvalues and the eigenvectors that ``eig`` gives."""
+    n = packed.shape[-1]
+    values, vectors = packed[..., :2, :], packed[..., 2:, :]
+    return (values[..., 0, :] + 1j * values[..., 1, :],
+            vectors[..., :n, :] + 1j * vectors[..., n:, :])
+
+
+def assert_eigenvectors(got: np.ndarray, x: np.ndarray) -> None:
+    """They have length 1, and conjugate ones stand beside each other."""
+    values, vectors = _complex(got)
+    near(x @ vectors, (vectors * values[..., None, :]).astype(vectors.dtype))
+    near(np.linalg.norm(vectors, axis=-2), np.ones_like(values.real))
+    pairs = values.imag > 0
+    assert (np.roll(pairs, 1, -1) == (values.imag < 0)).all()
 
 
 def assert_decomposed(got: np.ndarray, x: np.ndarray, n: int) -> None:
@@ -148,8 +176,20 @@ def test_eigenvalues_of_any_size(n: int) -> None:
     near(both(HOST, "svd", None, [x], np.float64)[0][0], np.sort(np.abs(values))[::-1])
 
 
+@pytest.mark.parametrize("n", range(1, 13))
+def test_eigenvalues_of_any_matrix(n: int) -> None:
+    """Whole numbers make equal eigenvalues, and matrices without as many vectors, likely."""
+    for x in (RNG.integers(-2, 3, (8, n, n)).astype(float), RNG.normal(size=(2, n, n)) * 1e100,
+              np.roll(np.eye(n), 1, 0)[None]):
+        got = both(HOST, "eig", None, [x], np.float64)[0]
+        scale = np.abs(x).max()
+        got[..., :2, :] /= scale
+        assert_eigenvectors(got, x / scale)
+        near(_complex(got)[0].sum(-1), np.trace(x / scale, axis1=1, axis2=2) + 0j)
+
+
 def test_what_is_not_finite_stays_visible() -> None:
-    for name in ("eigh", "svd", "matrix_exp"):
+    for name in ("eig", "eigh", "svd", "matrix_exp"):
         x = SQUARE.copy()
         x[1, 2, 3] = x[1, 3, 2] = np.nan
         x[2, 0, 0] = np.inf
@@ -168,6 +208,8 @@ def test_no_derivative_is_better_than_a_wrong_one(name: str) -> None:
     ("cholesky", None, [(3, 4)]), ("svd", None, [(3, 4)]), ("lu", None, [(3,)]),
     ("triangular_solve", TriangleAttrs(True, True), [(3, 3), (4, 2)]),
     ("ldl_solve", None, [(3, 3), (1, 2), (3, 2)]),
+    ("eig", None, [(3, 4)]), ("complex_lu", None, [(3, 3)]),
+    ("complex_triangular_solve", TriangleAttrs(True, True), [(6, 3), (3, 2)]),
     ("exchange", ExchangeAttrs(True), [(3, 3), (2, 3)]),
     ("reflect", ReflectAttrs(True), [(4, 3), (4, 3)]), ("zeta", None, [(3,), (4,)]),
 ])

@@ -58,6 +58,11 @@ FREE_SIGNS: dict[str, dict[int, bool]] = {
 those that belong to each other no more than that they are orthonormal."""
 
 
+FREE_ORDER = frozenset({"linalg.eig", "linalg.eigvals"})
+"""Operators whose results are eigenvalues in any order; of their eigenvectors, columns in that
+order, PyTorch promises no phase."""
+
+
 @dataclass
 class Outcome:
     """What became of a sample.
@@ -110,6 +115,8 @@ class Sample:
 
     def __init__(self, op: Any, sample: Any) -> None:
         self.op, self.process = op, sample.output_process_fn_grad
+        if op.name in FREE_ORDER:
+            self.process = lambda results: sample.output_process_fn_grad(_in_order(results))
         leaves, self.spec = tree.tree_flatten((sample.input, tuple(sample.args), sample.kwargs))
         self.at = [i for i, v in enumerate(leaves) if isinstance(v, torch.Tensor)]
         self.tensors = [leaves[i] for i in self.at]
@@ -265,6 +272,8 @@ def _difference(op: Any, sample: Sample, made: _Run, expected: _Run) -> str:
     values = op.name not in WITHOUT_VALUE
     if op.name in FREE_SIGNS:
         made = _with_signs(made, expected, FREE_SIGNS[op.name])
+    if op.name in FREE_ORDER:
+        made, expected = _turned(made), _turned(expected)
     for what in ("results", "inputs", "gradients"):
         ours, theirs = getattr(made, what), getattr(expected, what)
         a, first = tree.tree_flatten(ours)
@@ -315,6 +324,29 @@ def _with_signs(made: _Run, expected: _Run, parts: dict[int, bool]) -> _Run:
         turned = turned.mT if parts[i] else turned
         results[i] = torch.empty_like(results[i].detach()).copy_(turned)
     return _Run(tree.tree_unflatten(results, structure), made.inputs, made.gradients)
+
+
+def _in_order(results: Any) -> Any:
+    """Eigenvalues by their parts, and the eigenvectors that belong to them."""
+    parts, structure = tree.tree_flatten(results)
+    keys = torch.view_as_real(parts[0].detach().to(torch.complex128)).mul(1e4).round()
+    first = keys[..., 1].argsort(dim=-1, stable=True)
+    order = first.gather(-1, keys[..., 0].gather(-1, first).argsort(dim=-1, stable=True))
+    made = [parts[0].gather(-1, order)]
+    made += [p.gather(-1, order.unsqueeze(-2).expand(p.shape)) for p in parts[1:]]
+    return tree.tree_unflatten(made, structure)
+
+
+def _turned(run: _Run) -> _Run:
+    """Eigenvalues in order, and eigenvectors whose largest number is positive, as they lay."""
+    parts, structure = tree.tree_flatten(run.results)
+    found = [p.detach() for p in tree.tree_leaves(_in_order(run.results))]
+    for i, x in enumerate(found[1:], 1):
+        if x.numel():
+            largest = x.gather(-2, x.abs().mul(1e4).round().argmax(-2, keepdim=True))
+            found[i] = x * largest.sgn().conj()
+    made = [torch.empty_like(p.detach()).copy_(x) for p, x in zip(parts, found, strict=True)]
+    return _Run(tree.tree_unflatten(made, structure), run.inputs, run.gradients)
 
 
 def _other_elements(x: torch.Tensor, places: torch.Tensor, values: torch.Tensor) -> str:

@@ -187,7 +187,9 @@ def table(results: dict[str, list[dict[str, Any]]], dtype: str, most: int | None
         f"`{dtype}`, forward and gradient, eager against the backend of `torch.compile`.", "",
         "- **compiled**: all of it is compiled and agrees with eager PyTorch (eigenvectors and "
         "singular vectors up to",
-        "  their signs; a look at whether a factorisation failed, after it, is no call)",
+        "  their signs, eigenvalues of matrices that are not symmetric in any order; a look at "
+        "whether something",
+        "  failed, after it, is no call)",
         "- **partly**: operators that are not compiled are called in PyTorch between compiled "
         "parts; agrees",
         "- **broken**: PyTorch cannot trace it as one graph (sizes of results or branches depend "

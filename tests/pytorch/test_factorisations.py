@@ -9,7 +9,7 @@ import opinfo
 import pytest
 import torch
 
-from tilewright.torch.factors import MOST, MOST_TURNED
+from tilewright.torch.factors import MOST, MOST_TALL, MOST_TURNED
 from tilewright.torch.recipe import Recipe
 
 SQUARE = torch.randn(2, 3, 4, 4, generator=torch.manual_seed(1), dtype=torch.float64)
@@ -152,6 +152,10 @@ def test_large_matrices_stay_with_lapack() -> None:
     torch.testing.assert_close(ours(torch.linalg.svdvals, x, fallbacks=1), torch.linalg.svdvals(x))
     x = x[:, :MOST_TURNED]
     torch.testing.assert_close(ours(torch.linalg.svdvals, x), torch.linalg.svdvals(x))
-    x = x @ x.mT
+    x = torch.cat([x, x.sin(), x])[:MOST_TALL + 1]
+    torch.testing.assert_close(ours(torch.linalg.svdvals, x, fallbacks=1), torch.linalg.svdvals(x))
+    x = x[:MOST_TALL]
+    torch.testing.assert_close(ours(torch.linalg.pinv, x), torch.linalg.pinv(x))
+    x = x[:MOST] @ x[:MOST].mT
     torch.testing.assert_close(
         ours(torch.linalg.eigvalsh, x[:12, :12]), torch.linalg.eigvalsh(x[:12, :12]))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.ir import attrs as a
+from tilewright.ir import complex_routines as c
 from tilewright.ir import derivatives as d
 from tilewright.ir import expansions as e
 from tilewright.ir import index_derivatives as i
@@ -273,6 +274,10 @@ for _name, _arity, _rule, _meaning, _attrs, _flops in (  # flops: of a matrix of
     ("ldl_solve", 3, r.infer_ldl_solve, r.each(2, r.ldl_solve), NoAttrs, 20),
     ("eigh", 1, r.infer_factor("eigh", True), r.each(2, r.eigh), NoAttrs, 500),
     ("svd", 1, r.infer_svd, r.each(2, r.svd), NoAttrs, 500),
+    ("eig", 1, c.infer_eig, r.each(2, c.eig), NoAttrs, 1000),
+    ("complex_lu", 1, c.infer_lu, r.each(2, c.lu), NoAttrs, 30),
+    ("complex_triangular_solve", 2, c.infer_triangular, r.each(2, c.triangular_solve),
+     r.TriangleAttrs, 40),
     ("matrix_exp", 1, r.infer_square("matrix_exp"), r.each(2, r.matrix_exp), NoAttrs, 400),
     ("polynomial", 2, r.infer_numbers("polynomial"), s.polynomial, r.PolynomialAttrs, 20),
     ("zeta", 2, r.infer_numbers("zeta"), s.zeta, NoAttrs, 500),

@@ -25,6 +25,7 @@ from tilewright.torch.ops import (  # noqa: F401 - they enter rows
     convolution,
     creation,
     distances,
+    eigenvalues,
     embedding_bag,
     factorisations,
     fourier,

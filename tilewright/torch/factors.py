@@ -20,13 +20,16 @@ MOST = 32
 MOST_TURNED = 12
 """Columns up to which rotations, and powers, take few enough steps."""
 
+MOST_TALL = 64
+"""Rows of a matrix of so few columns, whose number makes the work of a rotation alone."""
 
-def small(x: Node, columns: int = MOST) -> Node:
+
+def small(x: Node, columns: int = MOST, rows: int = MOST) -> Node:
     """A matrix that is factorised here. Raises ``NotCompiled`` for others."""
     if x.dtype not in (f32, f64):
         raise NotCompiled(f"a matrix of {x.dtype}")
-    if as_number(x.shape[-2]) > MOST or as_number(x.shape[-1]) > columns:
-        raise NotCompiled(f"a matrix of more than {MOST} rows or {columns} columns")
+    if as_number(x.shape[-2]) > rows or as_number(x.shape[-1]) > columns:
+        raise NotCompiled(f"a matrix of more than {rows} rows or {columns} columns")
     return x
 
 
@@ -169,7 +172,7 @@ def decomposed(x: Node) -> tuple[Node, Node, Node]:
     if m < n:
         u, s, vh = decomposed(turned(x))
         return turned(vh), s, turned(u)
-    packed = make("svd", (small(x, MOST_TURNED),))
+    packed = make("svd", (small(x, MOST_TURNED, MOST_TALL),))
     s, u, v = rows(packed, 0, 1), rows(packed, 1, m + 1), rows(packed, m + 1, m + 1 + n)
     return completed(u, n), flat_row(s), turned(v)
 

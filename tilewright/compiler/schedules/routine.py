@@ -14,7 +14,14 @@ from tilewright.compiler.schedules.group import Group, finish, output_buffers
 from tilewright.compiler.schedules.item import Cells, Code, Value
 from tilewright.compiler.schedules.pointwise import store_all
 from tilewright.compiler.schedules.reduction import hold
-from tilewright.compiler.schedules.routines import factors, recurrences, spectral, symmetric
+from tilewright.compiler.schedules.routines import (
+    complex_numbers,
+    eigen,
+    factors,
+    recurrences,
+    spectral,
+    symmetric,
+)
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
@@ -26,6 +33,8 @@ MATRICES: dict[str, Callable[..., list[Cells]]] = {
     "reflect": factors.reflect, "exchange": factors.exchange,
     "triangular_solve": factors.triangular_solve,
     "ldl": symmetric.ldl, "ldl_solve": symmetric.ldl_solve,
+    "eig": eigen.eig, "complex_lu": complex_numbers.complex_lu,
+    "complex_triangular_solve": complex_numbers.complex_triangular_solve,
     "eigh": spectral.eigh, "svd": spectral.svd, "matrix_exp": spectral.matrix_exp,
 }
 """(code, attributes, a matrix per input) -> the rows of the result, in one or several parts."""

@@ -21,10 +21,10 @@ SMALL = 2.0 ** -52
 def eigh(code: Code, attrs: Any, x: Cells) -> list[Cells]:
     """Rotations of rows and columns until nothing stands off the diagonal."""
     n = x.columns
-    scale = _scaled(code, x)
+    scale = scaled(code, x)
     with code.loop(0, n) as i, code.loop(i + 1, n) as j:
         x[i, j] = x[j, i]
-    vectors = _identity(code, n)
+    vectors = identity(code, n)
     with _pairs(code, n) as (p, q, changed):
         other = x[p, q]
         with code.when(other.call("abs") > SMALL / 16):
@@ -47,8 +47,8 @@ def eigh(code: Code, attrs: Any, x: Cells) -> list[Cells]:
 def svd(code: Code, attrs: Any, x: Cells) -> list[Cells]:
     """Rotations of columns until they are orthogonal: their lengths are the singular values."""
     m, n = x.rows, x.columns
-    scale = _scaled(code, x)
-    right = _identity(code, n)
+    scale = scaled(code, x)
+    right = identity(code, n)
     with _pairs(code, n) as (p, q, changed):
         sums = [code.variable(0.0) for _ in range(3)]
         with code.loop(0, m) as r:
@@ -73,7 +73,7 @@ def svd(code: Code, attrs: Any, x: Cells) -> list[Cells]:
     return _in_order(code, values, [x, right], scale, True)
 
 
-def _scaled(code: Code, x: Cells) -> Value:
+def scaled(code: Code, x: Cells) -> Value:
     """Divide a matrix by its largest number, which is returned: NaN if one is not finite."""
     largest, rest = code.variable(0.0), code.variable(0.0)
     with code.loop(0, x.rows) as i, code.loop(0, x.columns) as j:
@@ -86,7 +86,8 @@ def _scaled(code: Code, x: Cells) -> Value:
     return code.name(size + rest.get())
 
 
-def _identity(code: Code, n: int) -> Cells:
+def identity(code: Code, n: int) -> Cells:
+    """A unit matrix."""
     made = code.cells(n, n)
     with code.loop(0, n) as i, code.loop(0, n) as j:
         made[i, j] = i.equals(j).where(real(1), 0.0)
@@ -156,7 +157,7 @@ def matrix_exp(code: Code, attrs: Any, x: Cells) -> list[Cells]:
     exponent = norm.get().call("max", 1.0).call("log2").call("ceil")
     squarings = code.name(finite.where(exponent, 0.0))
     scale = code.name((-squarings).call("exp2"))
-    result, other = _identity(code, n), code.cells(n, n)
+    result, other = identity(code, n), code.cells(n, n)
     with code.loop(0, TAYLOR) as c:
         factor = code.name(scale / (TAYLOR - c).to(scale.dtype))
         _product(code, x, result, other)
