@@ -59,8 +59,7 @@ DRAWS = frozenset({
 """Decompositions that would draw other numbers than PyTorch does without them."""
 
 REFERENCES = (
-    aten.native_layer_norm, aten.native_group_norm, aten.linalg_vector_norm, aten.elu,
-    aten.hardtanh, aten.leaky_relu,
+    aten.native_group_norm, aten.linalg_vector_norm, aten.elu, aten.hardtanh, aten.leaky_relu,
 )
 """Operators beyond the core whose reference is written in operators that are compiled.
 

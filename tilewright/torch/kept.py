@@ -13,6 +13,7 @@ import functools
 import hashlib
 import pickle
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from torch import fx
 from torch._functorch._aot_autograd.autograd_cache import BypassAOTAutogradCache
 from torch._functorch._aot_autograd.schemas import SerializableAOTDispatchCompiler
+from torch._inductor import codecache
 from torch._inductor.output_code import OutputCode
 
 import tilewright
@@ -29,6 +31,9 @@ from tilewright.torch.sized import SizedRecipe
 
 Kind = Recipe | SizedRecipe
 Build = Callable[[Kind, Options, str], Callable[[list[Any]], list[Any]]]
+
+_caching: ContextVar[bool] = ContextVar("tilewright_caching", default=False)
+"""Whether PyTorch's cache is being asked for a program of ours."""
 
 
 class Kept(OutputCode):
@@ -113,4 +118,28 @@ def caching(options: Options) -> Iterator[None]:
         ),
         torch.compiler.config.patch(cache_key_tag=tag),
     ):
-        yield
+        token = _caching.set(True)
+        try:
+            yield
+        finally:
+            _caching.reset(token)
+
+
+def _leave_inductor_unloaded() -> None:
+    """Have keys of our programs made without Inductor's code generators.
+
+    A key takes in the passes that are registered with those, for which they are all imported: half
+    a second in every process. They do not touch our programs.
+    """
+    register = getattr(codecache, "init_backend_registration", None)
+    if register is None:
+        return
+
+    @functools.wraps(register)
+    def unless_ours() -> None:
+        if not _caching.get():
+            register()
+    codecache.init_backend_registration = unless_ours
+
+
+_leave_inductor_unloaded()
