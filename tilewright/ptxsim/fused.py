@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 SPLIT = 2.0**27 + 1
-MODERATE = 400
-"""Numbers with exponents up to this are multiplied and added without over- or underflow."""
+LEAST, GREATEST = 2.0**-400, 2.0**400
+"""Numbers between these are multiplied and added without over- or underflow."""
 
 F64 = NDArray[np.float64]
 
@@ -22,26 +22,34 @@ def fused_f64(a: Any, b: Any, c: Any) -> F64:
     "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008);
     the others as fractions.
     """
-    a, b, c = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (a, b, c)))
+    a, b, c = (np.asarray(x, np.float64) for x in (a, b, c))
+    if not a.shape == b.shape == c.shape:
+        a, b, c = np.broadcast_arrays(a, b, c)
     with np.errstate(all="ignore"):
-        return _fused(a, b, c)
+        moderate = _is_moderate(a) & _is_moderate(b) & _is_moderate(c)
+        result = _moderate(a, b, c)
+        if not moderate.all():
+            rest = ~moderate
+            result[rest] = _other(a[rest], b[rest], c[rest])
+    return result
 
 
-def _fused(a: F64, b: F64, c: F64) -> F64:
+def _is_moderate(x: F64) -> NDArray[np.bool_]:
+    size = np.abs(x)
+    return np.asarray((size > LEAST) & (size < GREATEST))
+
+
+def _other(a: F64, b: F64, c: F64) -> F64:
+    """Of numbers that are not all moderate."""
     product = a * b
     # An infinite c or a NaN decides, though the product of finite numbers may overflow; the sign
     # of a product that underflows does, though c is a zero.
-    plain = np.where(np.isfinite(a) & np.isfinite(b) & ~np.isfinite(c), c, product + c)
-    plain = np.where((a != 0) & (b != 0) & (c == 0), product, plain)
+    result = np.where(np.isfinite(a) & np.isfinite(b) & ~np.isfinite(c), c, product + c)
+    result = np.where((a != 0) & (b != 0) & (c == 0), product, result)
     exact = (a == 0) | (b == 0) | (c == 0) | ~np.isfinite(a) | ~np.isfinite(b) | ~np.isfinite(c)
-    moderate = np.ones(a.shape, np.bool_)
-    for x in (a, b, c):
-        moderate &= np.abs(np.frexp(x)[1]) <= MODERATE
-    result = np.where(exact, plain, _moderate(a, b, c))
-    rare = ~exact & ~moderate
-    if rare.any():
-        triples = zip(a[rare], b[rare], c[rare], strict=True)
-        result[rare] = [_by_fractions(*map(float, triple)) for triple in triples]
+    if not exact.all():
+        triples = zip(a[~exact], b[~exact], c[~exact], strict=True)
+        result[~exact] = [_by_fractions(*map(float, triple)) for triple in triples]
     return result
 
 
@@ -62,17 +70,22 @@ def _two_sum(a: F64, b: F64) -> tuple[F64, F64]:
 def _two_product(a: F64, b: F64) -> tuple[F64, F64]:
     """The rounded product and its error, by Dekker's and Veltkamp's splitting."""
     product = a * b
-    a1, b1 = (SPLIT * x - (SPLIT * x - x) for x in (a, b))
-    a0, b0 = a - a1, b - b1
+    (a1, a0), (b1, b0) = _split(a), _split(b)
     return product, ((a1 * b1 - product) + a1 * b0 + a0 * b1) + a0 * b0
+
+
+def _split(x: F64) -> tuple[F64, F64]:
+    """The upper half of the bits, and the others."""
+    scaled = SPLIT * x
+    upper = scaled - (scaled - x)
+    return upper, x - upper
 
 
 def _sum_to_odd(a: F64, b: F64) -> F64:
     """The sum; if it is not exact, the one of its two neighbours whose last bit is set."""
     total, error = _two_sum(a, b)
     even = np.ascontiguousarray(total).view(np.int64) & 1 == 0
-    toward = np.where(error > 0, np.inf, -np.inf)
-    return np.where((error != 0) & even, np.nextafter(total, toward), total)
+    return np.where((error != 0) & even, np.nextafter(total, np.copysign(np.inf, error)), total)
 
 
 def _by_fractions(a: float, b: float, c: float) -> float:

@@ -8,8 +8,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from tilewright.ptxsim.syntax import Number
-
 KINDS: dict[str, np.dtype[Any]] = {
     **{f"{letter}{bits}": np.dtype(f"{kind}{bits // 8}")
        for letter, kind in (("b", "u"), ("u", "u"), ("s", "i")) for bits in (8, 16, 32, 64)},
@@ -37,16 +35,17 @@ def kind_of(parts: tuple[str, ...]) -> str:
 
 
 @lru_cache(maxsize=4096)
-def literal(number: Number, dtype: np.dtype[Any]) -> Any:
+def literal(number: int, float_bits: int, kind: str) -> Any:
     """A literal as a value of a type: a float literal by its bits, an integer modulo its size."""
-    if number.float_bits:
-        code = np.array(number.value, CODES[number.float_bits // 8])
-        value = code.view(f"f{number.float_bits // 8}")
+    dtype = KINDS[kind]
+    if float_bits:
+        code = np.array(number, CODES[float_bits // 8])
+        value = code.view(f"f{float_bits // 8}")
         is_code = dtype.kind == "u" and dtype.itemsize == value.itemsize
         return value.view(dtype)[()] if is_code else value.astype(dtype)[()]
     if dtype.kind == "b":
-        return np.bool_(number.value)
+        return np.bool_(number)
     if dtype.kind not in "ui":
-        return np.array(number.value).astype(dtype)[()]
-    code = np.array(number.value & (1 << 8 * dtype.itemsize) - 1, CODES[dtype.itemsize])
+        return np.array(number).astype(dtype)[()]
+    code = np.array(number & (1 << 8 * dtype.itemsize) - 1, CODES[dtype.itemsize])
     return code.view(dtype)[()]

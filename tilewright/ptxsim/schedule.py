@@ -14,7 +14,7 @@ import numpy as np
 from tilewright.ptxsim.barriers import release_barriers
 from tilewright.ptxsim.faults import Deadlock, Fault, UnknownInstruction
 from tilewright.ptxsim.gang import BARRIER, COLLECT, DONE, RUN, WARP, Gang, Lanes
-from tilewright.ptxsim.step import Step
+from tilewright.ptxsim.step import Step, span_of
 
 FAR = 1 << 60
 TURN = 2048
@@ -107,17 +107,17 @@ class Scheduler:
         pc = int(gang.pc[lanes[0]])
         limit = self._next_of_others(lanes, pc)
         turn = self.random.randrange(1, 200) if self.random is not None else TURN
-        whole = len(lanes) == gang.size
+        at = span_of(lanes)
         while True:
             instruction, meaning = code[pc]
-            gang.pc[lanes], gang.now = pc + 1, pc
-            step.instruction, step.lanes, step.whole = instruction, lanes, whole
+            gang.pc[at], gang.now = pc + 1, pc
+            step.instruction, step.lanes, step.at = instruction, lanes, at
             self.executed += 1
             turn -= 1
             if instruction.guard is not None:
                 holds = step.read(instruction.guard, "pred")
                 if not holds.all():
-                    step.lanes, step.whole = lanes[holds], False
+                    step.take(lanes[holds])
             if len(step.lanes):
                 try:
                     meaning(step)

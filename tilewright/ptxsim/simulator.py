@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,13 +33,21 @@ class Program:
     """A loaded PTX text: its kernels, and its variables in memory."""
 
     def __init__(self, text: str, memory: Memory) -> None:
-        self.lines = text.splitlines()
-        self.module: Module = parse(text)
+        self.source = source_of(text)
+        self.module, self.lines = self.source.module, self.source.lines
         self.memory = memory
         self.globals = {
             v.name: _placed(v, memory) for v in self.module.variables
             if v.space in ("global", "const")
         }
+
+
+class Source:
+    """A PTX text, and what is found out of it."""
+
+    def __init__(self, text: str) -> None:
+        self.lines = text.splitlines()
+        self.module: Module = parse(text)
         self.code: dict[str, list[Any]] = {}
         self._linked: dict[str, Kernel] = {}
         self._habits: dict[str, Habits] = {}
@@ -62,6 +71,12 @@ class Program:
         if kernel.name not in self._habits:
             self._habits[kernel.name] = habits(kernel)
         return self._habits[kernel.name]
+
+
+@lru_cache(maxsize=32)
+def source_of(text: str) -> Source:
+    """What is found out of a text does not depend on the simulator that loads it."""
+    return Source(text)
 
 
 def _placed(variable: Variable, memory: Memory) -> int:
@@ -122,7 +137,7 @@ class Simulator:
         arguments: Sequence[Any], shared: int = 0,
     ) -> int:
         """Run a kernel; arguments are addresses, numbers or bytes. How many instructions ran."""
-        entry = program.linked(kernel)
+        entry = program.source.linked(kernel)
         dims = _dim(grid), _dim(block)
         _check_block(entry, dims[1])
         parameters = self._parameters(entry, arguments)
@@ -179,11 +194,11 @@ class Simulator:
         if total > MOST_SHARED:
             raise Fault(f"{total} bytes of shared memory, at most {MOST_SHARED} are possible")
         symbols.update(entry.labels)
-        code = program.prepared(entry)
+        code = program.source.prepared(entry)
         asynchronous = any(i.name.startswith(ASYNCHRONOUS) for i, _ in code)
         names = (parameter.name for parameter in entry.parameters)
         values = program.globals | dict(zip(names, arguments, strict=True))
-        watch = watched(program.habits(entry), self.memory, values) if self.races else None
+        watch = watched(program.source.habits(entry), self.memory, values) if self.races else None
         return Launch(
             entry, program.module.functions, code, program.lines, self.memory, symbols, *dims,
             total, shared, -(-sizes["local"] // 8) * 8, self.copies == "lazy", asynchronous, watch,

@@ -36,14 +36,34 @@ def space_of(parts: tuple[str, ...]) -> str:
     return next((SPACE_NAMES[part] for part in parts if part in SPACE_NAMES), "")
 
 
+def span_of(lanes: Lanes) -> slice | Lanes:
+    """What picks ascending lanes out of an array over all: a slice if they follow each other."""
+    if not len(lanes):
+        return lanes
+    first, end = int(lanes[0]), int(lanes[-1]) + 1
+    return slice(first, end) if end - first == len(lanes) else lanes
+
+
+def complete(lanes: Lanes, group: int) -> bool:
+    """Whether ascending lanes are all those of some groups of so many."""
+    if len(lanes) % group:
+        return False
+    first = lanes[::group]
+    return not (first % group).any() and bool((lanes[group - 1 :: group] - first < group).all())
+
+
 class Step:
     """An instruction, the lanes that are at it, and access to what its operands name."""
 
     def __init__(self, gang: Gang) -> None:
         self.gang = gang
         self.instruction: Instruction = None  # type: ignore[assignment]
-        self.lanes: Lanes = np.arange(0)
-        self.whole = False  # whether the lanes are all lanes
+        self.take(np.arange(0))
+
+    def take(self, lanes: Lanes) -> None:
+        """Lanes, in ascending order, are those that execute."""
+        self.lanes = lanes
+        self.at = span_of(lanes)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -67,16 +87,16 @@ class Step:
         dtype = KINDS[kind]
         if isinstance(operand, Register):
             array = self._register(operand.name)
-            value = array if self.whole else array[self.lanes]
+            value = array[self.at]
             if kind == "pred":
                 return ~value if operand.negated else value
             if value.itemsize != dtype.itemsize:
                 value = value.astype(CODES[dtype.itemsize])
             return value.view(dtype)
         if isinstance(operand, Number):
-            return literal(operand, dtype)
+            return literal(operand.value, operand.float_bits, kind)
         if isinstance(operand, Special):
-            return self.gang.special(operand.name)[self.lanes].astype(dtype)
+            return self.gang.special(operand.name)[self.at].astype(dtype)
         if isinstance(operand, Symbol):
             return np.uint64(self.symbol(operand)).astype(dtype)
         if isinstance(operand, Vector):
@@ -93,7 +113,11 @@ class Step:
     def values(self, operand: Operand, kind: str) -> NDArray[Any]:
         """The value of an operand as an array with one element per lane."""
         value = self.read(operand, kind)
-        return value if np.ndim(value) else np.full(len(self.lanes), value)
+        if value.ndim:
+            return np.asarray(value)
+        alike = np.empty(len(self.lanes), value.dtype)
+        alike[:] = value
+        return alike
 
     def _packed(self, vector: Vector, dtype: np.dtype[Any]) -> NDArray[Any]:
         size = dtype.itemsize // len(vector.items)
@@ -122,10 +146,7 @@ class Step:
                 else:
                     value = value.view(CODES[value.itemsize]).astype(array.dtype)
             value = value.view(array.dtype)
-        if self.whole:
-            array[:] = value
-        else:
-            array[self.lanes] = value
+        array[self.at] = value
 
     def items(self, operand: Operand) -> tuple[Operand, ...]:
         """The operands of a vector, or the operand alone."""
@@ -203,6 +224,8 @@ class Step:
         with threads that ended, or that never were, cannot execute at all.
         """
         gang, lanes = self.gang, self.lanes
+        if complete(lanes, group):
+            return True
         here = int(gang.pc[lanes[0]]) - 1
         groups = np.unique(lanes // group)
         members = (groups[:, None] * group + np.arange(group)).reshape(-1)
@@ -226,7 +249,7 @@ class Step:
             gang.pc[woken] = here + 1
             gang.set_state(woken, RUN)
         if len(late) or len(woken):
-            self.lanes, self.whole = ready, False
+            self.take(ready)
         return len(ready) > 0
 
     def _named(self, mask: Operand, members: Lanes) -> NDArray[np.bool_]:

@@ -7,6 +7,7 @@ approx functions are the exact ones rounded.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ def halves(value: Any, kind: str) -> Any:
     return np.ascontiguousarray(value).reshape(-1, 1).view(KINDS[HALVES[kind]])
 
 
+@lru_cache(maxsize=4096)
 def narrower(parts: tuple[str, ...]) -> str | None:
     """The type of all operands but the last in ``fma.rn.f32.f16`` and its kin; that is f32."""
     named = [part for part in parts if part in KINDS]
@@ -40,28 +42,30 @@ def flushed(value: Any) -> Any:
 
 def elementwise(step: Step, function: Callable[..., Any], kind: str | None = None) -> None:
     """The first operand = function of the others, all of the instruction's type."""
-    narrow = narrower(step.parts)
-    kind = "f32" if narrow else kind or kind_of(step.parts)
-    *factors, last = step.operands[1:]
-    values = [step.read(o, narrow or kind) for o in factors]
+    instruction = step.instruction
+    parts, operands = instruction.parts, instruction.operands
+    narrow = narrower(parts)
+    kind = "f32" if narrow else kind or kind_of(parts)
     if narrow:
-        values = [value.astype(np.float32) for value in values]
-    values.append(step.read(last, kind))
+        values = [step.read(o, narrow).astype(np.float32) for o in operands[1:-1]]
+        values.append(step.read(operands[-1], kind))
+    else:
+        values = [step.read(o, kind) for o in operands[1:]]
     if kind in HALVES:
         pairs = [halves(np.broadcast_to(v, (step.count,)), kind) for v in values]
         result = np.asarray(function(*pairs)).astype(KINDS[HALVES[kind]])
         codes = np.ascontiguousarray(result).view(KINDS[kind])[:, 0]
-        step.write(step.operands[0], codes, "b64" if kind == "f32x2" else "b32")
+        step.write(operands[0], codes, "b64" if kind == "f32x2" else "b32")
         return
-    ftz = "ftz" in step.parts and kind == "f32"
+    ftz = "ftz" in parts and kind == "f32"
     if ftz:
         values = [flushed(v) for v in values]
     result = function(*values)
-    if "sat" in step.parts and kind in ("f32", "f64", "f16", "bf16"):
+    if "sat" in parts and kind in ("f32", "f64", "f16", "bf16"):
         result = np.where(np.isnan(result), 0, np.clip(result, 0, 1))
     if ftz:
         result = flushed(np.asarray(result, np.float32))
-    step.write(step.operands[0], np.asarray(result).astype(KINDS[kind]), kind)
+    step.write(operands[0], np.asarray(result, KINDS[kind]), kind)
 
 
 @op("add")
@@ -129,15 +133,16 @@ def mad(step: Step) -> None:
 
 def fused(a: Any, b: Any, c: Any) -> Any:
     """a b + c; of f32 rounded once, as products are exact in f64 and the sum is corrected."""
-    if np.asarray(a).dtype != np.float32:
-        if np.asarray(a).dtype == np.float64:
+    if a.dtype != np.float32:
+        if a.dtype == np.float64:
             return fused_f64(a, b, c)
         return np.asarray(a, np.float64) * np.asarray(b, np.float64) + np.asarray(c, np.float64)
-    exact, other = np.asarray(a, np.float64) * b, np.asarray(c, np.float64)
+    exact, other = a.astype(np.float64) * b, c.astype(np.float64)
     total = np.asarray(exact + other)
-    # Rounding twice differs from rounding once where f64 came to a tie of f32, or of a denormal.
+    # Rounding twice differs from rounding once where f64 came to a tie of f32, or of a denormal;
+    # a zero is exact, as no sum of these numbers underflows.
     bits = total.view(np.uint64)
-    doubtful = (bits & TIE_BITS == TIE) | (bits << ONE < LEAST_NORMAL)
+    doubtful = (bits & TIE_BITS == TIE) | ((bits << ONE) - ONE < LEAST_NORMAL - ONE)
     result = total.astype(np.float32)
     if doubtful.any():
         at = np.nonzero(doubtful)

@@ -88,7 +88,7 @@ def ret(step: Step) -> None:
     calls.depth[inside] -= 1
     came = calls.at[inside, calls.depth[inside]]
     for pc in np.unique(came).tolist():
-        step.lanes, step.whole = inside[came == pc], False
+        step.take(inside[came == pc])
         results, target = gang.launch.code[pc][0].operands[:2]
         function = gang.launch.functions[getattr(target, "name", "")]
         for result, of_function in zip(step.items(results), function.results, strict=True):

@@ -63,10 +63,11 @@ def shift(step: Step) -> None:
     dtype = KINDS[kind]
     value, by = step.read(step.operands[1], kind), step.read(step.operands[2], "b32")
     bits = 8 * dtype.itemsize
+    large = by >= bits
     small = np.minimum(by, bits - 1).astype(dtype)
     shifted = value << small if step.parts[0] == "shl" else value >> small
-    if dtype.kind == "u" or step.parts[0] == "shl":
-        shifted = np.where(by >= bits, np.zeros_like(shifted), shifted)
+    if (dtype.kind == "u" or step.parts[0] == "shl") and large.any():
+        shifted = np.where(large, dtype.type(0), shifted)
     step.write(step.operands[0], np.asarray(shifted, dtype), kind)
 
 

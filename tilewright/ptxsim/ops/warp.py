@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy as np
 from tilewright.ptxsim.faults import Fault, UnknownInstruction
 from tilewright.ptxsim.gang import WARP
 from tilewright.ptxsim.scalars import KINDS, kind_of
-from tilewright.ptxsim.step import Step, as_pair
+from tilewright.ptxsim.step import Step, as_pair, complete
+from tilewright.ptxsim.syntax import Number, Operand
 from tilewright.ptxsim.table import Meaning, op
 
 LANE = np.arange(WARP)
@@ -18,12 +20,26 @@ LANE = np.arange(WARP)
 
 def padded(step: Step, values: Any) -> Any:
     """Values per executing lane as [warps, 32], and which of those lanes execute."""
+    if complete(step.lanes, WARP):
+        table = np.reshape(values, (-1, WARP))
+        return table, np.broadcast_to(np.True_, table.shape), whole_warps(len(table))
     warps, inverse = np.unique(step.lanes // WARP, return_inverse=True)
     table = np.zeros((len(warps), WARP), np.asarray(values).dtype)
     here = np.zeros((len(warps), WARP), np.bool_)
     places = inverse, step.lanes % WARP
     table[places], here[places] = values, True
     return table, here, places
+
+
+@lru_cache(maxsize=64)
+def whole_warps(count: int) -> tuple[Any, Any]:
+    """The warp and the lane of all threads of so many warps."""
+    return np.repeat(np.arange(count), WARP), np.tile(LANE, count)
+
+
+def is_everybody(mask: Operand) -> bool:
+    """Whether the text of an instruction names all threads of a warp."""
+    return isinstance(mask, Number) and mask.value & 0xFFFFFFFF == 0xFFFFFFFF
 
 
 def exchange(function: Meaning) -> Meaning:
@@ -38,13 +54,15 @@ def exchange(function: Meaning) -> Meaning:
             return
         if not step.collect(whole=False, mask=step.operands[-1]):
             return
+        if is_everybody(step.operands[-1]):
+            function(step)
+            return
         everybody, masks = step.lanes, step.values(step.operands[-1], "b32")
         named = masks >> (everybody % WARP).astype(np.uint32) & 1
         if not named.all():
             raise Fault(f"{step.instruction.name}: a thread executes that its mask does not name")
         for mask in np.unique(masks):
-            step.lanes = everybody[masks == mask]
-            step.whole = False
+            step.take(everybody[masks == mask])
             function(step)
 
     return collected
@@ -57,8 +75,8 @@ def shfl(step: Step) -> None:
     synced = step.parts[1] == "sync"
     mode = step.parts[2 if synced else 1]
     values, here, (row, lane) = padded(step, step.values(step.operands[1], "b32"))
-    by = step.values(step.operands[2], "b32").astype(np.int64) & 31
-    clamp = step.values(step.operands[3], "b32").astype(np.int64)
+    by = step.read(step.operands[2], "b32").astype(np.int64) & 31
+    clamp = step.read(step.operands[3], "b32").astype(np.int64)
     segment = clamp >> 8 & 31
     low = (lane & segment)
     high = low | (clamp & 31 & ~segment)
