@@ -20,6 +20,7 @@ from tilewright.compiler.collector import collector_at_rest
 from tilewright.compiler.cost import Cost, cost
 from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.passes.attention import attention
+from tilewright.compiler.passes.disjoint import disjoint
 from tilewright.compiler.passes.expand import expand
 from tilewright.compiler.passes.fold import fold
 from tilewright.compiler.passes.fuse import fuse
@@ -42,6 +43,7 @@ from tilewright.ir.verify import verify
 
 GRAPH = (
     simplify,  # before expand: laws of composite ops, such as integer powers
+    disjoint,  # after simplify: it knows few forms of zeros around a tensor
     sums,  # after simplify: it knows few forms of a constant row
     expand,
     fold,

@@ -34,6 +34,9 @@ MOST_MERGED = 1 << 15
 MOST_STORES = 16
 """Results of one pointwise kernel."""
 
+MOST_PARTS = 3
+"""Parts of a concat that is computed in place of a load, but in a pointwise kernel."""
+
 MOST_NODES = 200
 """The largest expression that is computed in place of a load."""
 
@@ -77,6 +80,19 @@ def _work(node: Node) -> tuple[int, int, bool]:
     return node.op.flops if counted else 0, estimate(node.type.size), ends
 
 
+def _parts(nodes: Iterable[Node]) -> dict[Node, int]:
+    """How many parts each value is put together from, as far as no kernel stands between."""
+    result: dict[Node, int] = {}
+    for node in nodes:
+        parts = [result[n] for n in node.inputs if n.op.name != "full"]
+        if is_anchor(node) or node.op.kind not in ("view", "elementwise") or not parts:
+            result[node] = 1
+        else:
+            found = sum(parts) if node.op.name == "concat" else max(parts)
+            result[node] = min(found, MOST_NODES)
+    return result
+
+
 class _Fusion:
     """Decides where every node is computed, and which are stored."""
 
@@ -93,6 +109,7 @@ class _Fusion:
         self.clusters = _in_order(Anchors(self.nodes, self.anew - held), apart, self.whole)
         self.rank = {c: i for i, c in enumerate(self.clusters)}
         self.work = {n: _work(n) for n in self.nodes}
+        self.parts = _parts(self.nodes)
         self.home: dict[Node, Cluster | None] = {}
         self._find_homes()
         self.alias = self._aliases()
@@ -166,7 +183,8 @@ class _Fusion:
         if is_anchor(node):
             return bool(where - {home}) or node.op.kind == "index"
         if node.op.kind not in ("elementwise", "search"):
-            return node.op.name == "concat" and self._feeds_contraction(node)
+            return node.op.name == "concat" and (
+                self._feeds_contraction(node) or self._asked_for(node, where))
         cost, size = self._cost(node)
         if size > MOST_NODES:
             return True
@@ -190,6 +208,13 @@ class _Fusion:
             if user.op.kind == "view" and user not in self.stored and self._feeds_contraction(user):
                 return True
         return False
+
+    def _asked_for(self, node: Node, where: set[object]) -> bool:
+        """Whether a kernel that is not pointwise would ask of many parts which one an element is
+        in; pointwise kernels go from part to part.
+        """
+        within = any(isinstance(place, Cluster) for place in where)
+        return within and not self.on_gpu and self.parts[node] > MOST_PARTS
 
     def _searched(self, node: Node) -> bool:
         """Whether a binary search reads the node at places that depend on the data."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from tilewright.compiler.rules.law import law, number, power_of_two, sample
 from tilewright.ir.attrs import CastAttrs
-from tilewright.ir.build import cast
+from tilewright.ir.build import cast, concat, pad
 from tilewright.ir.graph import Node, apply, full, full_value, make
 from tilewright.ir.rewrite import Match, Rules, any_op, const, fold, hole, op, rule
 from tilewright.ir.types import (
@@ -115,6 +115,25 @@ def reciprocal(m: Match) -> Node | None:
     return m["r"] * inverse if exact else None
 
 
+def no_minus_zero(node: Node, depth: int = 12) -> bool:
+    """Whether no element can be -0.0: 0.0 was added to it, or its square taken."""
+    name = node.op.name
+    if name == "full":
+        return full_value(node) != 0 or not np.signbit(full_value(node))
+    if name == "add":
+        return any(n.op.name == "full" and no_minus_zero(n) for n in node.inputs)
+    if node.op.kind == "view" and depth:
+        return all(no_minus_zero(n, depth - 1) for n in node.inputs)
+    return name == "mul" and node.inputs[0] is node.inputs[1]
+
+
+def with_zero_added() -> list[Node]:
+    """Sums with 0.0 of what cannot be -0.0."""
+    one = sample(5) + 0.0
+    return [one + 0.0, pad(one, (1,), (0,), (1,)) + 0.0, sample(5) * sample(5) + 0.0,
+            concat([one, sample(2) + 1.5], 0) + 0.0]
+
+
 CONSTANTS = Rules(
     rule("fold", any_op("elementwise", only="full"), lambda m: fold(m.root),
          examples=lambda: [number(2.5, 3) + number(4.0, 3)]),
@@ -128,6 +147,8 @@ CONSTANTS = Rules(
 SUMS = Rules(
     rule("add-zero", hole("n", (bool_, *INTS)) + 0, n),
     rule("add-minus-zero", r + -0.0, r),
+    rule("add-zero-again", r + 0.0, r, when=lambda m: no_minus_zero(m["r"]),
+         examples=with_zero_added),
     rule("sub-self", n - n, 0),
     rule("zero-sub", 0 - n, -n),
     rule("minus-zero-sub", op("sub", -0.0, r), -r),

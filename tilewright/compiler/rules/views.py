@@ -30,9 +30,10 @@ from tilewright.ir.build import (
     transpose,
     window,
 )
-from tilewright.ir.graph import Node, full, make
-from tilewright.ir.rewrite import Match, Rules, any_op, hole, op, rule
-from tilewright.ir.types import TensorType, i32
+from tilewright.ir.graph import Node, apply, full, full_value, make
+from tilewright.ir.rewrite import Match, Rules, any_op, const, hole, op, rule
+from tilewright.ir.sizes import less
+from tilewright.ir.types import TensorType, bool_, i32
 
 x, y = hole("x"), hole("y")
 
@@ -201,6 +202,65 @@ def flattened(m: Match) -> Node | None:
     return concat(parts, axis)
 
 
+def adjacent(a: Node, b: Node, axis: int) -> Node | None:
+    """Two slices of one tensor, the second of which goes on where the first ends, as one."""
+    if a.op.name != "slice" or b.op.name != "slice" or a.inputs[0] is not b.inputs[0]:
+        return None
+    x, first, second = a.inputs[0], a.attrs, b.attrs
+    # A single element has no step of its own.
+    steps = [s.steps[axis] for s, n in ((first, a), (second, b)) if n.shape[axis] != 1]
+    step = steps[0] if steps else second.starts[axis] - first.starts[axis]
+    if not isinstance(step, int) or step < 1 or any(s != step for s in steps):
+        return None
+    if first.starts[axis] + a.shape[axis] * step != second.starts[axis]:
+        return None
+    for i in range(x.type.rank):
+        if i != axis and (first.starts[i], first.steps[i], a.shape[i]) != (
+            second.starts[i], second.steps[i], b.shape[i]
+        ):
+            return None
+    stops, strides = list(first.stops), list(first.steps)
+    stops[axis], strides[axis] = second.starts[axis] + (b.shape[axis] - 1) * step + 1, step
+    return part(x, first.starts, stops, strides)
+
+
+def joined_slices(m: Match) -> Node | None:
+    """A concat of slices next to each other in one tensor, as fewer of them."""
+    axis, parts = m.root.attrs.axis, list(m.root.inputs[:1])
+    for piece in m.root.inputs[1:]:
+        whole = adjacent(parts[-1], piece, axis)
+        if whole is None:
+            parts.append(piece)
+        else:
+            parts[-1] = whole
+    return concat(parts, axis) if len(parts) < len(m.root.inputs) else None
+
+
+def beside(m: Match) -> Node | None:
+    """A slice that reads nothing but what a pad fills in."""
+    a, b, x = m.attrs["a"], m.attrs["b"], m["x"]
+    for i, (start, count, step) in enumerate(zip(b.starts, m.root.shape, b.steps, strict=True)):
+        last = start + (count - 1) * step
+        gap = a.interior[i]
+        stop = a.low[i] + x.shape[i] + (gap and (x.shape[i] - 1) * gap)
+        if less(last, a.low[i]) or less(start, stop) is False:
+            return broadcast(m["y"], m.root.shape, ())
+    return None
+
+
+def chosen_pad(m: Match) -> Node | None:
+    """A choice between a pad and a constant, by the same pad of truths, as one pad."""
+    inside, chosen, other = m.root.inputs
+    truth, falsehood = inside.inputs
+    same = inside.attrs == chosen.attrs and truth.shape == chosen.inputs[0].shape
+    if not same or any(n.op.name != "full" for n in inside.inputs):
+        return None
+    if not full_value(truth) or full_value(falsehood):
+        return None
+    filler = make("full", (), other.attrs, type=other.type.with_shape(()))
+    return make("pad", (chosen.inputs[0], filler), chosen.attrs)
+
+
 def flips(m: Match) -> Node:
     """A flip of a flip: the axes that only one of them turns round."""
     axes = tuple(sorted(set(m.attrs["a"].axes) ^ set(m.attrs["b"].axes)))
@@ -232,6 +292,20 @@ PARTS = Rules(
     law("slice-concat", op("slice", op("concat", ..., bind="c"), attrs="b"), slice_of_concat,
         examples=lambda: [part(joined((2, 3), (4, 3)), (2, 0), (6, 3), (1, 1)),
                           part(joined((2, 3), (4, 3)), (3, 1), (6, 3), (2, 1))]),
+    law("slice-pad-beside", op("slice", op("pad", x, y, attrs="a"), attrs="b"), beside,
+        examples=lambda: [part(pad(sample(4), (2,), (3,), (0,)), (0,), (2,), (1,)),
+                          part(pad(sample(4), (2,), (3,), (1,)), (9,), (12,), (2,)),
+                          part(pad(sample(4), (2,), (3,), (1,)), (8,), (12,), (2,))]),
+    law("where-pad", op("where", op("pad", ...), op("pad", ...), const("c")), chosen_pad,
+        examples=lambda: [apply("where", pad(number(True, 2, dtype=bool_), (1,), (2,), (1,), False),
+                                pad(sample(2), (1,), (2,), (1,)), value)
+                          for value in (0.0, -0.0, 2.5)]),
+    law("concat-slices", op("concat", ...), joined_slices,
+        examples=lambda: [
+            concat([part(sample(9, 2), (start, 0), (stop, 2), (step, 1))
+                    for start, stop, step in ranges], 0)
+            for ranges in (((0, 3, 1), (3, 9, 1)), ((1, 2, 1), (3, 9, 2)), ((0, 5, 2), (6, 7, 1)),
+                           ((0, 3, 1), (3, 4, 1), (4, 6, 1)), ((2, 3, 1), (5, 6, 1)))]),
     law("concat-flat", op("concat", ...), flattened,
         examples=lambda: [joined((2, 3)), joined((2, 3), (0, 3)),
                           concat([joined((2, 3), (1, 3)), sample(4, 3, name="y")], 0)]),

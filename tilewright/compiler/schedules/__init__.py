@@ -11,6 +11,7 @@ from tilewright.compiler.schedules.contraction import lower_contraction
 from tilewright.compiler.schedules.full import lower_full
 from tilewright.compiler.schedules.gpu import families
 from tilewright.compiler.schedules.group import Group
+from tilewright.compiler.schedules.parts import joined, padded
 from tilewright.compiler.schedules.pointwise import lower_pointwise
 from tilewright.compiler.schedules.reduction import lower_rows
 from tilewright.compiler.schedules.routine import lower_routine
@@ -30,7 +31,7 @@ FAMILIES: dict[str, Callable[[Group, Target], LoweredKernel]] = {
 
 ON_GPU = families(FAMILIES)
 
-EXPRESSIONS = (searchsorted,)
+EXPRESSIONS = (searchsorted, padded, joined)
 """What any family's kernels may compute on the way, beside the rules of ``access.py``."""
 
 

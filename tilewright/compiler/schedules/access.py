@@ -54,11 +54,17 @@ def unflatten(offset: k.Expr, shape: Sequence[Dim]) -> Index:
     return tuple(result)
 
 
+def nothing_known(condition: k.Expr) -> bool | None:
+    """A condition may hold or not."""
+    return None
+
+
 class Writer:
     """Builds the body of one kernel.
 
     stored   nodes that live in buffers that this kernel does not compute: they are loaded
     bound    nodes whose elements this kernel holds: index -> expression, None if not that one
+    settle   whether a condition on an index always or never holds, None if it depends
     _checked the outermost body that may hold a check
     """
 
@@ -75,6 +81,7 @@ class Writer:
         self._sizes = hinted()
         self._as_place = False
         self._checked = 1
+        self.settle: Callable[[k.Expr], bool | None] = nothing_known
 
     # --- statements and scopes ----------------------------------------------------------
 
@@ -360,33 +367,6 @@ def _flip(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
     return w.value(node.inputs[0], at, mask)
 
 
-def _pad(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
-    source, filler = node.inputs
-    inside: k.Expr | None = None
-    at: list[k.Expr] = []
-    attrs = node.attrs
-    for i, low, high, gap, d in zip(
-        index, attrs.low, attrs.high, attrs.interior, source.shape, strict=True
-    ):
-        # Axis by axis: what one of them allows does not change with the others.
-        here: k.Expr | None = None
-        position = k.sub(i, low)
-        if low:
-            here = k.both(here, k.compare("ge", position, 0))
-        if gap:
-            here = k.both(here, k.compare("eq", k.mod(position, gap + 1), 0))
-            position = k.floordiv(position, gap + 1)
-        if high or gap:
-            here = k.both(here, k.compare("lt", position, d))
-        inside = k.both(inside, here)
-        at.append(position)
-    if inside is None:
-        return w.value(source, tuple(at), mask)
-    inside = w.let_at(w.depth(inside), "inside", inside)
-    value = w.value(source, tuple(at), k.both(mask, inside))
-    return k.Call("where", (inside, value, w.value(filler, ())), node.dtype)
-
-
 def _window(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
     attrs, rank = node.attrs, node.inputs[0].type.rank
     at = list(index[:rank])
@@ -395,30 +375,6 @@ def _window(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
     ):
         at[axis] = k.add(k.mul(at[axis], step), k.mul(tap, apart))
     return w.value(node.inputs[0], tuple(at), mask)
-
-
-def _concat(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
-    axis = node.attrs.axis
-    start: Dim = 0
-    result: k.Expr | None = None
-    ends = []
-    for part in node.inputs:
-        size = part.shape[axis]
-        ends.append((part, start, start + size))
-        start += size
-    position = index[axis]
-    for part, low, high in reversed([e for e in ends if less(e[1], e[2]) is not False]):
-        here = None if high == start else k.compare("lt", position, high)
-        below = None if low == 0 else k.compare("ge", position, low)
-        inside = k.both(below, here)
-        at = (*index[:axis], k.sub(position, low), *index[axis + 1:])
-        value = w.value(part, at, k.both(mask, inside))
-        if result is None or here is None:
-            result = value
-        else:
-            result = k.Call("where", (here, value, result), node.dtype)
-    assert result is not None
-    return result
 
 
 def _take(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.Expr:
@@ -443,8 +399,10 @@ def _take_along(w: Writer, node: Node, index: Index, mask: k.Expr | None) -> k.E
 
 RULES: dict[str, Callable[[Writer, Node, Index, k.Expr | None], k.Expr]] = {
     "full": _full, "size": _size, "iota": _iota, "reshape": _reshape, "transpose": _transpose,
-    "broadcast": _broadcast, "slice": _slice, "flip": _flip, "pad": _pad,
-    "window": _window, "concat": _concat,
+    "broadcast": _broadcast, "slice": _slice, "flip": _flip,
+    "window": _window,
     "take": _take, "take_along": _take_along,
 }
-"""By op, unless elementwise: the element of a node at an index. ``search.py`` adds its own."""
+"""By op, unless elementwise: the element of a node at an index. ``search.py`` and ``parts.py`` add
+theirs.
+"""

@@ -8,6 +8,7 @@ from tilewright.compiler.schedules.access import Index
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
 from tilewright.ir.sizes import Dim, product
+from tilewright.ir.types import reshape_blocks
 
 Boundaries = frozenset[int]
 """Boundary i lies between axes i and i + 1."""
@@ -97,12 +98,42 @@ def _fixed(
         )
     elif op == "window":
         result = _window(node, inner(node.inputs[0]), everything)
+    elif op == "pad":
+        a, source = node.attrs, inner(node.inputs[0])
+        around = {i for i, widths in enumerate(zip(a.low, a.high, a.interior, strict=True))
+                  if any(d != 0 for d in widths)}
+        result = frozenset(
+            i for i in everything if i in source or i in around or i + 1 in around)
+    elif op == "concat":
+        source = frozenset().union(*(inner(n) for n in node.inputs))
+        result = frozenset(
+            i for i in everything if i in source or node.attrs.axis in (i, i + 1))
+    elif op == "reshape":
+        result = everything - _reshape(node, inner(node.inputs[0]))
     elif op == "flip":
         source, axes = inner(node.inputs[0]), node.attrs.axes
         result = frozenset(i for i in everything if i in source or i in axes or i + 1 in axes)
     else:
         result = everything
     memo[node] = result
+    return result
+
+
+def _reshape(node: Node, source: Boundaries) -> set[int]:
+    """The boundaries between axes that stay as they are, next to each other, and may be merged."""
+    result: set[int] = set()
+    shape, inner = node.shape, node.inputs[0].shape
+    last: tuple[int, int] | None = None
+    for left, right in reshape_blocks(shape, inner):
+        wide, real = [a for a in left if shape[a] != 1], [a for a in right if inner[a] != 1]
+        if not wide and not real:
+            continue
+        if len(wide) != 1 or len(real) != 1:
+            last = None
+            continue
+        if last is not None and not source & set(range(last[1], real[0])):
+            result.update(range(last[0], wide[0]))
+        last = wide[0], real[0]
     return result
 
 

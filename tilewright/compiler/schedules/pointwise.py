@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.schedules.access import Index, Writer, flat, unflatten
@@ -10,6 +11,7 @@ from tilewright.compiler.schedules.contraction_shape import unit_axis
 from tilewright.compiler.schedules.domain import Domain, fixed_boundaries
 from tilewright.compiler.schedules.group import Group, finish, flops, output_buffers
 from tilewright.compiler.schedules.reduction import hold
+from tilewright.compiler.schedules.regions import Asked, Places, Region, regions_of
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
@@ -18,6 +20,15 @@ from tilewright.ir.sizes import Dim, ceil_div, product, total
 
 CHUNK = 16384
 """Elements per share of a flat loop: small enough to balance, large enough to stream."""
+
+SHARES = 32
+"""Shares of a kernel in regions at least, for balance."""
+
+FEW = 8
+"""Shares that are too few for balance."""
+
+LEAST = 256
+"""Elements of a row that are not worth sharing."""
 
 TILE = 128
 """Rows and columns of a tile, where an operand is transposed: its lines fit into L1."""
@@ -47,12 +58,17 @@ class _Pointwise:
         size = total(b.size * b.dtype.itemsize for b in self.outputs)
         self.streaming = estimate(size) > target.l2 * 2
         self.offset: k.Expr = k.Const(0)
+        self.places = Places()
+        self.alone: list[Node] = []
 
     def lower(self) -> LoweredKernel:
         """The kernel."""
         *outer, inner = self.domain.extents or [1]
         across = axis_across(self.w, self.group, self.domain)
-        if not outer:
+        cut = None if across is not None else self._cut()
+        if cut is not None:
+            self._in_regions(*cut)
+        elif not outer:
             self._flat(inner)
         elif across is not None:
             self._tiles(outer, inner, across)
@@ -60,8 +76,9 @@ class _Pointwise:
             with self.w.loop("p", 0, product(outer), "parallel") as p:
                 place = [self.w.let("o", e) for e in unflatten(p, outer)]
                 self._vectors(place, 0, inner)
-        return finish(
+        made = finish(
             self.group, self.w, self.outputs, inplace=self.outputs, offset=self.offset)
+        return made if cut is None else replace(made, inplace=self._inplace(made))
 
     def _index(self, positions: list[k.Expr]) -> Index:
         zeros: Index = (k.Const(0),) * len(self.group.shape)
@@ -71,22 +88,120 @@ class _Pointwise:
         """Store every value of the group at ``index``."""
         self.offset = store_all(self.group, self.w, self.outputs, index, self.streaming)
 
-    def _vectors(self, place: list[k.Expr], start: k.ExprLike, stop: k.ExprLike) -> None:
-        """A row of vectors along the innermost axis."""
+    def _vectors(
+        self, place: list[k.Expr], start: k.ExprLike, stop: k.ExprLike,
+        region: Region | None = None,
+    ) -> None:
+        """A row of vectors along the innermost axis, within a region of it."""
         with self.w.loop(
             "i", start, stop, "vector", width=self.width, interleave=self.interleave
         ) as i:
+            if region is not None:
+                self.places.of[i.name] = region.places
             self._element(self._index([*place, i]))
 
-    def _flat(self, size: Dim) -> None:
-        """One axis, in chunks."""
+    def _flat(self, size: Dim, region: Region | None = None) -> None:
+        """One axis, or a region of it, in chunks."""
         w, chunks = self.w, ceil_div(size, CHUNK) or 1
+        first = region.start if region is not None else 0
         with w.loop("p", 0, chunks, "parallel") as p:
             if chunks == 1:
-                self._vectors([], 0, size)
+                self._vectors([], first, first + size, region)
             else:
-                start = k.mul(p, CHUNK)
-                self._vectors([], start, k.minimum(k.add(start, CHUNK), size))
+                start = k.add(k.mul(p, CHUNK), first)
+                stop = k.minimum(k.add(start, CHUNK), first + size)
+                self._vectors([], start, stop, region)
+
+    def _cut(self) -> tuple[int, list[Region]] | None:
+        """A merged axis in whose regions pads and concats are known, and the regions."""
+        members = self.group.members(self.w)
+        if not any(n.op.name in ("pad", "concat") for n in members):
+            return None
+        names = [f"axis{i}" for i in range(len(self.domain.extents))]
+        w = self.group.writer()
+        index = self._index([k.Var(name) for name in names])
+        found = Asked()
+        w.settle = found.settle
+        offset = store_all(self.group, w, self.outputs, index)
+        self.alone = [n for n, buffer in w.inputs.items() if w.offsets.get(buffer) == {offset}]
+        best: tuple[int, list[Region]] | None = None
+        most = 0
+        for axis, (name, size) in enumerate(zip(names, self.domain.extents, strict=True)):
+            conditions = found.of(name)
+            if len(conditions) <= most or not isinstance(size, int):
+                continue
+            cut = regions_of(conditions, name, size)
+            if cut is None:
+                continue
+            last = axis == len(names) - 1
+            if not last or all(r.step == 1 and r.count >= self.width for r in cut):
+                best, most = (axis, cut), len(conditions)
+        return best
+
+    def _inplace(self, made: LoweredKernel) -> tuple[tuple[int, int], ...]:
+        """The results and the operands of which nothing is read but an element's own place."""
+        params = made.kernel.params
+        operands = [self.w.inputs[n] for n in self.alone if n in self.w.inputs]
+        return tuple(
+            (params.index(out), params.index(b)) for out in self.outputs for b in operands
+            if b.dtype.itemsize == out.dtype.itemsize and b.size == out.size)
+
+    def _in_regions(self, axis: int, cut: list[Region]) -> None:
+        """One region of an axis after the other."""
+        w, (*outer, inner) = self.w, self.domain.extents
+        w.settle = self.places.settle
+        if axis == len(outer) == 0:
+            for region in cut:
+                self._flat(region.count, region)
+        elif axis == len(outer):
+            with w.loop("p", 0, product(outer), "parallel") as p:
+                place = [w.let("o", e) for e in unflatten(p, outer)]
+                for region in cut:
+                    self._vectors(place, region.start, region.stop, region)
+        else:
+            del outer[axis]
+            length = share_of(inner, product(outer))
+            sizes = [*outer, ceil_div(inner, length)]
+            if estimate(product(sizes)) >= FEW:
+                self._across(axis, cut, sizes, length)
+            else:
+                self._one_by_one(axis, cut, sizes, length)
+
+    def _across(self, axis: int, cut: list[Region], sizes: list[Dim], length: Dim) -> None:
+        """The shares are of the other axes: each goes through all regions."""
+        w = self.w
+        with w.loop("p", 0, product(sizes), "parallel") as p:
+            *place, at = (w.let("o", e) for e in unflatten(p, sizes))
+            span = self._span(at, length)
+            for region in cut:
+                if region.count == 1:
+                    here = [*place[:axis], k.Const(region.start), *place[axis:]]
+                    self._vectors(here, *span)
+                    continue
+                with w.loop("r", region.start, region.stop, step=region.step) as r:
+                    self.places.of[r.name] = region.places
+                    self._vectors([*place[:axis], r, *place[axis:]], *span)
+
+    def _one_by_one(self, axis: int, cut: list[Region], sizes: list[Dim], length: Dim) -> None:
+        """The shares are of all axes, region by region."""
+        w = self.w
+        for region in cut:
+            within = [*sizes[:axis], region.count, *sizes[axis:]]
+            with w.loop("p", 0, product(within), "parallel") as p:
+                *place, at = (w.let("o", e) for e in unflatten(p, within))
+                span = self._span(at, length)
+                r = w.let("r", k.add(k.mul(place[axis], region.step), region.start))
+                if isinstance(r, k.Var):
+                    self.places.of[r.name] = region.places
+                self._vectors([*place[:axis], r, *place[axis + 1:]], *span)
+
+    def _span(self, at: k.Expr, length: Dim) -> tuple[k.ExprLike, k.ExprLike]:
+        """The share ``at`` of a row: where it starts and stops."""
+        inner = self.domain.extents[-1]
+        if length == inner:
+            return 0, k.expr(inner)
+        low = self.w.let("low", k.mul(at, length))
+        return low, self.w.let("high", k.minimum(k.add(low, length), inner))
 
     def _tiles(self, outer: list[Dim], inner: Dim, across: int) -> None:
         """Square tiles over the innermost axis and the one along which an operand is contiguous."""
@@ -119,6 +234,16 @@ class _Pointwise:
                     lambda y, x: self._index([*at(y), x]), self._element)
             with w.when(k.Call("not", (whole,), whole.dtype)):
                 rows()
+
+
+def share_of(inner: Dim, rows: Dim) -> Dim:
+    """How much of a row a thread takes at a time, where so many rows are all that can be shared."""
+    if not isinstance(rows, int) or rows >= SHARES:
+        return inner
+    if not isinstance(inner, int):
+        return CHUNK
+    pieces = min(ceil_div(SHARES, max(rows, 1)), ceil_div(inner, LEAST))
+    return min(inner, ceil_div(ceil_div(inner, pieces), LEAST) * LEAST)
 
 
 def axis_across(w: Writer, group: Group, domain: Domain) -> int | None:
