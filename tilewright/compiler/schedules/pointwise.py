@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from tilewright.compiler.lowered import LoweredKernel
@@ -11,7 +13,13 @@ from tilewright.compiler.schedules.contraction_shape import unit_axis
 from tilewright.compiler.schedules.domain import Domain, fixed_boundaries
 from tilewright.compiler.schedules.group import Group, finish, flops, output_buffers
 from tilewright.compiler.schedules.reduction import hold
-from tilewright.compiler.schedules.regions import Asked, Places, Region, regions_of
+from tilewright.compiler.schedules.regions import (
+    MOST_REGIONS,
+    Asked,
+    Places,
+    Region,
+    regions_of,
+)
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
@@ -65,9 +73,9 @@ class _Pointwise:
         """The kernel."""
         *outer, inner = self.domain.extents or [1]
         across = axis_across(self.w, self.group, self.domain)
-        cut = None if across is not None else self._cut()
-        if cut is not None:
-            self._in_regions(*cut)
+        cut = {} if across is not None else self._cut()
+        if cut:
+            self._in_regions(cut)
         elif not outer:
             self._flat(inner)
         elif across is not None:
@@ -78,7 +86,7 @@ class _Pointwise:
                 self._vectors(place, 0, inner)
         made = finish(
             self.group, self.w, self.outputs, inplace=self.outputs, offset=self.offset)
-        return made if cut is None else replace(made, inplace=self._inplace(made))
+        return made if not cut else replace(made, inplace=self._inplace(made))
 
     def _index(self, positions: list[k.Expr]) -> Index:
         zeros: Index = (k.Const(0),) * len(self.group.shape)
@@ -100,43 +108,40 @@ class _Pointwise:
                 self.places.of[i.name] = region.places
             self._element(self._index([*place, i]))
 
-    def _flat(self, size: Dim, region: Region | None = None) -> None:
-        """One axis, or a region of it, in chunks."""
+    def _flat(self, size: Dim) -> None:
+        """One axis, in chunks."""
         w, chunks = self.w, ceil_div(size, CHUNK) or 1
-        first = region.start if region is not None else 0
         with w.loop("p", 0, chunks, "parallel") as p:
             if chunks == 1:
-                self._vectors([], first, first + size, region)
+                self._vectors([], 0, size)
             else:
-                start = k.add(k.mul(p, CHUNK), first)
-                stop = k.minimum(k.add(start, CHUNK), first + size)
-                self._vectors([], start, stop, region)
+                start = k.mul(p, CHUNK)
+                self._vectors([], start, k.minimum(k.add(start, CHUNK), size))
 
-    def _cut(self) -> tuple[int, list[Region]] | None:
-        """A merged axis in whose regions pads and concats are known, and the regions."""
+    def _cut(self) -> dict[int, list[Region]]:
+        """The merged axes in whose regions pads and concats are known, and the regions."""
         members = self.group.members(self.w)
         if not any(n.op.name in ("pad", "concat") for n in members):
-            return None
-        names = [f"axis{i}" for i in range(len(self.domain.extents))]
-        w = self.group.writer()
-        index = self._index([k.Var(name) for name in names])
-        found = Asked()
+            return {}
+        extents = self.domain.extents
+        names = [f"axis{i}" for i in range(len(extents))]
+        w, found = self.group.writer(), Asked()
         w.settle = found.settle
-        offset = store_all(self.group, w, self.outputs, index)
+        with w.loop("p", 0, 1, "parallel"):
+            index = self._index([k.Var(name) for name in names])
+            offset = store_all(self.group, w, self.outputs, index)
         self.alone = [n for n, buffer in w.inputs.items() if w.offsets.get(buffer) == {offset}]
-        best: tuple[int, list[Region]] | None = None
-        most = 0
-        for axis, (name, size) in enumerate(zip(names, self.domain.extents, strict=True)):
-            conditions = found.of(name)
-            if len(conditions) <= most or not isinstance(size, int):
+        cut: dict[int, list[Region]] = {}
+        copies = 1
+        for axis, (name, size) in enumerate(zip(names, extents, strict=True)):
+            regions = regions_of(found.of(name), name, size) if isinstance(size, int) else None
+            if regions is None or copies * len(regions) > MOST_REGIONS:
                 continue
-            cut = regions_of(conditions, name, size)
-            if cut is None:
-                continue
-            last = axis == len(names) - 1
-            if not last or all(r.step == 1 and r.count >= self.width for r in cut):
-                best, most = (axis, cut), len(conditions)
-        return best
+            rows = all(r.step == 1 and r.count >= self.width for r in regions)
+            if rows or axis < len(names) - 1:
+                cut[axis] = regions
+                copies *= len(regions)
+        return cut
 
     def _inplace(self, made: LoweredKernel) -> tuple[tuple[int, int], ...]:
         """The results and the operands of which nothing is read but an element's own place."""
@@ -146,62 +151,88 @@ class _Pointwise:
             (params.index(out), params.index(b)) for out in self.outputs for b in operands
             if b.dtype.itemsize == out.dtype.itemsize and b.size == out.size)
 
-    def _in_regions(self, axis: int, cut: list[Region]) -> None:
-        """One region of an axis after the other."""
-        w, (*outer, inner) = self.w, self.domain.extents
-        w.settle = self.places.settle
-        if axis == len(outer) == 0:
-            for region in cut:
-                self._flat(region.count, region)
-        elif axis == len(outer):
-            with w.loop("p", 0, product(outer), "parallel") as p:
-                place = [w.let("o", e) for e in unflatten(p, outer)]
-                for region in cut:
-                    self._vectors(place, region.start, region.stop, region)
-        else:
-            del outer[axis]
-            length = share_of(inner, product(outer))
-            sizes = [*outer, ceil_div(inner, length)]
-            if estimate(product(sizes)) >= FEW:
-                self._across(axis, cut, sizes, length)
-            else:
-                self._one_by_one(axis, cut, sizes, length)
+    def _in_regions(self, cut: dict[int, list[Region]]) -> None:
+        """One region after the other, of all axes that have some."""
+        self.w.settle = self.places.settle
+        *outer, inner = self.domain.extents
+        last = len(outer)
+        whole = [d for axis, d in enumerate(outer) if axis not in cut]
+        length = inner if last in cut else share_of(inner, product(whole))
+        boxes = [dict(zip(cut, box, strict=True)) for box in itertools.product(*cut.values())]
+        if estimate(product(whole) * ceil_div(inner, length)) >= FEW:
+            self._across(boxes, whole, length)
+            return
+        for box in boxes:
+            row = box[last].count if last in box else inner
+            size = share_of(row, product(self._sizes(box)))
+            with self._shares([*self._sizes(box), ceil_div(row, size)]) as (*place, at):
+                for axis, region in box.items():
+                    if axis != last:
+                        r = k.add(k.mul(place[axis], region.step), region.start)
+                        place[axis] = self._known(self.w.let("r", r), region)
+                self._row(place, box.get(last), self._span(at, size, row))
 
-    def _across(self, axis: int, cut: list[Region], sizes: list[Dim], length: Dim) -> None:
-        """The shares are of the other axes: each goes through all regions."""
-        w = self.w
-        with w.loop("p", 0, product(sizes), "parallel") as p:
-            *place, at = (w.let("o", e) for e in unflatten(p, sizes))
-            span = self._span(at, length)
-            for region in cut:
-                if region.count == 1:
-                    here = [*place[:axis], k.Const(region.start), *place[axis:]]
-                    self._vectors(here, *span)
-                    continue
-                with w.loop("r", region.start, region.stop, step=region.step) as r:
-                    self.places.of[r.name] = region.places
-                    self._vectors([*place[:axis], r, *place[axis:]], *span)
+    def _sizes(self, box: dict[int, Region]) -> list[Dim]:
+        """How many places there are in a box along all axes but the innermost."""
+        outer = self.domain.extents[:-1]
+        return [box[axis].count if axis in box else d for axis, d in enumerate(outer)]
 
-    def _one_by_one(self, axis: int, cut: list[Region], sizes: list[Dim], length: Dim) -> None:
-        """The shares are of all axes, region by region."""
-        w = self.w
-        for region in cut:
-            within = [*sizes[:axis], region.count, *sizes[axis:]]
-            with w.loop("p", 0, product(within), "parallel") as p:
-                *place, at = (w.let("o", e) for e in unflatten(p, within))
-                span = self._span(at, length)
-                r = w.let("r", k.add(k.mul(place[axis], region.step), region.start))
-                if isinstance(r, k.Var):
-                    self.places.of[r.name] = region.places
-                self._vectors([*place[:axis], r, *place[axis + 1:]], *span)
+    @contextmanager
+    def _shares(self, sizes: list[Dim]) -> Iterator[list[k.Expr]]:
+        """A loop that the threads share, over all places of these axes."""
+        with self.w.loop("p", 0, product(sizes), "parallel") as p:
+            yield [self.w.let("o", e) for e in unflatten(p, sizes)]
 
-    def _span(self, at: k.Expr, length: Dim) -> tuple[k.ExprLike, k.ExprLike]:
+    def _across(self, boxes: list[dict[int, Region]], whole: list[Dim], length: Dim) -> None:
+        """The shares are of the axes that are whole: each goes through all boxes.
+
+        Of short rows it takes several at a time, for whole cache lines in each box.
+        """
+        *outer, inner = self.domain.extents
+        rows = rows_of(inner, whole)
+        tall = [*whole[:-1], ceil_div(whole[-1], rows)] if rows > 1 else whole
+        with self._shares([*tall, ceil_div(inner, length)]) as (*place, at):
+            span = self._span(at, length, inner)
+            block = self._span(place[-1], rows, whole[-1]) if rows > 1 else None
+            for box in boxes:
+                with ExitStack() as loops:
+                    along = {axis: self._along(r, loops) for axis, r in box.items()
+                             if axis < len(outer)}
+                    rest = list(place)
+                    if block is not None:
+                        rest[-1] = loops.enter_context(self.w.loop("y", *block))
+                    free = iter(rest)
+                    here = [along[i] if i in along else next(free) for i in range(len(outer))]
+                    region = box.get(len(outer))
+                    whole_row = (k.Const(0), k.expr(region.count)) if region else span
+                    self._row(here, region, whole_row)
+
+    def _along(self, region: Region, loops: ExitStack) -> k.Expr:
+        """A loop over a region of an outer axis, or its only place."""
+        if region.count == 1:
+            return k.Const(region.start)
+        loop = self.w.loop("r", region.start, region.stop, step=region.step)
+        return self._known(loops.enter_context(loop), region)
+
+    def _known(self, position: k.Expr, region: Region) -> k.Expr:
+        """A position, known to be in a region."""
+        if isinstance(position, k.Var):
+            self.places.of[position.name] = region.places
+        return position
+
+    def _row(
+        self, place: list[k.Expr], region: Region | None, span: tuple[k.ExprLike, k.ExprLike]
+    ) -> None:
+        """Vectors along a span of the innermost axis, or of a region of it."""
+        first = 0 if region is None else region.start
+        self._vectors(place, k.add(span[0], first), k.add(span[1], first), region)
+
+    def _span(self, at: k.Expr, length: Dim, size: Dim) -> tuple[k.Expr, k.Expr]:
         """The share ``at`` of a row: where it starts and stops."""
-        inner = self.domain.extents[-1]
-        if length == inner:
-            return 0, k.expr(inner)
+        if length == size:
+            return k.Const(0), k.expr(size)
         low = self.w.let("low", k.mul(at, length))
-        return low, self.w.let("high", k.minimum(k.add(low, length), inner))
+        return low, self.w.let("high", k.minimum(k.add(low, length), size))
 
     def _tiles(self, outer: list[Dim], inner: Dim, across: int) -> None:
         """Square tiles over the innermost axis and the one along which an operand is contiguous."""
@@ -244,6 +275,14 @@ def share_of(inner: Dim, rows: Dim) -> Dim:
         return CHUNK
     pieces = min(ceil_div(SHARES, max(rows, 1)), ceil_div(inner, LEAST))
     return min(inner, ceil_div(ceil_div(inner, pieces), LEAST) * LEAST)
+
+
+def rows_of(inner: Dim, whole: list[Dim]) -> int:
+    """How many rows of a last whole axis are taken together."""
+    if not whole or not isinstance(inner, int):
+        return 1
+    rows = LEAST // max(inner, 1)
+    return rows if rows > 1 and estimate(product(whole)) >= rows * SHARES else 1
 
 
 def axis_across(w: Writer, group: Group, domain: Domain) -> int | None:
