@@ -252,7 +252,9 @@ def test_slices_of_parts_among_zeros() -> None:
 SHAPES = {
     "outer axis": ((4, 40), (9, 40), 0), "inner axis": ((40, 24), (40, 17), 1),
     "only axis": ((70,), (33,), 0), "between": ((5, 4, 33), (5, 7, 33), 1),
-    "short rows": ((5, 2, 3), (5, 6, 3), 1),
+    "short rows": ((5, 2, 3), (5, 6, 3), 1), "short parts": ((37, 1), (37, 3), 1),
+    "more short parts": ((4, 150, 2), (4, 150, 1), 2),
+    "blocks of rows": ((3000, 2, 8), (3000, 3, 8), 1), "both short": ((20, 3, 1), (20, 3, 1), 2),
 }
 
 

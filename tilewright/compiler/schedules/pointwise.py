@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 
 from tilewright.compiler.lowered import LoweredKernel
@@ -48,7 +48,12 @@ def lower_pointwise(group: Group, target: Target) -> LoweredKernel:
 
 
 class _Pointwise:
-    """The state of a pointwise kernel under construction."""
+    """The state of a pointwise kernel under construction.
+
+    places   what is known of the loop variables
+    alone    operands of which an element reads nothing but its own place
+    upright  vectors are along another axis than the innermost
+    """
 
     def __init__(self, group: Group, target: Target) -> None:
         self.group, self.w = group, group.writer()
@@ -68,6 +73,7 @@ class _Pointwise:
         self.offset: k.Expr = k.Const(0)
         self.places = Places()
         self.alone: list[Node] = []
+        self.upright = False
 
     def lower(self) -> LoweredKernel:
         """The kernel."""
@@ -137,10 +143,16 @@ class _Pointwise:
             regions = regions_of(found.of(name), name, size) if isinstance(size, int) else None
             if regions is None or copies * len(regions) > MOST_REGIONS:
                 continue
-            rows = all(r.step == 1 and r.count >= self.width for r in regions)
-            if rows or axis < len(names) - 1:
-                cut[axis] = regions
-                copies *= len(regions)
+            if axis == len(names) - 1:
+                if any(r.step > 1 for r in regions):
+                    continue
+                if any(r.count < self.width for r in regions):
+                    whole = [d for i, d in enumerate(extents[:-1]) if i not in cut]
+                    if size > MOST_REGIONS or not whole or estimate(whole[-1]) < self.width:
+                        continue
+                    self.upright = True
+            cut[axis] = regions
+            copies *= len(regions)
         return cut
 
     def _inplace(self, made: LoweredKernel) -> tuple[tuple[int, int], ...]:
@@ -159,7 +171,7 @@ class _Pointwise:
         whole = [d for axis, d in enumerate(outer) if axis not in cut]
         length = inner if last in cut else share_of(inner, product(whole))
         boxes = [dict(zip(cut, box, strict=True)) for box in itertools.product(*cut.values())]
-        if estimate(product(whole) * ceil_div(inner, length)) >= FEW:
+        if self.upright or estimate(product(whole) * ceil_div(inner, length)) >= FEW:
             self._across(boxes, whole, length)
             return
         for box in boxes:
@@ -186,10 +198,11 @@ class _Pointwise:
     def _across(self, boxes: list[dict[int, Region]], whole: list[Dim], length: Dim) -> None:
         """The shares are of the axes that are whole: each goes through all boxes.
 
-        Of short rows it takes several at a time, for whole cache lines in each box.
+        Of short rows it takes several at a time, for whole cache lines in each box. Parts of the
+        innermost axis that are shorter than a vector are written by vectors along another.
         """
         *outer, inner = self.domain.extents
-        rows = rows_of(inner, whole)
+        rows = TILE if self.upright else rows_of(inner, whole)
         tall = [*whole[:-1], ceil_div(whole[-1], rows)] if rows > 1 else whole
         with self._shares([*tall, ceil_div(inner, length)]) as (*place, at):
             span = self._span(at, length, inner)
@@ -197,15 +210,24 @@ class _Pointwise:
             for box in boxes:
                 with ExitStack() as loops:
                     along = {axis: self._along(r, loops) for axis, r in box.items()
-                             if axis < len(outer)}
+                             if self.upright or axis < len(outer)}
                     rest = list(place)
                     if block is not None:
-                        rest[-1] = loops.enter_context(self.w.loop("y", *block))
+                        rest[-1] = loops.enter_context(self._down(block))
                     free = iter(rest)
                     here = [along[i] if i in along else next(free) for i in range(len(outer))]
+                    if self.upright:
+                        self._element(self._index([*here, along[len(outer)]]))
+                        continue
                     region = box.get(len(outer))
                     whole_row = (k.Const(0), k.expr(region.count)) if region else span
                     self._row(here, region, whole_row)
+
+    def _down(self, rows: tuple[k.Expr, k.Expr]) -> AbstractContextManager[k.Var]:
+        """A loop over several rows; the vectors are along it if they are not along the rows."""
+        if not self.upright:
+            return self.w.loop("y", *rows)
+        return self.w.loop("y", *rows, "vector", width=self.width, interleave=self.interleave)
 
     def _along(self, region: Region, loops: ExitStack) -> k.Expr:
         """A loop over a region of an outer axis, or its only place."""
