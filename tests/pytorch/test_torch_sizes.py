@@ -170,10 +170,10 @@ def test_what_takes_numbers_only_is_compiled_for_them(
     """A row that cannot do with a named size: one program per number; the record says why."""
     convert = sized.convert
 
-    def numbers_only(module: Any, sizes: Any) -> Any:
+    def numbers_only(module: Any, sizes: Any, kind: str) -> Any:
         if any(isinstance(size, Size) for size in sizes.values()):
             raise UnsupportedSize("no sort along a named size")
-        return convert(module, sizes)
+        return convert(module, sizes, kind)
 
     monkeypatch.setattr(sized, "convert", numbers_only)
     compiled = compiled_of(lambda x: torch.tanh(x) * 2, dynamic=True)

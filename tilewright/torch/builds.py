@@ -28,7 +28,7 @@ def built(
     all of them, run in PyTorch, and then there is no recipe to keep.
     """
     try:
-        converter = Converter(module, sizes)
+        converter = Converter(module, sizes, kind=found.kind)
         recipe = converter.recipe()
         for error, nodes in failed_rows(converter.failures):
             _tell(fault_of(module, error), nodes, found, options, error)
@@ -64,7 +64,7 @@ def _without_culprits(
 
     def works(nodes: Collection[fx.Node]) -> bool:
         try:
-            recipe = Converter(module, sizes, dict.fromkeys(nodes, reason)).recipe()
+            recipe = Converter(module, sizes, dict.fromkeys(nodes, reason), found.kind).recipe()
             run = program_of(recipe, options, found)
         except Exception:  # one failure is being told already
             return False

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import operator
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,15 +28,7 @@ from tilewright.ir.sizes import Size
 from tilewright.ir.types import TensorType
 from tilewright.torch import nodes
 from tilewright.torch.by_data import REASON, called_for_data, computes, depends_on_data
-from tilewright.torch.depths import (
-    VIEWS,
-    Depth,
-    any_complex,
-    element,
-    in_memory,
-    read_later,
-    row_major,
-)
+from tilewright.torch.depths import Depth, any_complex, element, in_memory, read_later, row_major
 from tilewright.torch.dtypes import OURS, THEIRS, TOKEN, Sizes, number_of, numbers_of, why_not
 from tilewright.torch.layers import starts_of_parts
 from tilewright.torch.lines import location_of, module_of
@@ -55,6 +48,7 @@ from tilewright.torch.recipe import (
 from tilewright.torch.strides import Layout, contiguous, layout_of, write
 from tilewright.torch.symbols import value_of
 from tilewright.torch.table import Call, NotCompiled, find
+from tilewright.torch.views import base_of
 
 aten = torch.ops.aten
 
@@ -65,13 +59,15 @@ class Converter:
     """Walks a program once.
 
     ``sizes`` are the numbers of its named sizes; ``refused`` are operators that are to run in
-    PyTorch, and why. Operators whose rows fail do so too, and are in ``failures``.
+    PyTorch, and why. Operators whose rows fail do so too, and are in ``failures``. ``kind`` is that
+    of a :class:`~tilewright.torch.records.Record`.
     """
 
     def __init__(
-        self, module: fx.GraphModule, sizes: Sizes, refused: Mapping[fx.Node, str] | None = None
+        self, module: fx.GraphModule, sizes: Sizes, refused: Mapping[fx.Node, str] | None = None,
+        kind: str = "inference",
     ) -> None:
-        self.module, self.sizes = module, sizes
+        self.module, self.sizes, self.kind = module, sizes, kind
         self.refused = refused or {}
         self.failures: dict[fx.Node, Exception] = {}
         self.named = any(isinstance(size, Size) for size in sizes.values())
@@ -104,13 +100,16 @@ class Converter:
                 draws_again(node)
                 self._call(node)
             elif node.op == "output":
+                self._share(node.args[0])
                 results = [self._result(n) for n in node.args[0]]
         updates = tuple(self._update(target, value) for target, value in self.updates)
         parts: list[Part | Eager | Alias] = []
         for d, made in sorted(self.depths.items()):
             if made.exports:
                 parts.append(made.part(f"part{d}"))
-            parts += made.after
+            parts += [
+                replace(step, counted=True) if isinstance(step, Alias) and step.slot in results
+                else step for step in made.after]
         return Recipe(inputs, self.made, tuple(parts), tuple(results), updates, self.constants,
                       tuple(self.fallbacks), self.sizes)
 
@@ -336,12 +335,26 @@ class Converter:
         if node in self.values and node not in self.eager and self.depth.get(node) == depth:
             return self.values[node]
         made = self.depths.setdefault(depth, Depth())
-        return made.value(self._tensor(node), meta.dtype, self._geometry(meta), node.name)
+        return made.value(self._tensor(node), meta, self._geometry(meta), node.name)
 
     def _geometry(self, meta: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return numbers_of(meta.shape, self.sizes), numbers_of(meta.stride(), self.sizes)
 
     # --- tensors that leave a graph -----------------------------------------------------
+    def _share(self, results: Sequence[Any]) -> None:
+        """Where several results are views of one value, give that value a tensor for them.
+
+        With gradients AOTAutograd sees to that.
+        """
+        if self.kind == "inference":
+            tensors = [n for n in dict.fromkeys(results) if isinstance(n, fx.Node)]
+            bases = Counter(self._base(n) or n for n in tensors)
+            for base in (base for base, count in bases.items() if count > 1):
+                self._tensor(base)
+
+    def _base(self, node: fx.Node) -> fx.Node | None:
+        return base_of(node, self._meta, self.eager)
+
     def _tensor(self, node: fx.Node) -> int:
         """The slot in which a value is a tensor."""
         if node in self.slots:
@@ -378,24 +391,6 @@ class Converter:
         self.slots[node] = export.slot
         return export.slot
 
-    def _base(self, node: fx.Node) -> fx.Node | None:
-        """The value in whose memory a view lies; None if it is none."""
-        found: fx.Node | None = None
-        dtype = self._meta(node).dtype
-        while True:
-            packet = getattr(node.target, "overloadpacket", None)
-            item = node.target is operator.getitem
-            if not (packet in VIEWS or item) or node in self.eager:
-                return found
-            source = node.args[0]
-            assert isinstance(source, fx.Node)
-            if item and getattr(source.target, "overloadpacket", None) not in VIEWS:
-                return found
-            node = source
-            meta = self._meta(node)
-            if isinstance(meta, torch.Tensor) and meta.dtype is dtype:
-                found = node
-
     def _alias(self, node: fx.Node, base: fx.Node) -> int:
         meta, whole = self._meta(node), self._meta(base)
         shape, strides = self._geometry(meta)
@@ -430,20 +425,21 @@ class Converter:
         single = value not in self.slots and value in self.values and value not in self.eager
         shape, strides = self._geometry(meta)
         layout = layout_of(shape, strides)
-        paired = isinstance(self.values.get(value), Pair)
-        alone = single and not paired and not read_later(slot, self.depth[value], self.depths)
+        lazy = isinstance(self.values.get(value), Pair) or meta.is_neg()
+        alone = single and not lazy and not read_later(slot, self.depth[value], self.depths)
         if not alone or layout is None or not layout.dense:
             return Update(slot, self._tensor(value), False)
         made = self.depths[self.depth[value]]
+        made.value(slot, meta, (shape, strides), target.name)  # read or not, it is an input
         node = nodes.operand(self.values[value], OURS[meta.dtype], shape)
         export = Export(self._slot(), shape, strides, meta.dtype, into=slot)
         made.exports.append((export, write(node, layout)))
         return Update(slot, export.slot, True)
 
 
-def convert(module: fx.GraphModule, sizes: Sizes) -> Recipe:
+def convert(module: fx.GraphModule, sizes: Sizes, kind: str = "inference") -> Recipe:
     """The steps of a program for these numbers of its named sizes. Raises what a row raises."""
-    converter = Converter(module, sizes)
+    converter = Converter(module, sizes, kind=kind)
     recipe = converter.recipe()
     for error in converter.failures.values():
         raise error

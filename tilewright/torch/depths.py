@@ -15,49 +15,40 @@ from tilewright.torch.pairs import Pair, apart
 from tilewright.torch.recipe import Alias, Eager, Export, Part
 from tilewright.torch.strides import Layout, layout_of, read
 
-aten = torch.ops.aten
-
-VIEWS = frozenset({
-    aten.alias, aten.detach, aten.view, aten._unsafe_view, aten.reshape, aten.permute, aten.t,
-    aten.transpose, aten.expand, aten.unsqueeze, aten.squeeze, aten.slice, aten.select,
-    aten.as_strided, aten.diagonal, aten.unfold, aten.lift_fresh, aten.split,
-    aten.split_with_sizes, aten.unbind, aten.view_as_real,
-})
-"""Operators whose results lie in the memory of their first argument."""
-
 Geometry = tuple[tuple[int, ...], tuple[int, ...]]
 """Shape and strides."""
 
 
 @dataclass
 class Depth:
-    """The graph of one depth: by slot its inputs, those made contiguous, those that are complex,
-    and their values; the results, and what runs after it.
+    """The graph of one depth: by slot its inputs, those made contiguous, those that may stand for
+    their conjugates or negatives, and their values; the results, and what runs after it.
     """
 
     inputs: dict[int, Node] = field(default_factory=dict)
     copied: set[int] = field(default_factory=set)
-    paired: set[int] = field(default_factory=set)
+    lazy: set[int] = field(default_factory=set)
     read: dict[int, Node | Pair] = field(default_factory=dict)
     exports: list[tuple[Export, Node]] = field(default_factory=list)
     after: list[Eager | Alias] = field(default_factory=list)
 
-    def value(self, slot: int, dtype: torch.dtype, geometry: Geometry, name: str) -> Node | Pair:
+    def value(self, slot: int, meta: torch.Tensor, geometry: Geometry, name: str) -> Node | Pair:
         """A tensor of an earlier step as an input of the graph."""
         if slot not in self.read:
+            dtype = meta.dtype
             shape, strides = in_memory(dtype, geometry)
-            layout = layout_of(shape, strides)
+            # What stands for its conjugate or negative is computed, into memory of its own.
+            computed = meta.is_conj() or meta.is_neg()
+            layout = None if computed else layout_of(shape, strides)
             if layout is None:
                 self.copied.add(slot)
                 layout = row_major(shape)
             buffer = input_node(name, TensorType(element(dtype), layout.shape))
             self.inputs[slot] = buffer
             found = read(buffer, layout, shape)
-            if dtype in PARTS:
-                self.paired.add(slot)
-                self.read[slot] = apart(found)
-            else:
-                self.read[slot] = found
+            if dtype in PARTS or computed:
+                self.lazy.add(slot)
+            self.read[slot] = apart(found) if dtype in PARTS else found
         return self.read[slot]
 
     def part(self, name: str) -> Part:
@@ -72,8 +63,8 @@ class Depth:
         graph = Graph(tuple(n for _, n in pairs), outputs, name)
         slots = tuple(slot for slot, _ in pairs)
         copied = frozenset(i for i, slot in enumerate(slots) if slot in self.copied)
-        paired = frozenset(i for i, slot in enumerate(slots) if slot in self.paired)
-        return Part(graph, slots, copied, exports, paired)
+        lazy = frozenset(i for i, slot in enumerate(slots) if slot in self.lazy)
+        return Part(graph, slots, copied, exports, lazy)
 
 
 def any_complex(metas: Any) -> bool:

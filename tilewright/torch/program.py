@@ -119,7 +119,13 @@ def _alias(step: Alias) -> Callable[[Tensors], None]:
 
     def run(slots: Tensors) -> None:
         slots[slot] = reinterpret(slots[base], shape, strides, offset)
-    return run
+
+    def share(slots: Tensors) -> None:
+        whole = slots[base]
+        if shape != whole.shape or strides != whole.stride() or offset:
+            whole = whole.as_strided(shape, strides, whole.storage_offset() + offset)
+        slots[slot] = whole.detach()  # no view to autograd, but one counter of versions
+    return share if step.counted else run
 
 
 def _call(step: Eager) -> Callable[[Tensors], None]:
@@ -200,7 +206,7 @@ class CompiledPart:
         self.words = executable.plan.words
         self.inputs = [(slot, i in part.copied) for i, slot in enumerate(part.inputs)]
         self.plain = not part.copied
-        self.paired = sorted(part.paired)
+        self.lazy = sorted(part.lazy)
         self.constants = [c.__array_interface__["data"][0] for c in executable.constants]
         self.table = ctypes.c_int64 * layout.entries
         self.arena = executable.arena
@@ -262,8 +268,8 @@ class CompiledPart:
             tensors = [slots[s] for s, _ in self.inputs]
         else:
             tensors = [slots[s].contiguous() if c else slots[s] for s, c in self.inputs]
-        for i in self.paired:
-            tensors[i] = tensors[i].resolve_conj()
+        for i in self.lazy:
+            tensors[i] = tensors[i].resolve_conj().resolve_neg()
         for slot, source in self.kept:
             # Results are stored in place with aligned vectors.
             if slots[source].data_ptr() & 63:
@@ -319,5 +325,5 @@ def _maker(export: Export) -> Callable[[], torch.Tensor]:
 
     def make() -> torch.Tensor:
         flat = torch.from_numpy(memory.array((bytes,), plain)).view(dtype)
-        return torch.as_strided(flat, shape, strides)
+        return reinterpret(flat, shape, strides, 0)  # no view: it may be changed in place
     return make

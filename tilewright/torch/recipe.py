@@ -46,18 +46,18 @@ class Export:
 class Part:
     """A compiled part: its inputs by slot, of which some are made contiguous, and its results.
 
-    ``paired`` inputs are complex: their memory must not stand for their conjugates.
+    The memory of ``lazy`` inputs may stand for their conjugates or negatives, which it must not.
     """
 
     graph: Graph
     inputs: tuple[int, ...]
     copied: frozenset[int]
     exports: tuple[Export, ...]
-    paired: frozenset[int] = frozenset()
+    lazy: frozenset[int] = frozenset()
 
     def __reduce__(self) -> Any:
         """A graph is kept as tuples."""
-        return _part, (pack(self.graph), self.inputs, self.copied, self.exports, self.paired)
+        return _part, (pack(self.graph), self.inputs, self.copied, self.exports, self.lazy)
 
 
 def _part(packed: Packed, *rest: Any) -> Part:
@@ -122,13 +122,18 @@ def _eager(target: Any, args: Any, *rest: Any) -> Eager:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """A view of the tensor in another slot; ``offset`` in elements."""
+    """A view of the tensor in another slot; ``offset`` in elements.
+
+    ``counted``: changes of either in place count as changes of both, which PyTorch looks at before
+    it computes gradients from what is saved.
+    """
 
     slot: int
     base: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int
+    counted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

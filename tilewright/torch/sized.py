@@ -73,14 +73,16 @@ def _hints(module: fx.GraphModule) -> tuple[int, ...] | None:
     return None if any(hint is None for hint in found) else tuple(found)
 
 
-def _named_recipe(module: fx.GraphModule, values: Mapping[str, int]) -> NamedRecipe:
+def _named_recipe(
+    module: fx.GraphModule, values: Mapping[str, int], kind: str
+) -> NamedRecipe:
     """Raises whatever a row of the table does with a size that is no number; ``UnsupportedSize``
     from those that say so.
     """
     decisions = Decisions(values)
     names = {s: named(str(s)) for _, s in symbols_of(module) if s.is_Symbol}
     with deciding(decisions):
-        recipe = convert(module, names)
+        recipe = convert(module, names, kind)
     return NamedRecipe(replace(recipe, sizes={}), tuple(decisions.guards), dict(values))
 
 
@@ -149,7 +151,7 @@ class Sized:
             found = next((p for p in self.named if p.made.serves(values)), None)
             try:
                 if found is None:
-                    recipe = _named_recipe(self.module, values)
+                    recipe = _named_recipe(self.module, values, self.record.kind)
                     found = _Compiled(recipe, self.options, self.record)
                     self.named.append(found)
                 return found.at(values)
