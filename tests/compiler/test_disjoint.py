@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -272,6 +273,16 @@ def test_a_concat_asks_no_element_which_part_it_is_in(name: str) -> None:
     text = joined.lower(a, b).as_text("loops")
     assert "where(" not in text and " if " not in text, text
     assert text.count("kernel ") == 1
+
+
+def test_a_long_part_is_written_along_its_rows() -> None:
+    """The edges of a pad are short, what is between them is not."""
+    x = np.random.default_rng(0).standard_normal((12, 40, 30), dtype=np.float32)
+    padded = tw.jit(lambda x: np.pad(np.exp(x), ((0, 0), (1, 1), (1, 1))))
+    np.testing.assert_allclose(padded(x), np.pad(np.exp(x), ((0, 0), (1, 1), (1, 1))), rtol=1e-6)
+    text = padded.lower(x).as_text("loops")
+    places = re.findall(r"out0\[(.*?)\] =", text)
+    assert len(places) == 2 and all(re.search(r" \+ i\d*$", place) for place in places), text
 
 
 def test_a_result_in_the_place_of_its_operand() -> None:

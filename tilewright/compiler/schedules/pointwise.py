@@ -148,7 +148,8 @@ class _Pointwise:
                     continue
                 if any(r.count < self.width for r in regions):
                     whole = [d for i, d in enumerate(extents[:-1]) if i not in cut]
-                    if size > MOST_REGIONS or not whole or estimate(whole[-1]) < self.width:
+                    short = max(r.count for r in regions) < self.width
+                    if not short or not whole or estimate(whole[-1]) < self.width:
                         continue
                     self.upright = True
             cut[axis] = regions
