@@ -13,6 +13,7 @@ from torch_harness import check, compiled, same
 import tilewright as tw
 from tilewright.torch import backend, recurrent, steps, tracing
 from tilewright.torch.faults import BackendWarning
+from tilewright.torch.loops import CompiledLoop
 from tilewright.torch.recipe import Loop, Part
 from tilewright.torch.records import Record, regions_of
 
@@ -89,6 +90,13 @@ def test_layers(number: int) -> None:
 @pytest.mark.parametrize(("width", "batch", "count"), [(16, 2, 5), (5, 1, 1), (6, 0, 3)])
 def test_slices_that_are_aligned_or_not_or_empty(width: int, batch: int, count: int) -> None:
     trains(layer(nn.LSTM, {}, width), [(batch, count)])
+
+
+def test_results_that_are_not_aligned_are_put_elsewhere_first(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CompiledLoop, "streams", True)
+    trains(nn.GRU(4, 6), [(2, 4)])
 
 
 def test_what_is_compiled_does_not_grow_with_steps_or_layers() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
-from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
 from tilewright.runtime.program import Program as CompiledProgram
@@ -30,7 +31,7 @@ class CompiledLoop(CompiledPart):
         self.allocate = [(b.slot, maker(b)) for b in loop.buffers]
         self.reads = list(enumerate(loop.reads))
         self.fills = [(entry, loop.fills[i]) for entry, i in (*self.outputs, *self.extra)]
-        self.empty = any(0 in e.shape for e in loop.part.exports)
+        self.empty = not loop.steps or any(0 in e.shape for e in loop.part.exports)
 
     def run(self, slots: Tensors) -> None:
         """Fill the slots of the results."""
@@ -64,49 +65,57 @@ class CompiledLoop(CompiledPart):
         """Run the steps; returns the program's status."""
         executable, loop = self.executable, self.loop
         results = [slots[place.slot] for _, place in self.fills]
-        staged = self._staged(results)
-        table = self.table(
+        table = np.array([
             *[t.data_ptr() for t in tensors], *[0] * self.ready, *self.constants, space,
-            *self.words, *[0] * len(self.extra))
-        moving = [
-            *_moving(self.reads, tensors),
-            *_moving([f for f, s in zip(self.fills, staged, strict=True) if s is None],
-                     [r for r, s in zip(results, staged, strict=True) if s is None])]
+            *self.words, *[0] * len(self.extra)], np.int64)
+        moves = np.zeros((2, len(table)), np.int64)
+        for (entry, place), tensor in zip(self.reads, tensors, strict=True):
+            if place.offset is not None:
+                table[entry], moves[:, entry] = self._moved(place, tensor)
         behind = []
-        for (entry, place), result, stage in zip(self.fills, results, staged, strict=True):
-            if stage is not None:
+        for (entry, place), result in zip(self.fills, results, strict=True):
+            if self._staged(result):
+                stage = torch.empty_like(result[0])
                 table[entry] = stage.data_ptr()
-                behind.append((entry, place, result.data_ptr(), _bytes(result)))
-        rest = (ctypes.addressof(table), threads, space + self.arena, executable.stride,
+                behind.append((stage, place, result))
+            else:
+                table[entry], moves[:, entry] = self._moved(place, result)
+        rest = (table.ctypes.data, threads, space + self.arena, executable.stride,
                 executable.work.mode == 3)
-        crew, count = team().address, loop.steps
+        enter, add, crew, native = self.enter, np.add, team().address, self.native.address
         for run, number in enumerate(loop.numbers()):
-            for entry, place, base, size in moving:
-                table[entry] = base + size * place.slice(count, run, number)
-            status = self.enter(crew, self.native.address, *rest)
+            if run:
+                add(table, moves[run & 1], table)
+            status = enter(crew, native, *rest)
             if status:
                 return int(status)
             for to, source, extent in self.copies:
-                ctypes.memmove(table[to], table[source], extent)
-            for entry, place, base, size in behind:
-                ctypes.memmove(
-                    base + size * place.slice(count, run, number), table[entry], size)
+                ctypes.memmove(int(table[to]), int(table[source]), extent)
+            for stage, place, result in behind:
+                result[place.slice(loop.steps, run, number)] = stage
         return 0
 
-    def _staged(self, results: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
-        """For each result whose slices are not aligned, where a step puts it first."""
-        return [
-            torch.empty_like(r[0])
-            if _bytes(r) % ALIGNED or r.data_ptr() % ALIGNED else None for r in results]
+    def _moved(self, place: Place, tensor: torch.Tensor) -> tuple[int, tuple[int, int]]:
+        """The address of the first step's slice; how far even and odd steps are behind others."""
+        loop, size = self.loop, _bytes(tensor)
+        slices = [place.slice(loop.steps, run, i) for run, i in enumerate(loop.numbers()[:2])]
+        step = size * (slices[-1] - slices[0])
+        return tensor.data_ptr() + size * slices[0], (-step if place.ring else step, step)
 
+    def _staged(self, result: torch.Tensor) -> bool:
+        """Whether a step puts a result elsewhere first, because its slices are not aligned.
 
-def _moving(
-    places: Sequence[tuple[int, Place]], tensors: Sequence[torch.Tensor]
-) -> Iterator[tuple[int, Place, int, int]]:
-    """Of the entries that change from step to step: place, address of the first slice, bytes."""
-    for (entry, place), tensor in zip(places, tensors, strict=True):
-        if place.offset is not None:
-            yield entry, place, tensor.data_ptr(), _bytes(tensor)
+        Only results beyond the caches are stored in a way that asks for it.
+        """
+        aligned = _bytes(result) % ALIGNED == 0 and result.data_ptr() % ALIGNED == 0
+        return not aligned and self.streams
+
+    @functools.cached_property
+    def streams(self) -> bool:
+        """Whether a step's results may be so large that they are stored past the caches."""
+        results = sum(
+            math.prod(e.shape) * e.dtype.itemsize for e in self.loop.part.exports)
+        return results + self.arena > 2 * self.native.target.l2
 
 
 def _bytes(tensor: torch.Tensor) -> int:
