@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import scaled_dot_product_attention
 from torch_harness import check
+
+from tilewright.torch.convert import Converter
 
 
 def inputs(length: int = 5, keys: int = 7, width: int = 4) -> list[torch.Tensor]:
@@ -66,3 +69,19 @@ def test_safe_softmax(dim: int) -> None:
     x[:, 3] = -torch.inf
     x[1, 1] = torch.nan
     check(lambda x: torch.ops.aten._safe_softmax(x, dim), x)
+
+
+def test_any_number_of_heads() -> None:
+    shape = (2, 2, 5, 4)
+    check(lambda x: scaled_dot_product_attention(x, x, x, is_causal=True),
+          torch.randn(shape, requires_grad=True), dynamic=True)
+
+
+def test_a_call_of_attention_is_a_fallback() -> None:
+    x = torch.randn(2, 2, 5, 4)
+    operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+    module = make_fx(lambda x: operator(x, x, x), tracing_mode="fake")(x)
+    [node] = module.graph.find_nodes(op="call_function", target=operator)
+    [found] = Converter(module, {}, {node: "it failed"}).recipe().fallbacks
+    assert found.target == str(operator)
+    assert found.reason == "it failed"

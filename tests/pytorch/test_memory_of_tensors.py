@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -79,3 +80,20 @@ def test_changes_of_negatives_and_conjugates(view: Function) -> None:
     other = z.clone()
     torch.testing.assert_close(compiled(f)(view(z)), f(view(other)))
     torch.testing.assert_close(z, other)
+
+
+def test_gradients_do_not_share_memory() -> None:
+    x, y = torch.randn(3, 4, requires_grad=True), torch.randn(12, requires_grad=True)
+    (compiled(lambda x, y: x + y.view(3, 4))(x, y) * torch.randn(3, 4)).sum().backward()
+    assert x.grad is not None and y.grad is not None
+    y.grad.copy_(x.grad.view(12) * 2)
+    same(y.grad, x.grad.view(12) * 2)
+
+
+def test_nested_tensors() -> None:
+    parts = [torch.randn(n, 3) for n in (2, 4)]
+    x = torch.nested.nested_tensor(parts, layout=torch.jagged)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        y = torch.compile(lambda x: x * 2 + 1, backend="tilewright")(x)
+    same(y.values(), x.values() * 2 + 1)

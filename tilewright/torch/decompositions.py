@@ -15,6 +15,7 @@ from torch._decomp import core_aten_decompositions, decomposition_table
 
 from tilewright.torch import (
     cross_entropy,
+    foreach,
     least_squares,  # noqa: F401 - it enters functions
     random,
     statistics,  # noqa: F401 - it enters functions
@@ -40,7 +41,6 @@ from tilewright.torch.ops import (  # noqa: F401 - they enter rows
     pointwise,
     pooling,
     recurrences,
-    recurrent,
     reductions,
     sampling,
     searching,
@@ -67,6 +67,12 @@ REFERENCES = (
 The other references end in operators of their own, or write in place.
 """
 
+SHARED = frozenset({
+    aten.mse_loss_backward.default, aten.smooth_l1_loss_backward.default,
+    aten.huber_loss_backward.default,
+})
+"""Decompositions that divide by the number of elements, as a number."""
+
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """Decompositions by operator overload."""
@@ -81,8 +87,19 @@ def _always() -> dict[Any, Callable[..., Any]]:
         if inspect.unwrap(f).__module__ == "torch._decomp.decompositions" or packet in REFERENCES:
             every.setdefault(op, f)
     kept = {
-        op: f for op, f in every.items()
+        op: _of_no_elements(f) if op in SHARED else f for op, f in every.items()
         if find(op) is None and find_pair_row(op) is None
         and getattr(op, "overloadpacket", None) not in DRAWS
     }
-    return {**kept, **random.DECOMPOSITIONS}
+    return {**kept, **foreach.DECOMPOSITIONS, **random.DECOMPOSITIONS}
+
+
+def _of_no_elements(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The decomposition of a loss's gradient, which has no elements where the input has none."""
+    @functools.wraps(f)
+    def decomposed(gradient: Any, x: Any, *args: Any) -> Any:
+        try:
+            return f(gradient, x, *args)
+        except ZeroDivisionError:
+            return torch.empty_like(x)
+    return decomposed

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
-from tilewright.torch.parts import CompiledPart
-from tilewright.torch.program import Program
+from tilewright.torch.program import CompiledPart, Program
 
 EMPTY_RUNS = 20
 

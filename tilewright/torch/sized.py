@@ -24,9 +24,8 @@ from tilewright.torch.builds import built, entered
 from tilewright.torch.by_data import depends_on_data
 from tilewright.torch.convert import convert
 from tilewright.torch.options import Options
-from tilewright.torch.parts import compile_part
-from tilewright.torch.program import Program
-from tilewright.torch.recipe import Recipe, parts_of
+from tilewright.torch.program import Program, compile_part
+from tilewright.torch.recipe import Part, Recipe
 from tilewright.torch.records import Record
 from tilewright.torch.sizes import at
 
@@ -57,20 +56,23 @@ class SizedRecipe:
 
 
 def symbols_of(module: fx.GraphModule) -> list[tuple[int, Any]]:
-    """The arguments that are numbers: position and sympy expression."""
+    """The arguments that are numbers: position and sympy expression.
+
+    The ragged size of a nested tensor is none: it is compared and handed on.
+    """
     found: list[tuple[int, Any]] = []
     for i, node in enumerate(module.graph.find_nodes(op="placeholder")):
         meta = node.meta.get("val")
         if isinstance(meta, torch.SymInt | torch.SymFloat) and not depends_on_data(meta):
-            found.append((i, meta.node.expr))
+            if not isinstance(meta.node.hint, torch.SymInt):
+                found.append((i, meta.node.expr))
     return found
 
 
 def _hints(module: fx.GraphModule) -> tuple[int, ...] | None:
     """The numbers that a program was traced with; None if they are not known."""
     metas = [n.meta.get("val") for n in module.graph.find_nodes(op="placeholder")]
-    found = [m.node.hint for m in metas if isinstance(m, torch.SymInt | torch.SymFloat)
-             and not depends_on_data(m)]
+    found = [metas[i].node.hint for i, _ in symbols_of(module)]
     return None if any(hint is None for hint in found) else tuple(found)
 
 
@@ -93,9 +95,9 @@ class _Compiled:
     def __init__(self, made: NamedRecipe, options: Options, found: Record) -> None:
         self.made, self.options, self.found = made, options, found
         options.check(made.recipe)
+        parts = [step for step in made.recipe.steps if isinstance(step, Part)]
         self.codes = [
-            compile_part(part, options.target, options.numerics, made.hints)
-            for part in parts_of(made.recipe)]
+            compile_part(part, options.target, options.numerics, made.hints) for part in parts]
 
     def at(self, values: Mapping[str, int]) -> Callable[..., Any]:
         """The program for these numbers; nothing is compiled."""

@@ -13,6 +13,7 @@ import torch
 
 from tilewright.ir import build
 from tilewright.ir.graph import Node, make
+from tilewright.ir.sizes import Dim
 from tilewright.ir.types import bool_
 from tilewright.torch.nodes import cast, expand, iota, number, reduce, wide
 from tilewright.torch.ops.reductions import finite_rows
@@ -45,12 +46,16 @@ def _scores(q: Node, k: Node, scale: float | None, causal: bool, mask: Node | No
     return scores
 
 
-def _shared(x: Node, heads: int) -> Node:
+def _shared(x: Node, heads: Dim) -> Node:
     """Queries, or what is shaped like them, by ``ROWS``, in the type that PyTorch computes in."""
     batch, every, *rest = x.shape
-    if every % heads:
-        raise NotCompiled("heads of queries that are no multiple of those of keys")
-    return build.reshape(cast(x, wide(x.dtype)), (batch, heads, every // heads, *rest))
+    share: Dim = 1
+    if every != heads:
+        every, heads = int(every), int(heads)
+        if every % heads:
+            raise NotCompiled("heads of queries that are no multiple of those of keys")
+        share = every // heads
+    return build.reshape(cast(x, wide(x.dtype)), (batch, heads, share, *rest))
 
 
 @row(aten._scaled_dot_product_flash_attention_for_cpu)
@@ -61,7 +66,7 @@ def attention(
     if dropout_p:
         raise NotCompiled("attention with dropout as one operator")
     k, v = (cast(x, wide(x.dtype)) for x in (key, value))
-    q = _shared(query, int(k.shape[1]))
+    q = _shared(query, k.shape[1])
     scores = _scores(q, k, scale, is_causal, attn_mask)
     largest = finite_rows(reduce("reduce_max", scores, (4,), True))
     weights = make("exp", (scores - expand(largest, scores.shape),))
@@ -83,7 +88,7 @@ def attention_backward(
     if dropout_p:
         raise NotCompiled("attention with dropout as one operator")
     k, v = (cast(x, wide(x.dtype)) for x in (key, value))
-    q, g, y = (_shared(x, int(k.shape[1])) for x in (query, grad_out, out))
+    q, g, y = (_shared(x, k.shape[1]) for x in (query, grad_out, out))
     factor = 1 / math.sqrt(int(q.shape[-1])) if scale is None else scale
     scores = _scores(q, k, scale, is_causal, attn_mask)
     known = build.reshape(cast(logsumexp, scores.dtype), (*scores.shape[:-1], 1))

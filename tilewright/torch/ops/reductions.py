@@ -22,7 +22,7 @@ from tilewright.torch.nodes import (
     reduce,
     wide,
 )
-from tilewright.torch.table import Call, row
+from tilewright.torch.table import Call, NotCompiled, row
 
 aten = torch.ops.aten
 
@@ -126,6 +126,8 @@ def argmin(call: Call, x: Node, dim: int | None = None, keepdim: bool = False) -
 
 
 def _extreme(op: str, call: Call, x: Node, dim: Any, keepdim: bool) -> Any:
+    if count(x.shape, axes_of(dim, x.type.rank)) == 0:
+        raise NotCompiled("an extreme of no elements")  # PyTorch raises for it
     if dim is None:
         return reduce(op, x, tuple(range(x.type.rank)))
     if x.type.rank == 0:
