@@ -50,10 +50,10 @@ def slowest(step: Callable[[], Any]) -> list[dict[str, Any]]:
     with watching(programs, profile, kernels=True):
         for _ in range(3):
             step()
-    total = sum(profile.kernels.values())
+    total = sum(part.times * seconds for (part, _), seconds in profile.kernels.items())
     alike: dict[tuple[int, int], list[tuple[Any, float]]] = {}
     for (part, number), seconds in profile.kernels.items():
-        alike.setdefault((part.native.address, number), []).append((part, seconds))
+        alike.setdefault((part.native.address, number), []).append((part, part.times * seconds))
     order = sorted(alike.items(), key=lambda entry: -sum(s for _, s in entry[1]))[:3]
     found = []
     for (_, number), runs in order:
@@ -62,7 +62,7 @@ def slowest(step: Callable[[], Any]) -> list[dict[str, Any]]:
         loc = kernel.loc
         found.append({
             "kernel": re.sub(r"_[0-9a-f]{8}$", "", kernel.name), "kind": kinds[part],
-            "runs": len(runs),
+            "runs": sum(part.times for part, _ in runs),
             "milliseconds": seconds * 1e3, "share": seconds / total, "module": module_path(loc),
             "line": f"{Path(loc.file).name}:{loc.line}" if loc is not None else ""})
     return found

@@ -6,6 +6,7 @@ and takes milliseconds: results, changed inputs and gradients are compared.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import traceback
 import warnings
@@ -186,10 +187,15 @@ def compiled(function: Callable[..., Any], found: list[Recipe]) -> Callable[...,
     return run
 
 
-def traced(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function traced by AOTAutograd and run by PyTorch."""
-    return aot_function(function, fw_compiler=nop, bw_compiler=nop, inference_compiler=nop,
+def traced(function: Callable[..., Any], ours: bool = False) -> Callable[..., Any]:
+    """The function traced by AOTAutograd, if asked as for the backend, and run by PyTorch."""
+    made = aot_function(function, fw_compiler=nop, bw_compiler=nop, inference_compiler=nop,
                         keep_inference_input_mutations=True)
+
+    def run(*inputs: torch.Tensor) -> Any:
+        with traced_for_us() if ours else contextlib.nullcontext():
+            return made(*inputs)
+    return run
 
 
 def check(op: Any, given: Any) -> Outcome:
@@ -268,7 +274,7 @@ def _short(error: BaseException) -> str:
 def _difference(op: Any, sample: Sample, made: _Run, expected: _Run) -> str:
     """What differs between two ways of running; empty if nothing does."""
     reference = functools.cache(lambda: _reference(sample))
-    traced_run = functools.cache(lambda: sample.run(traced(sample.call)))
+    traced_run = functools.cache(lambda: sample.run(traced(sample.call, True)))
     values = op.name not in WITHOUT_VALUE
     if op.name in FREE_SIGNS:
         made = _with_signs(made, expected, FREE_SIGNS[op.name])

@@ -141,3 +141,12 @@ def test_transformed_functions_are_as_they_were() -> None:
     for function in (torch.func.grad(loss), torch.func.jacrev(loss)):
         run = torch.compile(function, backend=backend)
         torch.testing.assert_close(torch.stack([run(y) for y in x]), expected)
+
+
+def test_drivers_that_find_a_rank_are_as_they_were() -> None:
+    a, b = (x.clone().requires_grad_() for x in (MATRICES, RIGHT))
+    found = torch.compile(torch.linalg.lstsq, backend=backend)(a, b)
+    expected = torch.linalg.lstsq(a, b)
+    torch.testing.assert_close(tuple(found), tuple(expected))
+    torch.testing.assert_close(torch.autograd.grad(found[0].sum(), (a, b)),
+                               torch.autograd.grad(expected[0].sum(), (a, b)))

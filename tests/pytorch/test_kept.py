@@ -58,6 +58,20 @@ def test_another_process_finds_the_program(cache: Path) -> None:
     assert run(2)[2] == "0", "other options are another program"
 
 
+def test_loops_are_kept(cache: Path) -> None:
+    model, x = nn.GRU(3, 4), torch.randn(5, 2, 3)
+    found = []
+    for hits in (0, 1):
+        torch._dynamo.reset()
+        counters.clear()
+        model.zero_grad()
+        out = compiled(model)(x)[0]
+        out.square().sum().backward()
+        found.append([out, *(p.grad for p in model.parameters())])
+        assert counters["aot_autograd"]["autograd_cache_hit"] == hits
+    torch.testing.assert_close(found[1], found[0])
+
+
 def test_calls_of_pytorch_are_kept(cache: Path) -> None:
     def f(x: torch.Tensor) -> torch.Tensor:
         return functional.dropout(torch.linalg.inv(x @ x.t() + torch.eye(3)) * 2, 0.5)

@@ -26,7 +26,7 @@ COMPILED = """
     floor_divide fmax fmin fmod frac frexp gather grid_sampler_2d gt hash_tensor heaviside
     histogram histogramdd hypot i0 igamma index_add index_copy index_reduce.amax
     index_reduce.mean index_select isclose isin isinf isnan kron kthvalue lerp lgamma
-    linalg.cholesky linalg.det linalg.eigh linalg.householder_product linalg.inv
+    linalg.cholesky linalg.det linalg.eig linalg.eigh linalg.householder_product linalg.inv
     linalg.ldl_solve linalg.lu linalg.lu_solve linalg.pinv linalg.qr linalg.solve
     linalg.solve_triangular linalg.svd linalg.vecdot linalg.vector_norm linspace log log1p
     log_softmax logaddexp logcumsumexp logical_and logical_not logit logspace logsumexp
@@ -40,7 +40,8 @@ COMPILED = """
     nn.functional.channel_shuffle nn.functional.conv1d nn.functional.conv2d
     nn.functional.conv_transpose2d nn.functional.cosine_similarity nn.functional.cross_entropy
     nn.functional.dropout nn.functional.elu nn.functional.embedding nn.functional.embedding_bag
-    nn.functional.fractional_max_pool2d nn.functional.gelu nn.functional.glu
+    nn.functional.fractional_max_pool2d nn.functional.gaussian_nll_loss nn.functional.gelu
+    nn.functional.glu
     nn.functional.group_norm nn.functional.hardshrink nn.functional.hardsigmoid
     nn.functional.hardtanh nn.functional.huber_loss nn.functional.interpolate.bilinear
     nn.functional.interpolate.nearest nn.functional.kl_div nn.functional.l1_loss

@@ -20,7 +20,7 @@ from tilewright.torch.kept import Kept, caching, keeping
 from tilewright.torch.options import Options, read_options
 from tilewright.torch.recipe import Recipe
 from tilewright.torch.records import Region, region_of
-from tilewright.torch.recurrent import write_out
+from tilewright.torch.recurrent import take_apart
 from tilewright.torch.sized import SizedRecipe, reloaded, sized, symbols_of
 from tilewright.torch.tracing import trace_for
 
@@ -39,7 +39,7 @@ def backend(
     ``CompilerBug``.
     """
     chosen = read_options(options, rest)
-    write_out(module)
+    take_apart(module)
     region = region_of(module, example_inputs)
     compilers = {
         kind: keeping(functools.partial(_compile, options=chosen, region=region, kind=kind))

@@ -22,13 +22,18 @@ from torch._higher_order_ops.effects import with_effects
 
 from tilewright.errors import UnsupportedSize, UserError
 from tilewright.frontend.reproducer import first_line
-from tilewright.ir.build import place
-from tilewright.ir.graph import Node
 from tilewright.ir.sizes import Size
-from tilewright.ir.types import TensorType
 from tilewright.torch import nodes
 from tilewright.torch.by_data import REASON, called_for_data, computes, depends_on_data
-from tilewright.torch.depths import Depth, any_complex, element, in_memory, read_later, row_major
+from tilewright.torch.depths import (
+    Depth,
+    any_complex,
+    finished,
+    in_memory,
+    read_later,
+    row_major,
+    types_of,
+)
 from tilewright.torch.dtypes import OURS, THEIRS, TOKEN, Sizes, number_of, numbers_of, why_not
 from tilewright.torch.layers import starts_of_parts
 from tilewright.torch.lines import location_of, module_of
@@ -40,11 +45,12 @@ from tilewright.torch.recipe import (
     Eager,
     Export,
     Fallback,
-    Part,
     Recipe,
     Slot,
+    Step,
     Update,
 )
+from tilewright.torch.steps import LoopRow, Steps, find_loop, outside
 from tilewright.torch.strides import Layout, contiguous, layout_of, write
 from tilewright.torch.symbols import value_of
 from tilewright.torch.table import Call, NotCompiled, find
@@ -103,7 +109,7 @@ class Converter:
                 self._share(node.args[0])
                 results = [self._result(n) for n in node.args[0]]
         updates = tuple(self._update(target, value) for target, value in self.updates)
-        parts: list[Part | Eager | Alias] = []
+        parts: list[Step] = []
         for d, made in sorted(self.depths.items()):
             if made.exports:
                 parts.append(made.part(f"part{d}"))
@@ -161,7 +167,11 @@ class Converter:
         try:
             if node in self.refused:
                 raise NotCompiled(self.refused[node])
-            self._compile(node)
+            loop = find_loop(node.target)
+            if loop is not None:
+                self._loop(node, loop)
+            else:
+                self._compile(node)
         except NotCompiled as reason:
             self._eager(node, str(reason))
         except (UserError, ImportError):
@@ -213,7 +223,7 @@ class Converter:
             raise NotCompiled(reason)
         depth = max((self._depth_of(n) for n in known), default=0)
         depth = max(depth, self.least)
-        call = Call(node.target, self._types(made), self._plain(node.args, known),
+        call = Call(node.target, types_of(made, self.sizes), self._plain(node.args, known),
                     self._plain(node.kwargs, known), location_of(node), any_complex(made))
         args = fx.map_arg(node.args, lambda n: self._value(n, depth))
         kwargs = fx.map_arg(node.kwargs, lambda n: self._value(n, depth))
@@ -222,7 +232,7 @@ class Converter:
             inspect.signature(row).bind(call, *given[0], **given[1])
         except TypeError as error:
             raise NotCompiled(f"its row has {error}") from None
-        self.values[node] = self._finished(row(call, *given[0], **given[1]), call)
+        self.values[node] = finished(row(call, *given[0], **given[1]), call)
         self.depth[node] = depth
         part = self.depths.setdefault(depth, Depth())
         for check in call.checks:
@@ -231,25 +241,23 @@ class Converter:
             part.exports.append((export, value))
             self._look(check.target, export.slot, check.args, check.kwargs, depth)
 
-    def _finished(self, made: Any, call: Call) -> Any:
-        """Results in the types that PyTorch gives them."""
-        if isinstance(made, Pair):
-            if not call.paired:
-                raise AssertionError(f"{call.target} is real, its row gave a pair")
-            return made.each(lambda part: self._finished(part, replace(call, paired=False)))
-        if isinstance(made, Node) and call.paired:
-            return self._finished(Pair(made, nodes.number(0, made.dtype, made.shape)), call)
-        if isinstance(made, Node):
-            made = nodes.cast(made, call.type.dtype)
-            if made.shape != call.type.shape:
-                raise AssertionError(
-                    f"{call.target} has the shape {call.type.shape}, its row gave {made.shape}")
-            return place(made, (), call.loc)
-        return [
-            None if m is None or t is None else self._finished(m, replace(
-                call, out=t, paired=isinstance(m, Pair)))
-            for m, t in zip(made, call.out, strict=True)
-        ]
+    def _loop(self, node: fx.Node, write: LoopRow) -> None:
+        """An operator whose compiled form is a loop, between the parts as a call is."""
+        given, made = node.all_input_nodes, node.meta["val"]
+        metas = [*map(self._meta, given), *made]
+        reason = "complex numbers" if any_complex(metas) else why_not(metas)
+        if reason:
+            raise NotCompiled(reason)
+        depth = max((self.depth[n] for n in given if n in self.depth), default=-1)
+        args = self._numbers(fx.map_arg(
+            node.args, lambda n: outside(self._meta(n), self.sizes, self._tensor(n))))
+        steps = Steps(node.name, self._slot)
+        write(steps, {user.args[1] for user in node.users}, *args)
+        self.depths.setdefault(depth, Depth()).after += [
+            steps.loop(location_of(node)), *steps.aliases]
+        self.eager.add(node)
+        self.depth[node] = depth
+        self.values[node] = [steps.results.get(i) for i in range(len(made))]
 
     def _eager(self, node: fx.Node, reason: str) -> None:
         """A call of PyTorch: as early as its arguments allow."""
@@ -301,13 +309,6 @@ class Converter:
 
     def _plain(self, args: Any, known: dict[fx.Node, Any]) -> Any:
         return fx.map_arg(args, lambda n: known[n])
-
-    def _types(self, meta: Any) -> Any:
-        if isinstance(meta, torch.Tensor):
-            return TensorType(element(meta.dtype), numbers_of(meta.shape, self.sizes))
-        if isinstance(meta, tuple | list):
-            return [self._types(m) for m in meta]
-        return None
 
     def _numbers(self, args: Any) -> Any:
         """Arguments with every symbolic number replaced; lists stay lists."""
@@ -442,8 +443,7 @@ class Converter:
 
 def convert(module: fx.GraphModule, sizes: Sizes, kind: str = "inference") -> Recipe:
     """The steps of a program for these numbers of its named sizes. Raises what a row raises."""
-    converter = Converter(module, sizes, kind=kind)
-    recipe = converter.recipe()
+    recipe = (converter := Converter(module, sizes, kind=kind)).recipe()
     for error in converter.failures.values():
         raise error
     return recipe

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from torch import fx
 
+from tilewright.torch.steps import find_loop
 from tilewright.torch.table import find
 
 Works: TypeAlias = "Callable[[Collection[fx.Node]], bool]"
@@ -22,7 +23,8 @@ def culprits(module: fx.GraphModule, works: Works) -> list[fx.Node]:
     """A small group of operators without which the program compiles; empty if there is none."""
     kinds: dict[Any, list[fx.Node]] = {}
     for node in module.graph.nodes:
-        if node.op == "call_function" and find(node.target) is not None:
+        compiled = find(node.target) is not None or find_loop(node.target) is not None
+        if node.op == "call_function" and compiled:
             kinds.setdefault(node.target, []).append(node)
     groups = _smallest(list(kinds.values()), works)
     if len(groups) == len(kinds):

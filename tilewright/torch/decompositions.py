@@ -41,6 +41,7 @@ from tilewright.torch.ops import (  # noqa: F401 - they enter rows
     pointwise,
     pooling,
     recurrences,
+    recurrent,
     reductions,
     sampling,
     searching,

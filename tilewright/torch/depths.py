@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
+from tilewright.ir.build import place
 from tilewright.ir.graph import Graph, Node, input_node
 from tilewright.ir.types import DType, TensorType
-from tilewright.torch.dtypes import OURS, PARTS
+from tilewright.torch.dtypes import OURS, PARTS, Sizes, numbers_of
+from tilewright.torch.nodes import cast, number
 from tilewright.torch.pairs import Pair, apart
-from tilewright.torch.recipe import Alias, Eager, Export, Part
+from tilewright.torch.recipe import Alias, Eager, Export, Loop, Part
 from tilewright.torch.strides import Layout, layout_of, read
+from tilewright.torch.table import Call
 
 Geometry = tuple[tuple[int, ...], tuple[int, ...]]
 """Shape and strides."""
@@ -30,7 +33,7 @@ class Depth:
     lazy: set[int] = field(default_factory=set)
     read: dict[int, Node | Pair] = field(default_factory=dict)
     exports: list[tuple[Export, Node]] = field(default_factory=list)
-    after: list[Eager | Alias] = field(default_factory=list)
+    after: list[Loop | Eager | Alias] = field(default_factory=list)
 
     def value(self, slot: int, meta: torch.Tensor, geometry: Geometry, name: str) -> Node | Pair:
         """A tensor of an earlier step as an input of the graph."""
@@ -67,6 +70,27 @@ class Depth:
         return Part(graph, slots, copied, exports, lazy)
 
 
+def finished(made: Any, call: Call) -> Any:
+    """What a row gave, in the types that PyTorch gives its results."""
+    if isinstance(made, Pair):
+        if not call.paired:
+            raise AssertionError(f"{call.target} is real, its row gave a pair")
+        return made.each(lambda part: finished(part, replace(call, paired=False)))
+    if isinstance(made, Node) and call.paired:
+        return finished(Pair(made, number(0, made.dtype, made.shape)), call)
+    if isinstance(made, Node):
+        made = cast(made, call.type.dtype)
+        if made.shape != call.type.shape:
+            raise AssertionError(
+                f"{call.target} has the shape {call.type.shape}, its row gave {made.shape}")
+        return place(made, (), call.loc)
+    return [
+        None if m is None or t is None else finished(m, replace(
+            call, out=t, paired=isinstance(m, Pair)))
+        for m, t in zip(made, call.out, strict=True)
+    ]
+
+
 def any_complex(metas: Any) -> bool:
     """Whether a tensor among these is complex."""
     if isinstance(metas, tuple | list):
@@ -77,6 +101,13 @@ def any_complex(metas: Any) -> bool:
 def element(dtype: torch.dtype) -> DType:
     """The type of the numbers in memory."""
     return PARTS[dtype] if dtype in PARTS else OURS[dtype]
+
+
+def types_of(meta: Any, sizes: Sizes) -> Any:
+    """Our types of tensors; of complex ones, those of their parts. None for what is no tensor."""
+    if isinstance(meta, torch.Tensor):
+        return TensorType(element(meta.dtype), numbers_of(meta.shape, sizes))
+    return [types_of(m, sizes) for m in meta] if isinstance(meta, tuple | list) else None
 
 
 def in_memory(dtype: torch.dtype, geometry: Geometry) -> Geometry:

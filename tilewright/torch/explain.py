@@ -22,8 +22,9 @@ from tilewright.runtime.threads import threads_now
 from tilewright.torch.backend import backend
 from tilewright.torch.explain_text import page
 from tilewright.torch.lines import module_path
+from tilewright.torch.parts import CompiledPart
 from tilewright.torch.profile import Profile, Span, watching
-from tilewright.torch.program import CompiledPart, Program
+from tilewright.torch.program import Program
 from tilewright.torch.recipe import Eager, Fallback
 from tilewright.torch.records import GraphBreak, Region, owner_of, regions_of
 from tilewright.torch.report import name_of
@@ -35,7 +36,8 @@ REPEATS = 5
 class KernelTime:
     """One kernel of a program.
 
-    seconds  the shortest time that it took
+    seconds  the shortest time that it took, in all its runs: a step of a recurrent layer runs once
+             per step
     floor    seconds that its operations or bytes take at the machine's peaks
     modules  paths of the modules whose operators it computes, that of its result first
     loc      the user's line of its result
@@ -48,6 +50,7 @@ class KernelTime:
     floor: float
     modules: tuple[str, ...]
     loc: Location | None
+    runs: int = 1
 
     @property
     def module(self) -> str:
@@ -254,10 +257,12 @@ def _kernels(part: CompiledPart, profile: Profile, limits: Peaks) -> Iterator[Ke
         made = part.program.kernels  # launches behind them are the plan's own copies
         lowered = made[i] if i < len(made) else None
         loc = line_of(lowered, launch.kernel.loc)
-        flops, bytes = (n if isinstance(n, int) else 0 for n in (launch.flops, launch.bytes))
+        flops, bytes = (
+            part.times * n if isinstance(n, int) else 0 for n in (launch.flops, launch.bytes))
         yield KernelTime(
-            launch.kernel.name, profile.kernels.get((part, i), 0.0), flops, bytes,
-            limits.seconds(flops, bytes), _modules(lowered, loc) if lowered else (), loc)
+            launch.kernel.name, part.times * profile.kernels.get((part, i), 0.0), flops, bytes,
+            limits.seconds(flops, bytes), _modules(lowered, loc) if lowered else (), loc,
+            part.times)
 
 
 def _modules(lowered: LoweredKernel, loc: Location | None) -> tuple[str, ...]:

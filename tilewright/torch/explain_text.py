@@ -40,7 +40,7 @@ def _program_lines(p: Any) -> list[str]:
         f"{ms(sum(k.seconds for k in p.kernels))}",
     ]
     if p.kernels:
-        width = max(len(k.name) for k in p.kernels)
+        width = max(len(_name(k)) for k in p.kernels)
         head = f"{'time':>10}  {'of all':>6}  {'rate':>13}  {'bytes':>10}  {'of peak':>7}"
         lines.append(f"  {head}  {'kernel':<{width}}  module, line")
         total = sum(k.seconds for k in p.kernels) or 1.0
@@ -61,8 +61,13 @@ def _kernel_line(k: Any, total: float, width: int) -> str:
     rate = scaled(k.flops / k.seconds, "flop/s") if k.seconds and k.flops else ""
     peak = f"{100 * k.floor / k.seconds:.0f} %" if k.seconds else ""
     return (f"  {ms(k.seconds):>10}  {100 * k.seconds / total:>4.0f} %  {rate:>13}  "
-            f"{scaled(k.bytes, 'B'):>10}  {peak:>7}  {k.name:<{width}}  "
+            f"{scaled(k.bytes, 'B'):>10}  {peak:>7}  {_name(k):<{width}}  "
             f"{place(k.module, k.loc)}").rstrip()
+
+
+def _name(k: Any) -> str:
+    """A kernel, and how often it runs if it is a step's."""
+    return k.name if k.runs == 1 else f"{k.runs} x {k.name}"
 
 
 def place(module: str, loc: Any) -> str:

@@ -69,6 +69,19 @@ def instead_of(
     return enter
 
 
+def instead_of_formulas(op: torch._ops.OpOverload) -> Callable[[Function], Function]:
+    """Enter a function in the place of the formulas that PyTorch traces an operator by."""
+    def enter(function: Function) -> Function:
+        def choice(known: Function) -> Function:
+            return lambda *args, **kwargs: (function if _asked() else known)(*args, **kwargs)
+        for key, known in list(op.py_kernels.items()):
+            if callable(known):
+                op.py_kernels[key] = choice(known)
+        op._dispatch_cache.clear()
+        return function
+    return enter
+
+
 def inlined_instead_of(original: Function) -> Callable[[Function], Function]:
     """Enter a function that TorchDynamo reads in place of one that it would call."""
     def enter(function: Function) -> Function:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
-from tilewright.torch.program import CompiledPart, Program
+from tilewright.torch.parts import CompiledPart
+from tilewright.torch.program import Program
 
 EMPTY_RUNS = 20
 

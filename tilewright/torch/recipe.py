@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pickle import PicklingError
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -16,6 +16,9 @@ from tilewright.errors import Location
 from tilewright.ir.graph import Graph
 from tilewright.ir.portable import Packed, pack, unpack
 from tilewright.torch.dtypes import Sizes
+
+Tensors = list[Any]
+"""The slots of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,52 @@ class Part:
 
 def _part(packed: Packed, *rest: Any) -> Part:
     return Part(unpack(packed), *rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a step of a loop reads or puts a tensor.
+
+    offset  of the slice along the first axis, from the step's number; None: the tensor is no slice
+    ring    the tensor has two slices, which take turns; the last step puts its result into the
+            first
+    """
+
+    slot: int
+    offset: int | None = None
+    ring: bool = False
+
+    def slice(self, steps: int, run: int, number: int) -> int:
+        """The slice of the step with this number, when ``run`` steps have run before it."""
+        assert self.offset is not None
+        return (steps - run + self.offset) % 2 if self.ring else number + self.offset
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A compiled part that runs once per step of a recurrence, on slices of tensors.
+
+    part       the step: the slots of its inputs, and results of the shape of a slice
+    reads      where each input of the part stands
+    fills      where each of its results goes
+    buffers    the tensors that results go to, to be allocated
+    starts     where the first step reads what is there before it, and the slot of the value
+               (None: zeros)
+    steps      how many there are
+    backwards  whether the last one runs first
+    """
+
+    part: Part
+    reads: tuple[Place, ...]
+    fills: tuple[Place, ...]
+    buffers: tuple[Export, ...]
+    starts: tuple[tuple[Place, int | None], ...]
+    steps: Any
+    backwards: bool
+
+    def numbers(self) -> range:
+        """The numbers of the steps in the order in which they run."""
+        return range(self.steps)[::-1] if self.backwards else range(self.steps)
 
 
 @dataclass(frozen=True)
@@ -136,6 +185,9 @@ class Alias:
     counted: bool = False
 
 
+Step: TypeAlias = Part | Loop | Eager | Alias
+
+
 @dataclass(frozen=True, slots=True)
 class Update:
     """An argument that gets new contents; ``placed`` if the compiled part may have done so."""
@@ -161,7 +213,7 @@ class Recipe:
 
     inputs: int
     slots: int
-    steps: tuple[Part | Eager | Alias, ...]
+    steps: tuple[Step, ...]
     results: tuple[int | None, ...]
     updates: tuple[Update, ...]
     constants: dict[int, Any]
@@ -181,9 +233,18 @@ def last_reads(recipe: Recipe) -> list[list[int]]:
     return found[::-1]
 
 
-def _reads(step: Part | Eager | Alias) -> Iterator[int]:
+def parts_of(recipe: Recipe) -> list[Part]:
+    """What of a recipe is compiled."""
+    return [
+        s if isinstance(s, Part) else s.part for s in recipe.steps if isinstance(s, Part | Loop)]
+
+
+def _reads(step: Step) -> Iterator[int]:
     if isinstance(step, Part):
         yield from step.inputs
+    elif isinstance(step, Loop):
+        yield from step.part.inputs
+        yield from (slot for _, slot in step.starts if slot is not None)
     elif isinstance(step, Alias):
         yield step.base
     else:

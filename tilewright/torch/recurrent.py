@@ -2,14 +2,15 @@
 
 TorchDynamo leaves them out of its graphs unless ``torch._dynamo.config.allow_rnn`` is set, which
 would also change what other backends compile; ``tracing.py`` sets it for this one. What is then in
-the graph is written out here, step by step, with the dropout between layers, which PyTorch's own
-decomposition leaves out.
+the graph is taken apart here: for each layer and direction, one product of the inputs of all steps
+with their weight, and one operator for the steps; between layers, dropout.
 """
 
 from __future__ import annotations
 
+import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,51 +18,17 @@ import torch
 from torch import fx
 from torch.nn import functional
 
-from tilewright.torch import recurrent_calls  # noqa: F401 - it enters operators
+from tilewright.torch import recurrent_calls  # noqa: F401 - it defines operators
+from tilewright.torch.instead import instead_of_formulas
+from tilewright.torch.recurrent_cells import CELLS
 
 State = tuple[Any, ...]
-Cell = Callable[[Any, State, Any, Any], State]
 
-MOST = 128
-"""Steps, of all layers and directions together, that are written out: each costs a part of a second
-when it is compiled. Longer layers run in PyTorch."""
+KINDS = {getattr(torch, name): name for name in CELLS}
+"""PyTorch's functions, and what they are called."""
 
 COPIED = ("stack_trace", "nn_module_stack", "source_fn_stack")
 """What the nodes of a layer keep of it: where it stands in the user's program."""
-
-
-# --- one step ---------------------------------------------------------------------------
-def _lstm(x: Any, state: State, weight: Any, bias: Any) -> State:
-    hidden, cell = state
-    into, forget, new, out = _parts(functional.linear(hidden, weight, bias) + x, 4)
-    cell = forget.sigmoid() * cell + into.sigmoid() * new.tanh()
-    return out.sigmoid() * cell.tanh(), cell
-
-
-def _gru(x: Any, state: State, weight: Any, bias: Any) -> State:
-    (hidden,) = state
-    reset, update, new = _parts(functional.linear(hidden, weight, bias), 3)
-    own_reset, own_update, own_new = _parts(x, 3)
-    new = (own_new + new * (reset + own_reset).sigmoid()).tanh()
-    return ((hidden - new) * (update + own_update).sigmoid() + new,)
-
-
-def _plain(function: Callable[[Any], Any]) -> Cell:
-    def cell(x: Any, state: State, weight: Any, bias: Any) -> State:
-        return (function(functional.linear(state[0], weight, bias) + x),)
-    return cell
-
-
-def _parts(x: Any, count: int) -> list[Any]:
-    """The equal parts of gates (batch, count * width)."""
-    parts = x.chunk(count, 1)
-    return [parts[i] for i in range(count)]
-
-
-CELLS: dict[Any, Cell] = {
-    torch.lstm: _lstm, torch.gru: _gru, torch.rnn_tanh: _plain(torch.tanh),
-    torch.rnn_relu: _plain(torch.relu),
-}
 
 
 # --- layers -----------------------------------------------------------------------------
@@ -95,12 +62,15 @@ def _number(value: Any) -> float:
     return float(value.meta["example_value"] if isinstance(value, fx.Node) else value)
 
 
-def _written_out(kind: Any, r: Recurrence, steps: int) -> tuple[Any, ...]:
-    """The sequence of outputs, and the last states (layers * directions, batch, width)."""
-    x = r.x.transpose(0, 1) if r.batch_first else r.x
+def _taken_apart(kind: str, r: Recurrence) -> tuple[Any, ...]:
+    """The sequence of outputs, and the last states (layers * directions, batch, width).
+
+    Functions alone are called, no methods: PyTorch's cache keeps no programs with methods of values
+    that TorchDynamo has not seen.
+    """
+    x = torch.transpose(r.x, 0, 1) if r.batch_first else r.x
     directions = 2 if r.bidirectional else 1
     each = len(r.weights) // (r.layers * directions)
-    layer_of = _layer if steps * r.layers * directions <= MOST else _called
     lasts: list[State] = []
     for layer in range(r.layers):
         if layer and r.train and r.dropout:
@@ -109,57 +79,65 @@ def _written_out(kind: Any, r: Recurrence, steps: int) -> tuple[Any, ...]:
         for i in range(layer * directions, (layer + 1) * directions):
             weights = r.weights[each * i:each * (i + 1)]
             state = tuple(s[i] for s in r.states)
-            out, last = layer_of(kind, x, state, weights, r.biased, steps, bool(i % directions))
+            out, last = _layer(kind, x, state, weights, r.biased, bool(i % directions))
             outs.append(out)
             lasts.append(last)
         x = outs[0] if directions == 1 else torch.cat(outs, 2)
     ends = tuple(torch.stack(list(parts), 0) for parts in zip(*lasts, strict=True))
-    return (x.transpose(0, 1) if r.batch_first else x), *ends
+    return (torch.transpose(x, 0, 1) if r.batch_first else x), *ends
+
+
+def all_steps(
+    kind: str, x: torch.Tensor, states: Any, weights: Sequence[torch.Tensor], *settings: Any
+) -> tuple[Any, ...]:
+    """What PyTorch's function of this name gives for its arguments, by the operators that it is
+    taken apart into.
+    """
+    before = (states,) if isinstance(states, torch.Tensor) else tuple(states)
+    return _taken_apart(kind, Recurrence(x, before, weights, *settings))
 
 
 def _layer(
-    kind: Any, x: Any, state: State, weights: Sequence[Any], biased: bool, steps: int,
-    backwards: bool,
+    kind: str, x: Any, state: State, weights: Sequence[Any], biased: bool, backwards: bool
 ) -> tuple[Any, State]:
     """One direction of a layer over x (steps, batch, width)."""
     into, again = weights[:2]
-    bias, own_bias = weights[2:4] if biased else (None, None)
-    projection = weights[-1] if len(weights) % 2 else None
+    bias: Any = None
+    own_bias: Any = None
+    if biased:
+        bias, own_bias = weights[2:4]
+    rest = [weights[-1]] if len(weights) % 2 else []
+    if biased and kind == "gru":
+        rest = [own_bias]  # it is within a product with another gate
+    elif biased:
+        bias = bias + own_bias
     gates = functional.linear(x, into, bias)
-    outs = []
-    for t in range(steps):
-        state = CELLS[kind](gates[steps - 1 - t if backwards else t], state, again, own_bias)
-        if projection is not None:
-            state = (functional.linear(state[0], projection), *state[1:])
-        outs.append(state[0])
-    return torch.stack(outs[::-1] if backwards else outs, 0), state
+    # Autocast may have made them shorter numbers.
+    states, own = (
+        [torch.ops.aten.type_as(t, gates) for t in given] for given in (state, (again, *rest)))
+    every = torch.ops.tilewright.recurrent_steps(kind, backwards, gates, states, own)
+    last = 0 if backwards else -1
+    outs = every[0][:-1] if backwards else every[0][1:]
+    return outs, tuple(every[i][last] for i in range(len(state)))
 
 
-def _called(
-    kind: Any, x: Any, state: State, weights: Sequence[Any], biased: bool, steps: int,
-    backwards: bool,
-) -> tuple[Any, State]:
-    """The same by a call of PyTorch."""
-    made = torch.ops.tilewright.recurrent_layer(
-        kind.__name__, x.flip(0) if backwards else x, list(state), list(weights), biased)
-    out = made[0].flip(0) if backwards else made[0]
-    return out, tuple(made[i + 1] for i in range(len(state)))
+for _kind in CELLS:
+    # PyTorch's formulas go through all steps, whose number is then that of one trace.
+    instead_of_formulas(getattr(torch.ops.aten, _kind).input)(functools.partial(all_steps, _kind))
 
 
-def write_out(module: fx.GraphModule) -> None:
-    """Replace the recurrent layers of what TorchDynamo traced by their steps, in place."""
-    found = [n for n in module.graph.nodes if n.op == "call_function" and n.target in CELLS]
+def take_apart(module: fx.GraphModule) -> None:
+    """Take apart the recurrent layers of what TorchDynamo traced, in place."""
+    found = [n for n in module.graph.nodes if n.op == "call_function" and n.target in KINDS]
     tracer = fx.proxy.GraphAppendingTracer(module.graph)
     for node in found:
         recurrence = _recurrence(node, tracer)
         uses = list(node.users)
         if recurrence is None or any(u.target is not operator.getitem for u in uses):
             continue
-        shape = node.args[0].meta["example_value"].shape
-        steps = int(shape[1 if recurrence.batch_first else 0])
         before = set(module.graph.nodes)
         with module.graph.inserting_before(node):
-            made = _written_out(node.target, recurrence, steps)
+            made = _taken_apart(KINDS[node.target], recurrence)
         for new in module.graph.nodes:
             if new not in before:
                 new.meta.update((k, node.meta[k]) for k in COPIED if k in node.meta)

@@ -24,8 +24,9 @@ from tilewright.torch.builds import built, entered
 from tilewright.torch.by_data import depends_on_data
 from tilewright.torch.convert import convert
 from tilewright.torch.options import Options
-from tilewright.torch.program import Program, compile_part
-from tilewright.torch.recipe import Part, Recipe
+from tilewright.torch.parts import compile_part
+from tilewright.torch.program import Program
+from tilewright.torch.recipe import Recipe, parts_of
 from tilewright.torch.records import Record
 from tilewright.torch.sizes import at
 
@@ -95,9 +96,9 @@ class _Compiled:
     def __init__(self, made: NamedRecipe, options: Options, found: Record) -> None:
         self.made, self.options, self.found = made, options, found
         options.check(made.recipe)
-        parts = [step for step in made.recipe.steps if isinstance(step, Part)]
         self.codes = [
-            compile_part(part, options.target, options.numerics, made.hints) for part in parts]
+            compile_part(part, options.target, options.numerics, made.hints)
+            for part in parts_of(made.recipe)]
 
     def at(self, values: Mapping[str, int]) -> Callable[..., Any]:
         """The program for these numbers; nothing is compiled."""

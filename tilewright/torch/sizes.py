@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tilewright.ir.sizes import Size, evaluate
-from tilewright.torch.recipe import Alias, Eager, Part, Recipe
+from tilewright.torch.recipe import Alias, Export, Loop, Part, Recipe, Step
 
 Numbers = Mapping[str, int]
 
@@ -18,12 +18,20 @@ Numbers = Mapping[str, int]
 def at(recipe: Recipe, values: Numbers) -> Recipe:
     """The recipe with numbers in the places of names; its graphs stay as they are."""
     number = functools.partial(_number, values)
-    steps: list[Part | Eager | Alias] = []
+
+    def exports(given: tuple[Export, ...]) -> tuple[Export, ...]:
+        return tuple(
+            replace(e, **{f: number(getattr(e, f)) for f in ("shape", "strides", "copied")})
+            for e in given)
+
+    steps: list[Step] = []
     for step in recipe.steps:
         if isinstance(step, Part):
-            steps.append(replace(step, exports=tuple(
-                replace(e, **{f: number(getattr(e, f)) for f in ("shape", "strides", "copied")})
-                for e in step.exports)))
+            steps.append(replace(step, exports=exports(step.exports)))
+        elif isinstance(step, Loop):
+            part = replace(step.part, exports=exports(step.part.exports))
+            steps.append(replace(
+                step, part=part, buffers=exports(step.buffers), steps=number(step.steps)))
         elif isinstance(step, Alias):
             steps.append(replace(
                 step, shape=number(step.shape), strides=number(step.strides),
