@@ -41,8 +41,8 @@ bench-peers:            ## create environments with JAX and PyTorch for make ben
 	  .venv-bench/$$peer/bin/python -m pip install --quiet --upgrade numpy $$peer || exit 1; \
 	done
 
-clean:            ## remove the environment and all caches
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:            ## remove the environments and all caches
+	rm -rf $(VENV) .venv-torch build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
