@@ -22,7 +22,7 @@ smoke: $(VENV)/.test            ## run the smallest tests, in seconds
 	$(BIN)/python -m pytest -q tests/test_tiny.py
 
 test-torch: $(VENV)/.torch            ## run the tests of the PyTorch backend (installs PyTorch's CPU build)
-	$(BIN)/python -m pytest $(PYTEST_FLAGS) tests/pytorch
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) tests/pytorch tests/gpu/test_interop.py tests/gpu/test_torch_on_cuda.py
 
 check: lint types test            ## style, types and all tests
 
