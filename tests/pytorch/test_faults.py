@@ -15,7 +15,7 @@ from torch._dynamo.exc import BackendCompilerFailed
 
 import tilewright as tw
 from tilewright import config
-from tilewright.torch import BackendWarning, backend, program, table
+from tilewright.torch import BackendWarning, backend, parts, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,7 +88,7 @@ def test_without_fallback_it_is_an_error(broken: Path) -> None:
 def test_a_failure_of_the_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("no such schedule")
-    monkeypatch.setattr(program, "CompiledProgram", fail)
+    monkeypatch.setattr(parts, "CompiledProgram", fail)
     x = torch.randn(5, 3)
     with config.override(reproducers=str(tmp_path)):
         f = torch.compile(lambda x: x.exp(), backend=backend)
@@ -106,13 +106,13 @@ def test_a_failure_of_the_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def breaks_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """The compiler fails on graphs with these ops."""
     ops: set[str] = set()
-    compile = program.CompiledProgram
+    compile = parts.CompiledProgram
 
     def fail(graph: Any, *args: Any, **kwargs: Any) -> Any:
         if ops & {node.op.name for node in graph.nodes()}:
             raise AssertionError("no such schedule")
         return compile(graph, *args, **kwargs)
-    monkeypatch.setattr(program, "CompiledProgram", fail)
+    monkeypatch.setattr(parts, "CompiledProgram", fail)
     with config.override(reproducers=str(tmp_path)):
         yield ops
 

@@ -170,7 +170,7 @@ def test_a_stage_that_does_not_exist(file: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == (
         "tilewright: there is no such stage\n"
         "  expected: graph, optimised graph, kernels, loops, llvm, asm, ptx, sass, simplify, "
-        "sums, expand, fold, attention, fuse, lower, memory\n"
+        "disjoint, sums, expand, fold, attention, fuse, lower, memory\n"
         "  got:      lop\n"
     )
 
