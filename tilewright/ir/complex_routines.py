@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.ir import routines
 from tilewright.ir.infer import same_dtypes
 from tilewright.ir.routines import TYPES, TriangleAttrs
 from tilewright.ir.types import TensorType, as_number
@@ -82,11 +83,4 @@ def lu(attrs: Any, x: Array) -> Array:
 
 def triangular_solve(attrs: TriangleAttrs, a: Array, b: Array) -> Array:
     """The solution of a x = b, by substitution."""
-    matrix, x = _whole(a), _whole(b)
-    n = len(matrix)
-    for i in reversed(range(n)) if attrs.upper else range(n):
-        known = slice(i + 1, n) if attrs.upper else slice(0, i)
-        x[i] -= matrix[i, known] @ x[known]
-        if not attrs.unit:
-            x[i] /= matrix[i, i]
-    return _parts(x)
+    return _parts(routines.triangular_solve(attrs, _whole(a), _whole(b)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilewright.compiler.schedules.item import Cells, Code, Value
+from tilewright.compiler.schedules.routines.factors import bring_pivot
 from tilewright.ir.routines import TriangleAttrs
 
 
@@ -65,18 +66,7 @@ def complex_lu(code: Code, attrs: Any, x: Cells) -> list[Cells]:
     n = a.columns
     pivots = code.cells(1, n)
     with code.loop(0, n) as i:
-        size, place = code.variable(a[i, i].size()), code.variable(i, i.dtype)
-        with code.loop(i + 1, n) as r:
-            other = code.name(a[r, i].size())
-            larger = code.name(other > size.get())
-            place.set(larger.where(r, place.get()))
-            size.set(larger.where(other, size.get()))
-        found = place.get()
-        pivots[0, i] = (found + 1).to(size.get().dtype)
-        with code.when(found.differs(i)), code.loop(0, n) as j:
-            upper, lower = a[i, j], a[found, j]
-            a[i, j] = lower
-            a[found, j] = upper
+        bring_pivot(code, a, pivots, i, Complex.size)
         pivot = a[i, i]
         with code.when(pivot.size().differs(0)), code.loop(i + 1, n) as r:
             factor = quotient(code, a[r, i], pivot)

@@ -9,12 +9,15 @@ are found, as LAPACK's do.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 from tilewright.compiler.schedules.item import Cells, Code, Value, Variable
 from tilewright.compiler.schedules.routines.complex_numbers import Complex, quotient
 from tilewright.compiler.schedules.routines.spectral import SMALL, identity, scaled
 from tilewright.ir.types import i64
+
+Place: TypeAlias = Callable[[Value, Value], tuple[Value, Value]]
 
 STEPS = 30
 """Steps per row after which the algorithm is said not to converge; two or three are usual."""
@@ -75,23 +78,25 @@ def _reflector(code: Code, vector: Cells, span: Span) -> Value:
 def _reflect_rows(
     code: Code, x: Cells, vector: Cells, factor: Value, rows: Span, columns: Span
 ) -> None:
-    with code.loop(*columns) as j:
-        with code.total(*rows) as (r, along):
-            along.add(vector[r] * x[r, j])
-        step = code.name(along.get() * factor)
-        with code.loop(*rows) as r:
-            x[r, j] = x[r, j] - step * vector[r]
+    _reflect(code, x, vector, factor, rows, columns, lambda r, j: (r, j))
 
 
 def _reflect_columns(
     code: Code, x: Cells, vector: Cells, factor: Value, columns: Span, rows: Span
 ) -> None:
-    with code.loop(*rows) as i:
-        with code.total(*columns) as (c, along):
-            along.add(vector[c] * x[i, c])
+    _reflect(code, x, vector, factor, columns, rows, lambda c, i: (i, c))
+
+
+def _reflect(
+    code: Code, x: Cells, vector: Cells, factor: Value, within: Span, lines: Span, place: Place
+) -> None:
+    """Each line less its part along the vector; ``place`` is where a line's entry stands."""
+    with code.loop(*lines) as j:
+        with code.total(*within) as (r, along):
+            along.add(vector[r] * x[place(r, j)])
         step = code.name(along.get() * factor)
-        with code.loop(*columns) as c:
-            x[i, c] = x[i, c] - step * vector[c]
+        with code.loop(*within) as r:
+            x[place(r, j)] = x[place(r, j)] - step * vector[r]
 
 
 # --- to triangular form -----------------------------------------------------------------------

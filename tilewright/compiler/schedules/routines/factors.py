@@ -6,6 +6,7 @@ Results are those of LAPACK: rows are exchanged for the largest pivot, reflectio
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from tilewright.compiler.schedules.item import Cells, Code, Value
@@ -38,6 +39,27 @@ def cholesky(code: Code, attrs: Any, x: Cells) -> list[Cells]:
     return [result, last]
 
 
+def bring_pivot(
+    code: Code, x: Any, pivots: Cells, i: Value, size: Callable[[Any], Value]
+) -> None:
+    """Exchange row ``i`` for the one, from it on, with the largest entry in its column.
+
+    ``x`` holds real or complex entries; ``pivots`` has the number of the row, counted from 1.
+    """
+    largest, place = code.variable(size(x[i, i])), code.variable(i, i.dtype)
+    with code.loop(i + 1, x.rows) as r:
+        other = code.name(size(x[r, i]))
+        larger = code.name(other > largest.get())
+        place.set(larger.where(r, place.get()))
+        largest.set(larger.where(other, largest.get()))
+    found = place.get()
+    pivots[0, i] = (found + 1).to(largest.get().dtype)
+    with code.when(found.differs(i)), code.loop(0, x.columns) as j:
+        upper, lower = x[i, j], x[found, j]
+        x[i, j] = lower
+        x[found, j] = upper
+
+
 def lu(code: Code, attrs: Any, x: Cells) -> list[Cells]:
     """L and U in place of the matrix, and the exchanges of rows."""
     m, n = x.rows, x.columns
@@ -45,18 +67,7 @@ def lu(code: Code, attrs: Any, x: Cells) -> list[Cells]:
     with code.loop(0, n) as j:
         pivots[0, j] = 0.0
     with code.loop(0, min(m, n)) as i:
-        size, place = code.variable(x[i, i].call("abs")), code.variable(i, i.dtype)
-        with code.loop(i + 1, m) as r:
-            other = code.name(x[r, i].call("abs"))
-            larger = code.name(other > size.get())
-            place.set(larger.where(r, place.get()))
-            size.set(larger.where(other, size.get()))
-        found = place.get()
-        pivots[0, i] = (found + 1).to(size.get().dtype)
-        with code.when(found.differs(i)), code.loop(0, n) as j:
-            upper, lower = x[i, j], x[found, j]
-            x[i, j] = lower
-            x[found, j] = upper
+        bring_pivot(code, x, pivots, i, lambda entry: entry.call("abs"))
         pivot = x[i, i]
         with code.when(pivot.differs(0)), code.loop(i + 1, m) as r:
             factor = code.name(x[r, i] / pivot)
