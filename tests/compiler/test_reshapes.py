@@ -22,6 +22,12 @@ def linear(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
     return ((x.reshape(B * T, D) @ w) + b).reshape(B, T, w.shape[1])
 
 
+def tanh(x: np.ndarray) -> np.ndarray:
+    """Of a polynomial, as in the approximation of GELU, of rows that form batches."""
+    x = x.reshape(B, T, D)
+    return np.tanh(0.8 * (x + 0.04 * (x * x * x)))
+
+
 def scores(q: np.ndarray, k: np.ndarray) -> np.ndarray:
     """Heads side by side for one batched product, then taken apart."""
     products = q.reshape(B * H, T, D) @ k.reshape(B * H, T, D).swapaxes(1, 2)
@@ -34,6 +40,10 @@ CASES: dict[str, tuple[Callable[..., np.ndarray], list[tuple[int, ...]], int]] =
         [(B, T, D), (D, D), (D,), (B, T, D)], 1),
     "two linear layers": (
         lambda x, w, b: linear(np.maximum(linear(x, w, b), 0), w, b), [(B, T, D), (D, D), (D,)], 2),
+    "gradient of a long activation": (
+        lambda g, w, x: (g.reshape(B * T, D) @ w).reshape(B, T, D) * (
+            0.5 * (1 + tanh(x)) + x.reshape(B, T, D) * (0.5 * (1 - tanh(x) ** 2))),
+        [(B, T, D), (D, D), (B * T, D)], 1),
     "softmax of scores": (scores, [(B, H, T, D), (B, H, T, D)], 2),
     "layer norm after a linear layer": (
         lambda x, w, b: linear(x, w, b) / np.sqrt(linear(x, w, b).var(-1, keepdims=True) + 1),

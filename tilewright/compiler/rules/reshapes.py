@@ -30,22 +30,35 @@ def only_units(result: Shape, source: Shape) -> bool:
 
 
 # --- elementwise ----------------------------------------------------------------------------
-DEEPEST = 4
-"""Levels of arithmetic on inputs that take another shape together with what they meet."""
+MOST_MOVED = 48
+"""Nodes of arithmetic on inputs that take another shape together with what they meet."""
 
 
 def moved(
-    node: Node, source: Shape, result: Shape, blocks: Sequence[Block], depth: int = DEEPEST
+    node: Node, source: Shape, result: Shape, blocks: Sequence[Block], done: dict[Node, Node | None]
 ) -> Node | None:
-    """``node``, of the shape ``result``, as one of the shape ``source``; None if that costs."""
+    """``node``, of the shape ``result``, as one of the shape ``source``; None if that costs.
+
+    ``done``: the answers so far.
+    """
+    if node not in done:
+        done[node] = None
+        if len(done) <= MOST_MOVED:
+            done[node] = _moved(node, source, result, blocks, done)
+    return done[node]
+
+
+def _moved(
+    node: Node, source: Shape, result: Shape, blocks: Sequence[Block], done: dict[Node, Node | None]
+) -> Node | None:
     if node.op.name == "reshape" and node.inputs[0].shape == source:
         return node.inputs[0]
     if node.op.name == "full":
         return make("full", (), node.attrs, node.loc, node.type.with_shape(source))
     if node.op.name in ("input", "const"):
         return reshape(node, source)
-    if node.op.kind == "elementwise" and depth:
-        inputs = [moved(n, source, result, blocks, depth - 1) for n in node.inputs]
+    if node.op.kind == "elementwise":
+        inputs = [moved(n, source, result, blocks, done) for n in node.inputs]
         if any(n is None for n in inputs):
             return None
         return make(node.op, inputs, node.attrs)  # type: ignore[arg-type]
@@ -79,7 +92,8 @@ def elementwise_of_reshapes(m: Match) -> Node | None:
     if only_units(result, source):
         return None
     blocks = reshape_blocks(result, source)
-    inputs = [moved(n, source, result, blocks) for n in root.inputs]
+    done: dict[Node, Node | None] = {}
+    inputs = [moved(n, source, result, blocks, done) for n in root.inputs]
     if any(n is None for n in inputs):
         return None
     return reshape(make(root.op, inputs, root.attrs), result)  # type: ignore[arg-type]
