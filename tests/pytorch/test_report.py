@@ -222,3 +222,5 @@ def test_explain_says_on_how_many_threads(threads: int) -> None:
     with tw.threads(threads):
         found = tw.torch.explain(lambda x: x.sin(), torch.randn(50))
     assert found.threads == threads
+    chosen = torch.compile(lambda x: x.cos(), backend=backend, options={"threads": threads})
+    assert tw.torch.explain(chosen, torch.randn(50)).threads == threads

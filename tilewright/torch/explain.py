@@ -166,7 +166,8 @@ def explain(model: Any, *args: Any, **kwargs: Any) -> Explanation:
             best = (min(best[0], seconds[0]), min(best[1], seconds[1]))
             for i, gap in enumerate(_gaps(profile.runs)):
                 gaps[i] = min(gaps.get(i, gap), gap)
-    threads, regions = threads_now(), regions_of(run)
+    threads = max((span.threads for span in profile.runs), default=threads_now())
+    regions = regions_of(run)
     limits = peaks(find_target(None), threads)
     times = tuple(
         _program(span, gaps.get(i), regions, profile, limits)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
+from tilewright.runtime.threads import threads_now
 from tilewright.torch.parts import CompiledPart
 from tilewright.torch.program import Program
 
@@ -21,9 +22,10 @@ EMPTY_RUNS = 20
 
 @dataclass
 class Span:
-    """One run of a program, by the clock."""
+    """One run of a program, by the clock, on so many threads."""
 
     program: Program
+    threads: int
     start: float
     end: float = 0.0
 
@@ -89,7 +91,7 @@ class watching:  # noqa: N801 - reads as a verb: with watching(programs, profile
             key = (program, index)
             steps[key] = min(steps.get(key, end - start), end - start)
             if index == 0:
-                profile.runs.append(Span(program, start))
+                profile.runs.append(Span(program, threads_now(), start))
             if last:
                 profile.runs[-1].end = end
         return run
