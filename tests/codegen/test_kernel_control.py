@@ -20,6 +20,7 @@ from tilewright.ir.loops import (
     If,
     Kernel,
     Load,
+    Prefetch,
     Store,
     add,
     compare,
@@ -49,6 +50,17 @@ def test_masks(tier: str, dtype: DType) -> None:
         loop("i", n, Store(shifted, I, mixed), Store(out, I, x[I], inside), width=8, interleave=2),
     )
     check(kernel("masks", (x, out, shifted), body), [numbers(n, dtype) for _ in range(3)], tier)
+
+
+def test_a_prefetch_changes_nothing(tier: str) -> None:
+    """Not even where its place is far outside of the buffer."""
+    x, out = buffer("x", 10), buffer("out", 10, "inout")
+    far = add(mul(S, 1 << 30), -5)
+    body = serial(
+        S, 10, Prefetch(x, far), Prefetch(out, add(S, 100)), Store(out, S, x[S])
+    )
+    found = check(kernel("prefetch", (x, out), body), [numbers(10), numbers(10)], tier)
+    assert found.text.count("call void @llvm.prefetch") == 2
 
 
 def test_scalar_masks(tier: str) -> None:

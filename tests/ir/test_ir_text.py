@@ -33,6 +33,7 @@ from tilewright.ir.loops import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Store,
     Var,
     compare,
@@ -96,6 +97,7 @@ def test_kernel_text(golden) -> None:
             Let(n, Call("min", (i, Const(-3)), i64)),
             Let(e, Call("exp", (masked,), f32)),
             Check(Call("and", (compare("ge", index, 0), Const(True, bool_)), bool_), 4),
+            Prefetch(x, Call("add", (i, Const(100)), i64)),
             If(Call("eq", (n, Const(0)), bool_), (
                 Store(x, i, Call("div", (e, Call("add", (e, Const(-1.0, f32)), f32)), f32),
                       Call("ne", (i, n), bool_), True),

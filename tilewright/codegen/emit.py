@@ -30,6 +30,7 @@ from tilewright.ir.loops import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Shuffle,
     Stmt,
     Store,
@@ -151,6 +152,8 @@ class Emitter(Vectors):
             self.allocate(s.buffer)
         elif isinstance(s, Check):
             self.check(s)
+        elif isinstance(s, Prefetch):
+            self.prefetch(s)
         elif isinstance(s, Barrier):
             self.barrier()
         else:
@@ -161,6 +164,15 @@ class Emitter(Vectors):
         raise CompilerBug(f"{type(s).__name__.lower()} in a kernel for {self.target.name}")
 
     # --- statements ---------------------------------------------------------------------
+    def prefetch(self, s: Prefetch) -> None:
+        """A hint to the caches, for reading or writing."""
+        index = self.linear(s.index)
+        if not isinstance(index, Affine):
+            raise CompilerBug("a prefetch of a place that is not the same in all lanes")
+        self.b.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        where, written = self.b.typed(self.address(s.buffer, index)), int(s.buffer.access != "in")
+        self.b.write(f"  call void @llvm.prefetch.p0({where}, i32 {written}, i32 3, i32 1)")
+
     def store(self, s: Store) -> None:
         mask = self.value(s.mask) if s.mask is not None else None
         if isinstance(mask, Value) and mask.name in ("true", "false"):

@@ -20,6 +20,7 @@ from tilewright.ir.loops import (
     Instruction,
     Let,
     Load,
+    Prefetch,
     Shuffle,
     Stmt,
     Store,
@@ -233,6 +234,8 @@ def expressions(body: Iterable[Stmt]) -> Iterable[tuple[Stmt, Expr]]:
             yield s, s.value
             if s.mask is not None:
                 yield s, s.mask
+        elif isinstance(s, Prefetch):
+            yield s, s.index
         elif isinstance(s, If | Check):
             yield s, s.condition
             if isinstance(s, If):

@@ -21,6 +21,7 @@ from tilewright.ir.loops import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Shuffle,
     Stmt,
     Store,
@@ -53,6 +54,7 @@ class _Renamer:
         self.done: dict[int, tuple[Expr, Expr]] = {}
         self.rows: dict[type, Callable[..., Stmt]] = {
             Let: lambda s: replace(s, value=self.expr(s.value)),
+            Prefetch: lambda s: Prefetch(self.buffer(s.buffer), self.expr(s.index)),
             Store: self.write, Accumulate: self.write,
             Check: lambda s: Check(self.expr(s.condition), self.codes.get(s.code, s.code)),
             Alloc: lambda s: Alloc(self.buffer(s.buffer)),
@@ -123,7 +125,7 @@ def _without_idle(body: Iterable[Stmt]) -> tuple[Stmt, ...]:
 
 def _has_effect(s: For | If) -> bool:
     inner = (*s.body, *s.orelse) if isinstance(s, If) else s.body
-    return any(not isinstance(x, Let | Alloc) for x in inner)
+    return any(not isinstance(x, Let | Alloc | Prefetch) for x in inner)
 
 
 def canonical(kernel: Kernel) -> Kernel:
@@ -160,6 +162,8 @@ def _free(body: Iterable[Stmt], bound: set[str], found: set[str], seen: set[int]
             bound.add(s.var.name)
         elif isinstance(s, Store | Accumulate):
             exprs = (s.index, s.value, s.mask)
+        elif isinstance(s, Prefetch):
+            exprs = (s.index,)
         elif isinstance(s, Check | If):
             exprs = (s.condition,)
         elif isinstance(s, Shuffle):
@@ -214,6 +218,8 @@ def _describe(body: Iterable[Stmt], write: Callable[[str], None]) -> None:
         elif isinstance(s, Store | Accumulate):
             how = s.op if isinstance(s, Accumulate) else s.streaming
             write(f"{s.buffer.name}[{_expr(s.index)}]{how}={_expr(s.value)}?{_expr(s.mask)}")
+        elif isinstance(s, Prefetch):
+            write(f"{s.buffer.name}[{_expr(s.index)}]")
         elif isinstance(s, Check):
             write(f"{_expr(s.condition)}!{s.code}")
         elif isinstance(s, Alloc):

@@ -29,6 +29,7 @@ from tilewright.ir.loops import (
     Instruction,
     Let,
     Load,
+    Prefetch,
     Shuffle,
     Stmt,
     Store,
@@ -119,6 +120,10 @@ class Thread:
         """Note the first code whose condition fails in any lane."""
         if not self.failed and not np.all(self.value(s.condition)):
             self.failed = s.code
+
+    def run_prefetch(self, s: Prefetch) -> None:
+        """Nothing changes; the index can be computed."""
+        self.value(s.index)
 
     def run_if(self, s: If) -> None:
         """Take the branch that the condition, the same in all lanes, selects."""
@@ -335,6 +340,6 @@ def constant(e: Const) -> Any:
 RUN: dict[type, str] = {
     kind: f"run_{name}" for kind, name in (
         (Let, "let"), (Store, "store"), (Accumulate, "accumulate"), (Check, "check"),
-        (Alloc, "alloc"), (Barrier, "barrier"), (If, "if"), (For, "for"),
+        (Prefetch, "prefetch"), (Alloc, "alloc"), (Barrier, "barrier"), (If, "if"), (For, "for"),
         (Shuffle, "shuffle"), (Instruction, "instruction"))
 }

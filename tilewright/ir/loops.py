@@ -143,6 +143,17 @@ class Accumulate:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefetch:
+    """A hint that the cache line of ``buffer[index]``, a global buffer, is used soon.
+
+    It changes nothing and cannot fail: the index may be outside of the buffer.
+    """
+
+    buffer: Buffer
+    index: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """If ``condition`` is false anywhere, the program goes on and then reports error ``code``."""
 
@@ -224,7 +235,8 @@ class For:
 
 
 Stmt: TypeAlias = (
-    "Let | Store | Accumulate | Check | Alloc | Barrier | If | For | Shuffle | Instruction"
+    "Let | Store | Accumulate | Prefetch | Check | Alloc | Barrier | If | For | Shuffle | "
+    "Instruction"
 )
 
 

@@ -62,6 +62,7 @@ from tilewright.ir.loops import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Shuffle,
     Stmt,
     Store,
@@ -158,6 +159,8 @@ def line_text(s: Stmt) -> str:
     if isinstance(s, Accumulate):
         sign = {"add": "+", "mul": "*"}.get(s.op, s.op)
         return f"{access_text(s.buffer, s.index, s.mask)} {sign}= {expr_text(s.value)}"
+    if isinstance(s, Prefetch):
+        return f"prefetch {access_text(s.buffer, s.index, None)}"
     if isinstance(s, Check):
         return f"check {expr_text(s.condition)} else {s.code}"
     if isinstance(s, Alloc):
@@ -261,6 +264,9 @@ class KernelReader:
             return Alloc(self.buffer())
         if r.accept("barrier"):
             return Barrier()
+        if r.accept("prefetch"):
+            target = self.access()
+            return Prefetch(target.buffer, target.index)
         if r.accept("check"):
             condition = self.expr()
             r.expect("else")

@@ -27,6 +27,7 @@ from tilewright.ir.loops import (
     Kernel,
     Let,
     Load,
+    Prefetch,
     Shuffle,
     Stmt,
     Store,
@@ -229,6 +230,14 @@ class KernelVerifier(BlockRules):
                 s.buffer.dtype in OPS[s.op].types, f"{s.op} does not accumulate {s.buffer.dtype}"
             )
 
+    def prefetch(self, s: Prefetch, scope: Scope) -> None:
+        """Memory of the caller at any i64 index, once for all lanes."""
+        b = s.buffer
+        self.demand(scope.buffers.get(b.name) == b, f"the buffer {b.name} is not visible here")
+        self.demand(b.space == "global", f"{b.name} is {b.space}, a prefetch is of global memory")
+        self.demand(scope.vector is None, "a prefetch inside a vector loop")
+        self.expect(s.index, i64, f"the index of {b.name}", scope)
+
     def write(self, s: Store | Accumulate, scope: Scope) -> None:
         """What store and accumulate have in common."""
         self.access(s.buffer, s.index, s.mask, scope)
@@ -372,6 +381,7 @@ STATEMENTS: dict[type, Callable[[KernelVerifier, Any, Scope], None]] = {
     Alloc: KernelVerifier.alloc, Barrier: KernelVerifier.barrier, Check: KernelVerifier.check,
     Let: KernelVerifier.let, If: KernelVerifier.branch, For: KernelVerifier.loop,
     Store: KernelVerifier.store, Accumulate: KernelVerifier.accumulate,
-    Shuffle: KernelVerifier.shuffle, Instruction: KernelVerifier.instruction,
+    Prefetch: KernelVerifier.prefetch, Shuffle: KernelVerifier.shuffle,
+    Instruction: KernelVerifier.instruction,
 }
 """The rule of each kind of statement."""

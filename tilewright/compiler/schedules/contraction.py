@@ -7,6 +7,8 @@ cache.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.schedules.access import Index, flat, unflatten
 from tilewright.compiler.schedules.contraction_pack import Operands
@@ -15,8 +17,12 @@ from tilewright.compiler.schedules.group import Group, finish, flops
 from tilewright.compiler.schedules.reduction import converted, hold, number
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
+from tilewright.ir.graph import Node
 from tilewright.ir.hints import estimate
 from tilewright.ir.sizes import product
+
+LINE = 64
+"""Bytes of a line of the caches."""
 
 
 def lower_contraction(group: Group, target: Target) -> LoweredKernel:
@@ -101,6 +107,7 @@ class _Contraction(Operands):
         self._start_tile(tile, block, tile_base)
         depth = w.let("depth", self._depth(block))
         low = w.let("low", self._low(block))
+        self._prefetch(batch, first_row, stretch, first_column, block)
 
         def step(at: k.Expr) -> None:
             self._multiply(tile, batch, first_row, first_column, local_row, low, at, panel_base)
@@ -125,6 +132,53 @@ class _Contraction(Operands):
         else:
             with w.when(k.compare("eq", block, b.depth_blocks - 1)):
                 self._epilogue(batch, first_row, stretch, first_column, rows, columns, tile_base)
+
+    def _prefetch(
+        self, batch: Index, first_row: k.Expr, stretch: Spot, first_column: k.Expr, block: k.Expr
+    ) -> None:
+        """Ask for what the epilogue will read and write, while products keep the processor busy.
+
+        A small result is in the cache anyway.
+        """
+        b, w = self.blocks, self.w
+        if estimate(self.node.type.size) * self.dtype.itemsize <= self.target.l1:
+            return
+        read = [w.input(n) for n in self._beside()]
+        last = k.compare("eq", block, b.depth_blocks - 1)
+        with w.when(last) if b.depth_blocks != 1 else nullcontext():
+            with w.loop("i", 0, b.rows, "unroll") as i:
+                row = k.add(first_row, i)
+                for buffer in (*read, *self.outputs):
+                    line = max(1, LINE // buffer.dtype.itemsize)
+                    for c in range(0, b.columns, line):
+                        index = self._index(batch, row, stretch, k.add(first_column, c))
+                        w.write(k.Prefetch(buffer, flat(index, self.node.shape)))
+
+    def _beside(self) -> list[Node]:
+        """What is read at each element of the result, as it lies in memory."""
+        found: dict[Node, None] = {}
+        seen: set[Node] = {self.node}
+        stack = [value for value, _ in self.group.stores]
+        while stack:
+            node = stack.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            if self.w.is_leaf(node):
+                if node.shape == self.node.shape:
+                    found[node] = None
+            elif node.op.kind == "elementwise":
+                stack += node.inputs
+        return list(found)
+
+    def _index(
+        self, batch: Index, row: k.Expr, stretch: Spot, at: k.Expr
+    ) -> Index:
+        """An element of the result by its row and its column."""
+        r = self.roles
+        places = {**r.place("batch", batch), **r.spread("m", row, "out"),
+                  **self._spot("n", self._column(stretch, at), "out")}
+        return tuple(places[label] for label in self.node.attrs.out)
 
     def _each_vector(self, body: object) -> None:
         """Run ``body(slot)`` for every vector of a tile."""
@@ -186,16 +240,13 @@ class _Contraction(Operands):
         columns: k.Expr, tile_base: k.Expr,
     ) -> None:
         """Store the group's results for the tile's valid rows and columns."""
-        b, w, r = self.blocks, self.w, self.roles
-        labels = self.node.attrs.out
-        flying = b.vectors if self.target.registers >= 32 and self._heavy() else 1
+        b, w = self.blocks, self.w
+        flying = b.vectors if self._heavy() else 1
         with w.loop("i", 0, rows) as i, w.loop(
             "c", 0, columns, "vector", width=b.lanes, interleave=flying
         ) as c:
-            column = self._column(stretch, k.add(first_column, c))
-            places = {**r.place("batch", batch), **r.spread("m", k.add(first_row, i), "out"),
-                      **self._spot("n", column, "out")}
-            index = tuple(places[label] for label in labels)
+            index = self._index(
+                batch, k.add(first_row, i), stretch, k.add(first_column, c))
             slot = k.add(k.add(tile_base, k.mul(i, b.columns)), c)
             total = converted(k.Load(self.tile_buffer, slot), self.node.dtype)
             hold(w, self.node, w.let("r", total), index)
