@@ -67,7 +67,7 @@ def test_gradients() -> None:
 
     def function(z: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return (torch.fft.ifft(torch.fft.fft(z, n=8) * torch.fft.fft(w, n=8)) / (1 + w.abs().sum())
-                ).mT @ w.conj()
+                ).mT @ (w * 2j).conj()
 
     recipes: list[Recipe] = []
     torch.testing.assert_close(run(opinfo.compiled(function, recipes)), run(function))

@@ -72,11 +72,13 @@ def _compile(
     found = region.record(kind)
     if kind == "forward":
         _keep_what_is_saved()
+    given = module.graph.find_nodes(op="placeholder")
+    cotangents = [i for i, n in enumerate(given) if n.name.startswith("tangents_")]
     if symbols_of(module):
         made = sized(module, options, found)
-        return Kept(made, made.recipe, options, kind, _reload)
+        return Kept(made, made.recipe, options, kind, _reload, cotangents)
     run, recipe = built(module, {}, options, found)
-    return Kept(run, lambda: recipe, options, kind, _reload)
+    return Kept(run, lambda: recipe, options, kind, _reload, cotangents)
 
 
 def _keep_what_is_saved() -> None:

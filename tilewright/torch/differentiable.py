@@ -24,6 +24,7 @@ from tilewright.ir.autodiff import pullback, vjp_graph, zero_of
 from tilewright.ir.graph import Graph, Node, full, input_node
 from tilewright.ir.partition import Split, split
 from tilewright.ir.types import concrete
+from tilewright.torch.batched import is_batched, one_by_one
 from tilewright.torch.dtypes import THEIRS
 from tilewright.torch.gpu import run
 
@@ -57,6 +58,8 @@ class Entry:
 
     def run(self, tensors: Tensors) -> list[torch.Tensor]:
         """The results on these tensors, whatever they require."""
+        if any(map(is_batched, tensors)):
+            return one_by_one(self.run, tensors)
         return run(self.executable, tensors)
 
     def pulled(self, wrt: tuple[int, ...], seeded: tuple[bool, ...]) -> Entry:
@@ -132,25 +135,25 @@ def _push(graph: Graph) -> Graph:
 
 def apply(entry: Entry, tensors: Tensors) -> list[torch.Tensor]:
     """The results, differentiable where a tensor requires gradients or is being transformed."""
-    if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+    if transformed():
         return list(_Plain.apply(entry, *tensors))
-    if not torch.is_grad_enabled():
-        return list(_forward_mode(entry, tensors))
     wrt = tuple(
         i for i, t in enumerate(tensors) if t.requires_grad and t.dtype.is_floating_point)
-    if not wrt:
-        return list(_forward_mode(entry, tensors))
-    results = _Kept.apply(entry, wrt, *tensors)
-    return list(results)
-
-
-def _forward_mode(entry: Entry, tensors: Tensors) -> Tensors:
-    """The results, with tangents if some tensor has one."""
-    level: int = torch.autograd.forward_ad._current_level  # type: ignore[attr-defined]
-    if level < 0:
+    if not wrt or not torch.is_grad_enabled():
         return entry.run(tensors)
-    found: Tensors = _Plain.apply(entry, *tensors)
-    return found
+    return list(_Kept.apply(entry, wrt, *tensors))
+
+
+def transformed() -> bool:
+    """Whether ``torch.func`` transforms the call, or tensors may have tangents."""
+    active: bool = torch._C._are_functorch_transforms_active()  # type: ignore[attr-defined]
+    return active or _forward_mode()
+
+
+def _forward_mode() -> bool:
+    """Whether tensors may have tangents."""
+    level: int = torch.autograd.forward_ad._current_level  # type: ignore[attr-defined]
+    return level >= 0
 
 
 class _Kept(torch.autograd.Function):
@@ -171,6 +174,9 @@ class _Kept(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor) -> Any:
         saved = ctx.saved_tensors
+        if _forward_mode():  # of which the split backward has no derivative
+            needed = [i in ctx.wrt for i in range(ctx.given)]
+            return (None, None, *_gradients(ctx.entry, needed, saved[:ctx.given], cotangents))
         seeds = [c for c, f in zip(cotangents, ctx.entry.floats, strict=True) if f]
         found = _Backward.apply(ctx.entry, ctx.wrt, ctx.given, *saved, *seeds)
         gradients: list[Any] = [None] * (2 + ctx.given)

@@ -21,7 +21,7 @@ from tilewright.ir.types import TensorType, dtype_of
 from tilewright.runtime.threads import threads as threads_of
 from tilewright.torch import gpu
 from tilewright.torch.arrays import check, to_numpy, to_torch
-from tilewright.torch.differentiable import Entry, apply
+from tilewright.torch.differentiable import Entry, apply, transformed
 from tilewright.torch.dtypes import OURS
 from tilewright.torch.gpu import device_name, on_gpu, target_for
 from tilewright.torch.lines import user_line
@@ -160,7 +160,7 @@ def call_jitted(jitted: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     leaves, spec = tree.flatten(everything)
     grad = torch.is_grad_enabled() and any(
         isinstance(x, torch.Tensor) and x.requires_grad for x in leaves)
-    if grad or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+    if grad or transformed():
         return _call_differentiable(jitted, args, kwargs)
     if any(map(on_gpu, leaves)):
         return _call_on_gpu(jitted, args, kwargs)

@@ -25,6 +25,7 @@ from torch._inductor import codecache
 from torch._inductor.output_code import OutputCode
 
 import tilewright
+from tilewright.torch.batched import is_batched, one_by_one
 from tilewright.torch.options import Options
 from tilewright.torch.recipe import Recipe
 from tilewright.torch.sized import SizedRecipe
@@ -39,20 +40,24 @@ _caching: ContextVar[bool] = ContextVar("tilewright_caching", default=False)
 class Kept(OutputCode):
     """A program, and what gives the recipe that it can be built from again.
 
-    Where that is None the program is not kept.
+    Where that is None the program is not kept. ``cotangents`` are the inputs that may be batches.
     """
 
     def __init__(
         self, run: Callable[[list[Any]], list[Any]], give: Callable[[], Kind | None],
-        options: Options, kind: str, build: Build,
+        options: Options, kind: str, build: Build, cotangents: Sequence[int] = (),
     ) -> None:
         self._boxed_call = True
+        self.cotangents = cotangents
         self.run: Any = run
         self.give: Any = give
         self.recipe: Kind | None = None
         self.options, self.kind, self.build = options, kind, build
 
-    def __call__(self, inputs: Sequence[Any]) -> Any:
+    def __call__(self, inputs: list[Any]) -> Any:
+        for i in self.cotangents:
+            if is_batched(inputs[i]):
+                return one_by_one(self.run, inputs)
         return self.run(inputs)
 
     def prepare_for_serialization(self) -> None:
@@ -76,7 +81,8 @@ class Kept(OutputCode):
         """There is no Triton here."""
 
     def __copy__(self) -> Kept:
-        made = Kept(self.run, self.give, self.options, self.kind, self.build)
+        made = Kept(
+            self.run, self.give, self.options, self.kind, self.build, self.cotangents)
         made._time_taken_ns = self._time_taken_ns
         return made
 

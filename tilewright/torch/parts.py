@@ -76,6 +76,7 @@ class CompiledPart:
 
     def __init__(self, part: Part, made: CompiledProgram, values: Numbers) -> None:
         self.spare: list[int] = []
+        self.pool = pool()  # for its last hour: names of modules may be gone before it
         self.part, self.made, self.native, self.values = part, made, made.native, values
         executable: Any = made.executable
         if isinstance(executable, SizedExecutable):
@@ -139,21 +140,21 @@ class CompiledPart:
         if not size:
             return 0
         if size > LITTLE:
-            return pool().take(size)
+            return self.pool.take(size)
         try:
             return self.spare.pop()
         except IndexError:
-            return pool().take(LITTLE)
+            return self.pool.take(LITTLE)
 
     def _give(self, space: int, size: int) -> None:
         if size > LITTLE:
-            pool().give(space)
+            self.pool.give(space)
         elif size:
             self.spare.append(space)
 
     def __del__(self) -> None:
         for space in self.spare:
-            pool().give(space)
+            self.pool.give(space)
 
     @property
     def program(self) -> Compiled:

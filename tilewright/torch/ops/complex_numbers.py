@@ -179,8 +179,8 @@ def reciprocal(call: Call, x: Pair) -> Pair:
 
 
 @pair_row(aten._conj, aten.conj, aten._conj_physical, aten.conj_physical, aten.resolve_conj)
-def conj(call: Call, x: Pair) -> Pair:
-    return x.conj()
+def conj(call: Call, x: Any) -> Pair:
+    return pair_of(x, call.type.dtype, call.type.shape).conj()  # a number, in a gradient
 
 
 @pair_row(aten.abs)
