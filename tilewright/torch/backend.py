@@ -15,6 +15,7 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 from tilewright.compiler.collector import collector_at_rest
 from tilewright.torch.builds import built, program_of
 from tilewright.torch.decompositions import decompositions
+from tilewright.torch.frames import watch
 from tilewright.torch.instead import answers_for, traced_for_us
 from tilewright.torch.kept import Kept, caching, keeping
 from tilewright.torch.options import Options, read_options
@@ -61,6 +62,7 @@ def backend(
 
 
 trace_for(backend)
+watch(backend)
 answers_for(backend)
 
 

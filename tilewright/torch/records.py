@@ -119,11 +119,8 @@ def region_of(module: fx.GraphModule, inputs: Sequence[Any]) -> Region:
     try:
         translator: Any = InstructionTranslator.current_tx()
         code = translator.f_code
-        name = _resumed(code.co_name)[0]
-        found = innermost_backend(translator.output.compiler_fn)
-        splitter = getattr(found, "__self__", None)  # DistributedDataParallel cuts graphs up
-        inner = getattr(splitter, "backend_compile_fn", None)
-        owner = weakref.ref(found if inner is None else innermost_backend(inner))
+        name = resumed(code.co_name)[0]
+        owner = weakref.ref(owner_behind(translator.output.compiler_fn))
     except (AttributeError, TypeError):  # the backend was called by hand
         pass
     reason = getattr(module, "compile_subgraph_reason", None)
@@ -135,17 +132,30 @@ def region_of(module: fx.GraphModule, inputs: Sequence[Any]) -> Region:
     return Region(next(_numbers), name, loc, ends, _begins(code), owner, tensors)
 
 
+def owner_behind(compiler: Any) -> Any:
+    """What ``torch.compile`` made for a model, behind what PyTorch has put in front of it."""
+    found: Any = innermost_backend(compiler)
+    splitter = getattr(found, "__self__", None)  # DistributedDataParallel cuts graphs up
+    inner = getattr(splitter, "backend_compile_fn", None)
+    return found if inner is None else innermost_backend(inner)
+
+
 def break_of(reason: Any) -> GraphBreak:
     """A graph break as Dynamo tells it."""
-    lines = [line.strip() for line in str(reason.reason).splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("Explanation:")]
     frame = reason.user_stack[-1] if reason.user_stack else None
     loc = Location(frame.filename, frame.lineno or 0, frame.name) if frame else None
+    return told_as(reason.reason, loc)
+
+
+def told_as(text: Any, loc: Location | None) -> GraphBreak:
+    """A graph break of which Dynamo says so much."""
+    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith("Explanation:")]
     return GraphBreak(lines[0] if lines else "a graph break", loc,
                       told[0].removeprefix("Explanation:").strip() if told else "")
 
 
-def _resumed(name: str) -> tuple[str, int | None]:
+def resumed(name: str) -> tuple[str, int | None]:
     """The function and line that the name of one of Dynamo's continuations tells."""
     found = re.fullmatch(r"torch_dynamo_resume_in_(.+)_at_(\d+)", name)
     return (found[1], int(found[2])) if found else (name, None)
@@ -155,7 +165,7 @@ def _begins(code: Any) -> GraphBreak | None:
     """The break after which a continuation goes on; the graph before it may have been empty."""
     if code is None:
         return None
-    function, line = _resumed(code.co_name)
+    function, line = resumed(code.co_name)
     if line is None:
         return None
     for reason in reversed(output_graph.graph_break_reasons):

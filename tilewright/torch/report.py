@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilewright.errors import Location
+from tilewright.torch.frames import Untraced, breaks_of, kept_out, untraced_of
 from tilewright.torch.recipe import Fallback
 from tilewright.torch.records import Fault, GraphBreak, Record, regions_of
 
@@ -42,11 +43,17 @@ class GraphReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What was compiled for a model. ``str()`` of it is a page to read."""
+    """What was compiled for a model. ``str()`` of it is a page to read.
+
+    untraced   functions that run in PyTorch since TorchDynamo gave them up, and why
+    kept_out   why TorchDynamo was not asked for the model, if that is known
+    """
 
     name: str
     graphs: tuple[GraphReport, ...]
     breaks: tuple[GraphBreak, ...]
+    untraced: tuple[Untraced, ...] = ()
+    kept_out: str | None = None
 
     @property
     def fallbacks(self) -> tuple[Fallback, ...]:
@@ -59,16 +66,19 @@ class Report:
         return tuple(f for g in self.graphs for p in g.programs for f in p.faults)
 
     def __str__(self) -> str:
-        if not self.graphs:
-            return f"{self.name}: nothing has been compiled with the backend tilewright"
-        head = ", ".join([
-            number(len(self.graphs), "graph"), number(len(self.breaks), "graph break"),
-            number(len(self.fallbacks), "call") + " of PyTorch",
-            number(len(self.faults), "failure") + " of tilewright"])
+        head = "nothing has been compiled with the backend tilewright"
+        if self.graphs:
+            head = ", ".join([
+                number(len(self.graphs), "graph"), number(len(self.breaks), "graph break"),
+                number(len(self.fallbacks), "call") + " of PyTorch",
+                number(len(self.faults), "failure") + " of tilewright"])
+        elif self.kept_out is not None:
+            head += f": {self.kept_out}"
         lines = [f"{self.name}: {head}"]
         for i, graph in enumerate(self.graphs):
             lines += _graph_lines(i, graph)
-        return "\n".join([*lines, *(f"graph break at {b}" for b in self.breaks)])
+        return "\n".join([*lines, *(f"graph break at {b}" for b in self.breaks),
+                          *map(str, self.untraced)])
 
 
 def report(model: Any) -> Report:
@@ -85,7 +95,10 @@ def report(model: Any) -> Report:
         for end in (region.begins, region.ends):
             if end is not None:
                 breaks.setdefault(end.loc, end)
-    return Report(name_of(model), graphs, tuple(breaks.values()))
+    for end in breaks_of(model):  # also those behind which there was nothing to compile
+        breaks.setdefault(end.loc, end)
+    return Report(name_of(model), graphs, tuple(breaks.values()), untraced_of(model),
+                  None if found else kept_out(model))
 
 
 def name_of(model: Any) -> str:
