@@ -10,9 +10,19 @@ import torch
 
 from tilewright.ir import build
 from tilewright.ir.graph import Node, make
-from tilewright.ir.types import DType, bool_
-from tilewright.torch.nodes import cast, common, default_float, operand, operands, wide
-from tilewright.torch.table import Call, NotCompiled, row
+from tilewright.ir.types import DType, bool_, i32
+from tilewright.torch.looks import look
+from tilewright.torch.nodes import (
+    cast,
+    common,
+    default_float,
+    number,
+    operand,
+    operands,
+    reduce,
+    wide,
+)
+from tilewright.torch.table import Call, Check, NotCompiled, row
 
 aten = torch.ops.aten
 
@@ -141,22 +151,34 @@ def rsub(call: Call, x: Any, y: Any, alpha: Any = 1) -> Node:
     return sub(call, y, x, alpha=alpha)
 
 
+def _divide(op: str, call: Call, x: Any, y: Any) -> Node:
+    """A quotient or rest. PyTorch raises where an integer is divided by zero."""
+    dtype, shape = call.type.dtype, call.type.shape
+    if dtype.is_int and 0 not in shape and not (isinstance(y, int) and y != 0):
+        by = operand(y, dtype, y.shape if isinstance(y, Node) else ())
+        none = cast(make("eq", (by, number(0, dtype, by.shape))), i32)
+        at = f" at {call.loc}" if call.loc is not None else ""
+        call.checks.append(Check(
+            look, reduce("sum", none, tuple(range(by.type.rank))) if by.shape else none,
+            ("RuntimeError", f"ZeroDivisionError: an integer is divided by zero{at}")))
+    return _apply(op, dtype, call, x, y)
+
+
 @row(aten.div, aten.true_divide)
 def div(call: Call, x: Any, y: Any, *, rounding_mode: str | None = None) -> Node:
     dtype = call.type.dtype
     if rounding_mode is None:
         return _apply("div", dtype, call, x, y)
     if rounding_mode == "floor":
-        return _apply("floordiv", dtype, call, x, y)
+        return _divide("floordiv", call, x, y)
     if dtype.is_float:
         return make("trunc", (_apply("div", dtype, call, x, y),))
-    a, b = operands(dtype, call.type.shape, x, y)
-    return truncated_quotient(a, b)
+    return truncated_quotient(
+        _divide("floordiv", call, x, y), *operands(dtype, call.type.shape, x, y))
 
 
-def truncated_quotient(a: Node, b: Node) -> Node:
-    """Integer division towards zero."""
-    down = make("floordiv", (a, b))
+def truncated_quotient(down: Node, a: Node, b: Node) -> Node:
+    """Integer division towards zero, from what is rounded down."""
     rest = make("mod", (a, b))
     zero = operand(0, a.dtype, a.shape)
     signs_differ = make("ne", (make("lt", (a, zero)), make("lt", (b, zero))))
@@ -166,17 +188,17 @@ def truncated_quotient(a: Node, b: Node) -> Node:
 
 @row(aten.floor_divide)
 def floor_divide(call: Call, x: Any, y: Any) -> Node:
-    return _apply("floordiv", call.type.dtype, call, x, y)
+    return _divide("floordiv", call, x, y)
 
 
 @row(aten.remainder)
 def remainder(call: Call, x: Any, y: Any) -> Node:
-    return _apply("mod", call.type.dtype, call, x, y)
+    return _divide("mod", call, x, y)
 
 
 @row(aten.fmod)
 def fmod(call: Call, x: Any, y: Any) -> Node:
-    return _apply("fmod", call.type.dtype, call, x, y)
+    return _divide("fmod", call, x, y)
 
 
 @row(aten.pow)
