@@ -178,14 +178,7 @@ def choose_blocks(roles: Roles, target: Target, dtype: DType) -> Blocks:
         share = True
     else:
         share = False
-        wanted = max(ceil_div(panels, max(1, 512 // columns)), 4 if batch < 4 else 1)
-        column_blocks = min(panels, wanted)
-        if batch * column_blocks % 2:
-            column_blocks = min(panels, column_blocks + 1)
-        row_blocks = max(1, ceil_div(m, 512))
-        if batch * column_blocks < 4:
-            # Packing rhs again for every block of rows is the smaller evil.
-            row_blocks = max(row_blocks, min(row_tiles, 4))
+        row_blocks, column_blocks = own_blocks(roles, row_tiles, panels, columns, lanes)
     block_tiles = ceil_div(row_tiles, row_blocks)
     by_rows = roles.lhs_unit == "k"
     pad = 64 // dtype.itemsize
@@ -199,6 +192,40 @@ def choose_blocks(roles: Roles, target: Target, dtype: DType) -> Blocks:
     if isinstance(roles.m * roles.n * roles.depth, int):
         return blocks
     return _blocks_of_sizes(roles, blocks, pad)
+
+
+COPY, PACK, TURN = 0.4, 0.2, 0.4
+"""Cycles for an element of lhs that is copied, of rhs that is copied, and turned on the way."""
+
+
+def own_blocks(
+    roles: Roles, row_tiles: int, panels: int, columns: int, lanes: int
+) -> tuple[int, int]:
+    """Blocks of rows and of columns where each packs what it needs for itself.
+
+    There are four at least, for the threads. More blocks of columns copy lhs more often, more
+    blocks of rows pack rhs again: which is less is chosen.
+    """
+    batch, m, n = estimate(roles.batch_size), estimate(roles.m), estimate(roles.n)
+    least = max(1, ceil_div(m, 512))
+
+    def rows_beside(column_blocks: int) -> int:
+        shared = batch * column_blocks
+        wanted = max(least, ceil_div(4, shared))
+        return min(row_tiles, wanted + (shared * wanted) % 2)
+
+    def copied(column_blocks: int) -> float:
+        pack = PACK if roles.rhs_unit == "n" else TURN
+        return column_blocks * m * COPY + rows_beside(column_blocks) * n * pack
+
+    few = ceil_div(panels, max(1, 512 // columns))
+    usual = min(panels, max(few, 4 if batch < 4 else 1))
+    if batch * usual % 2:
+        usual = min(panels, usual + 1)
+    best = min(range(min(few, usual), usual + 1), key=copied)
+    if copied(usual) - copied(best) < 0.04 * m * n / (2 * lanes):
+        best = usual
+    return rows_beside(best), best
 
 
 def _blocks_of_sizes(roles: Roles, b: Blocks, pad: int) -> Blocks:

@@ -393,15 +393,16 @@ class Operands:
     ) -> None:
         """Copy the rows of a block whose contracted runs are walked in loops of their own."""
         b, w = self.blocks, self.w
-        with self._outer_contracted(block) as place:
-            if not b.lhs_by_rows:
+        if not b.lhs_by_rows:
+            with self._outer_contracted(block) as place:
                 with self._inner_contracted(place) as (kk, here):
                     self._copy_column(batch, low_row, rows, here, kk)
-                return
-            with w.loop("m", 0, rows) as m:
-                spot = self.roles.spread("m", k.add(low_row, m), "lhs")
-                row = {label: w.let("o", e) for label, e in spot.items()}
-                base = w.let("base", k.mul(m, b.lhs_stride))
+            return
+        with w.loop("m", 0, rows) as m:
+            spot = self.roles.spread("m", k.add(low_row, m), "lhs")
+            row = {label: w.let("o", e) for label, e in spot.items()}
+            base = w.let("base", k.mul(m, b.lhs_stride))
+            with self._outer_contracted(block) as place:
                 with self._inner_contracted(place, vector=True) as (kk, here):
                     value = self._lhs(batch, row, here)
                     w.write(k.Store(self.block_buffer, k.add(base, kk), value))
