@@ -222,7 +222,9 @@ def own_blocks(
     usual = min(panels, max(few, 4 if batch < 4 else 1))
     if batch * usual % 2:
         usual = min(panels, usual + 1)
-    best = min(range(min(few, usual), usual + 1), key=copied)
+    enough = min(4, batch * usual * rows_beside(usual))
+    best = min((c for c in range(min(few, usual), usual + 1)
+                if batch * c * rows_beside(c) >= enough), key=copied)
     if copied(usual) - copied(best) < 0.04 * m * n / (2 * lanes):
         best = usual
     return rows_beside(best), best
