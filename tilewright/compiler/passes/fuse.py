@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from tilewright.compiler.launches import launch_order
-from tilewright.compiler.schedules.cluster import Anchors, Cluster, clusters_of, is_anchor
+from tilewright.compiler.schedules.cluster import SUMS, Anchors, Cluster, clusters_of, is_anchor
 from tilewright.compiler.schedules.group import Group
 from tilewright.compiler.schedules.remade import Whole, whole
 from tilewright.compiler.target import Target
@@ -195,7 +195,7 @@ class _Fusion:
             if self.on_gpu and _widened(node):
                 # Its readers have less to read so.
                 return False
-            return not (cheap and home.family in ("rows", "columns", "full", "taps"))
+            return not (cheap and home.family in SUMS)
         if not cheap and self._repeated(node):
             return True
         return len(where) > 1 and not cheap

@@ -8,6 +8,7 @@ from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.schedules.alike import lower_once
 from tilewright.compiler.schedules.columns import lower_columns
 from tilewright.compiler.schedules.contraction import lower_contraction
+from tilewright.compiler.schedules.filters import lower_filters
 from tilewright.compiler.schedules.full import lower_full
 from tilewright.compiler.schedules.gpu import families
 from tilewright.compiler.schedules.group import Group
@@ -24,8 +25,8 @@ from tilewright.compiler.target import Target
 
 FAMILIES: dict[str, Callable[[Group, Target], LoweredKernel]] = {
     "pointwise": lower_pointwise, "rows": lower_rows, "columns": lower_columns,
-    "full": lower_full, "taps": lower_taps, "contraction": lower_contraction,
-    "scatter": lower_scatter,
+    "full": lower_full, "taps": lower_taps, "filters": lower_filters,
+    "contraction": lower_contraction, "scatter": lower_scatter,
     "scan": lower_scan, "sort": lower_sort, "routine": lower_routine,
 }
 

@@ -29,6 +29,9 @@ MOST_OPEN = 16
 WHOLE = ("contraction", "attention", "remade", "scan", "sort")
 """Families whose anchors have an element at every place of the domain."""
 
+SUMS = ("rows", "columns", "full", "taps", "filters")
+"""Families whose anchors reduce axes of the domain."""
+
 SMALL_FULL = 1 << 15
 """Elements up to which a full reduction is one row for one thread."""
 
@@ -153,7 +156,7 @@ class Cluster:
             return same and self.aligned(node, tokens)
         if self.family == "rows" and shape == self.shape and self.aligned(node, tokens):
             return True
-        if self.family in ("rows", "columns", "full", "taps"):
+        if self.family in SUMS:
             sizes = [self.shape[i] for i in self.kept]
             if [d for d in shape if d != 1] != sizes:
                 return False
@@ -232,17 +235,20 @@ def _family(node: Node) -> tuple[Family, Shape, tuple[int, ...]]:
     if all(i in axes for i in wide):
         big = estimate(node.inputs[0].type.size) > SMALL_FULL and not node.type.rank
         return ("full" if big else "rows"), shape, axes
-    taps = taps_of(node.inputs[0])
+    window = window_of(node.inputs[0])
+    taps = set[int]() if window is None else set(range(window.inputs[0].type.rank, len(shape)))
     along = [i for i in wide if i not in taps]
     if taps and along and not (taps & set(wide)) - set(axes) and along[-1] not in axes:
         return "taps", shape, axes
+    if window is not None and not taps & set(axes) and set(window.attrs.axes) <= set(axes):
+        return "filters", shape, axes
     # Neighbours in memory are those along the windows, not along the taps behind them.
     last = along[-1] if along and not taps & set(axes) else wide[-1]
     return ("rows" if last in axes else "columns"), shape, axes
 
 
-def taps_of(node: Node) -> set[int]:
-    """The axes that count taps of windows, if a value is made of windows element by element."""
+def window_of(node: Node) -> Node | None:
+    """The windows that a value is made of element by element, if it is."""
     seen: set[Node] = set()
     stack = [node]
     while stack and len(seen) < MOST_STEPS:
@@ -251,10 +257,10 @@ def taps_of(node: Node) -> set[int]:
             continue
         seen.add(n)
         if n.op.name == "window":
-            return set(range(n.inputs[0].type.rank, n.type.rank))
+            return n
         if n.op.kind == "elementwise":
             stack.extend(n.inputs)
-    return set()
+    return None
 
 
 def clusters_of(

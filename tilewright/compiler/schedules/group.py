@@ -17,8 +17,8 @@ from tilewright.ir.sizes import Dim, product
 from tilewright.ir.types import Shape
 
 Family: TypeAlias = Literal[
-    "pointwise", "rows", "columns", "full", "taps", "contraction", "attention", "remade", "scatter",
-    "scan", "sort", "routine"]
+    "pointwise", "rows", "columns", "full", "taps", "filters", "contraction", "attention", "remade",
+    "scatter", "scan", "sort", "routine"]
 
 
 @dataclass(eq=False)
@@ -27,7 +27,8 @@ class Group:
 
     shape    the iteration domain: the shape that is reduced, contracted into (attention: by the
              last contraction), or written
-    axes     rows, columns, full, taps, scan, sort: the axes that the anchors reduce or run along
+    axes     rows, columns, full, taps, filters, scan, sort: the axes that the anchors reduce or run
+             along
     anchors  the reductions, scans, sorts, contraction, scatter or routine at the heart of the group
     stores   (value, node whose buffer receives it): the value, or a reshape of it
     homes    every node that lives in a buffer -> the node that the buffer is known by

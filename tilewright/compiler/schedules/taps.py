@@ -5,25 +5,38 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from tilewright.compiler.lowered import LoweredKernel
-from tilewright.compiler.schedules.access import Index, Writer, flat, unflatten
+from tilewright.compiler.schedules.access import unflatten
 from tilewright.compiler.schedules.group import Group, finish, output_buffers
 from tilewright.compiler.schedules.reduction import (
     accumulate,
     accumulators,
-    align,
     converted,
     hold,
 )
+from tilewright.compiler.schedules.window_tiles import lower_tiles, store_windows
+from tilewright.compiler.schedules.windowed import seen_by
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
 from tilewright.ir.hints import estimate
-from tilewright.ir.sizes import Dim, product
+from tilewright.ir.sizes import product
 
 UNROLLED = 49
 """Taps up to which a window is written out."""
 
+OVERLAP = 2
+"""Windows that see an element, from which on it is worth being kept for them."""
+
 
 def lower_taps(group: Group, target: Target) -> LoweredKernel:
+    """Blocks of windows if they overlap much, else a vector of windows at a time."""
+    seen = seen_by(group.anchors, group.writer().is_leaf)
+    alone = seen is not None and set(group.axes) == set(seen.tap_axes)
+    if seen is not None and alone and seen.overlap >= OVERLAP:
+        return lower_tiles(group, target, seen)
+    return lower_windows(group, target)
+
+
+def lower_windows(group: Group, target: Target) -> LoweredKernel:
     """A vector of windows next to one another at a time: all their taps, in registers."""
     w, outputs = group.writer(), output_buffers(group)
     kept = [i for i in range(len(group.shape)) if i not in group.axes]
@@ -62,16 +75,3 @@ def kind_of(group: Group, axis: int) -> k.LoopKind:
         if other == axis:
             break
     return "unroll" if taps <= UNROLLED and isinstance(group.shape[axis], int) else "serial"
-
-
-def store_windows(
-    group: Group, w: Writer, outputs: list[k.Buffer], kept: Index, sizes: list[Dim]
-) -> None:
-    """Store what has one element per window."""
-    values = []
-    for (value, _), buffer in zip(group.stores, outputs, strict=True):
-        shape = value.shape
-        index = align(kept, sizes, shape)
-        values.append((buffer, flat(index, shape), w.let("v", w.value(value, index))))
-    for buffer, offset, v in values:
-        w.write(k.Store(buffer, offset, v))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tilewright.compiler.lowered import LoweredKernel
+from tilewright.compiler.schedules.filters import along_rows
 from tilewright.compiler.schedules.gpu.attention import lower_attention
 from tilewright.compiler.schedules.gpu.columns import lower_columns
 from tilewright.compiler.schedules.gpu.contraction import lower_contraction
@@ -28,10 +29,17 @@ from tilewright.compiler.target import Target
 
 Schedule = Callable[[Group, Target], LoweredKernel]
 
+
+def lower_filters(group: Group, target: Target) -> LoweredKernel:
+    """Sums over windows are sums of any other kind."""
+    return (lower_rows if along_rows(group) else lower_columns)(group, target)
+
+
 OWN: dict[str, Schedule] = {
     "pointwise": lower_pointwise, "rows": lower_rows, "columns": lower_columns,
-    "full": lower_full, "taps": lower_taps, "contraction": lower_contraction,
-    "attention": lower_attention, "remade": lower_remade, "scatter": lower_scatter,
+    "full": lower_full, "taps": lower_taps, "filters": lower_filters,
+    "contraction": lower_contraction, "attention": lower_attention, "remade": lower_remade,
+    "scatter": lower_scatter,
     "scan": lower_scan, "sort": lower_sort,
 }
 
