@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from tilewright.compiler.rules.law import fits, law, number, sample
-from tilewright.ir.attrs import ContractAttrs, ReduceAttrs
-from tilewright.ir.build import broadcast, cast, contract, part, reduce, reshape, transpose
+from tilewright.ir.attrs import ContractAttrs, PadAttrs, ReduceAttrs, WindowAttrs
+from tilewright.ir.build import (
+    broadcast,
+    cast,
+    contract,
+    pad,
+    part,
+    reduce,
+    reshape,
+    transpose,
+    window,
+)
 from tilewright.ir.graph import Node, full, full_value, make
 from tilewright.ir.meaning import highest, lowest
 from tilewright.ir.rewrite import Match, Rules, any_op, hole, op
@@ -212,12 +222,53 @@ def as_sum(m: Match) -> Node | None:
         x, y, lhs, rhs = y, x, rhs, lhs
     if not set(rhs) <= set(lhs):
         return None
+    x, lhs, units = with_units(x, lhs)
+    x, lhs = as_it_lies(x, lhs)
     wide = accumulator(m.root.dtype)
     product = cast(x, wide) * spread(cast(y, wide), rhs, lhs, x)
     name = "reduce_max" if m.root.dtype is bool_ else "sum"
-    total = reduce(name, product, [i for i, label in enumerate(lhs) if label not in out])
+    total = reduce(name, product, [i for i, label in enumerate(lhs) if label not in out + units])
     kept = [label for label in lhs if label in out]
-    return transpose(cast(total, m.root.dtype), [kept.index(label) for label in out])
+    sizes = dict(zip(lhs, x.shape, strict=True))
+    total = reshape(cast(total, m.root.dtype), tuple(sizes[label] for label in kept))
+    return transpose(total, [kept.index(label) for label in out])
+
+
+def with_units(x: Node, labels: tuple[int, ...]) -> tuple[Node, tuple[int, ...], tuple[int, ...]]:
+    """Windows without axes of size 1 as the windows that they were; labels of those axes."""
+    if x.op.name != "reshape" or x.inputs[0].op.name != "window":
+        return x, labels, ()
+    seen, left, made = x.inputs[0], [*zip(labels, x.shape, strict=True)], []
+    fresh = max(labels) + 1
+    for d in seen.shape:
+        if left and left[0][1] == d:
+            made.append(left.pop(0)[0])
+        elif d == 1:
+            made.append(fresh + len(made))
+        else:
+            return x, labels, ()
+    return (x, labels, ()) if left else (seen, tuple(made), tuple(set(made) - set(labels)))
+
+
+def as_it_lies(x: Node, labels: tuple[int, ...]) -> tuple[Node, tuple[int, ...]]:
+    """Windows of a transpose as windows of what is transposed."""
+    source = x.inputs[0] if x.op.name == "window" else x
+    turned = source.inputs[0] if source.op.name == "pad" else source
+    if source is x or turned.op.name != "transpose":
+        return x, labels
+    perm, rank = turned.attrs.perm, source.type.rank
+    plain, back = turned.inputs[0], sorted(range(rank), key=perm.__getitem__)
+    if source.op.name == "pad":
+        a = source.attrs
+        around = PadAttrs(*(tuple(v[i] for i in back) for v in (a.low, a.high, a.interior)))
+        plain = make("pad", (plain, source.inputs[1]), around)
+    a = x.attrs
+    order = sorted(range(len(a.axes)), key=lambda n: perm[a.axes[n]])
+    seen = make("window", (plain,), WindowAttrs(
+        tuple(perm[a.axes[n]] for n in order),
+        *(tuple(v[n] for n in order) for v in (a.sizes, a.strides, a.dilations))))
+    places = tuple(labels[i] for i in back)
+    return seen, (*places, *(labels[rank + n] for n in order))
 
 
 def nothing_summed(m: Match) -> bool:
@@ -242,6 +293,13 @@ def products() -> list[Node]:
         contract(sample(3, 2, 5), sample(5, 2, 3, name="y"), (0, 1, 2), (2, 1, 0), (1, 0)),
         contract(sample(2, 4, 5), sample(5, 2, name="y"), (0, 1, 2), (2, 0), (1, 0)),
         contract(sample(5), sample(5, 2, name="y"), (0,), (0, 1), (1,)),
+        contract(window(pad(transpose(sample(5, 2, 6), (1, 2, 0)), (0, 1, 2), (0, 0, 1), (0, 0, 0)),
+                        (1, 2), (2, 3), (1, 2), (2, 1)), sample(2, 3, 2, name="y"),
+                 (0, 1, 2, 3, 4), (3, 4, 0), (1, 0, 2)),
+        contract(window(transpose(sample(7, 4), (1, 0)), (1,), (2,), (1,), (1,)),
+                 sample(4, 6, name="y"), (0, 1, 2), (0, 1), (2, 0)),
+        contract(reshape(window(sample(1, 3, 1, 7), (3,), (2,), (1,), (1,)), (3, 6, 2)),
+                 sample(3, 2, name="y"), (0, 1, 2), (0, 2), (1, 0)),
         contract(sample(5, dtype=f16), sample(5, dtype=f16, name="y"), (0,), (0,), ()),
         contract(sample(5, 2, dtype=bool_), sample(2, 5, dtype=bool_, name="y"), (0, 1), (1, 0),
                  (1,)),
