@@ -160,12 +160,22 @@ class Memory(Core):
             return self.load_spread(buffer, index, mask, other)
         if isinstance(index, Affine) and abs(index.lane) == 1:
             return self.load_contiguous(buffer, index, copy, mask, other)
+        pairs = isinstance(index, Affine) and index.lane == 2 and self.target.gpu is None
+        if isinstance(index, Affine) and pairs and mask is None and width > 1:
+            return self.load_alternate(buffer, index.uniform().shift(2 * width * copy), width)
         where = self.addresses(buffer, index, copy)
         if mask is None:
             mask = Value("true" if width == 1 else "splat (i1 true)", bool_, width)
         return self.masked_read(
             buffer, "gather", f"v{width}p0", where, mask, other
         )
+
+    def load_alternate(self, buffer: Buffer, first: Affine, width: int) -> Value:
+        """Every other element, from two vectors that end with the last of them."""
+        low = self.read_at(buffer, first, width)
+        high = self.read_at(buffer, first.shift(width - 1), width)
+        places = range(0, 2 * width, 2)
+        return self.b.shuffle(low, high, [p if p < width else p + 1 for p in places])
 
     def load_spread(
         self, buffer: Buffer, index: Affine, mask: Value | None, other: Value | None

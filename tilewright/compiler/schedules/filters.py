@@ -319,7 +319,8 @@ def _vectors(
             for a, size in zip(axes[len(front):], plan.tile, strict=True)
         )):
             with ExitStack() as inner:
-                at, sizes = dict(taps), {}
+                at: dict[int, k.Expr] = dict(taps)
+                sizes = {}
                 for axis, (start, count, size) in zip(axes[len(front):], tiles, strict=True):
                     i = inner.enter_context(w.loop("i", 0, count))
                     at[axis] = k.add(k.mul(i, size), start)
@@ -340,6 +341,8 @@ def _in_registers(
     """Add the windows to the sums of a tile of taps."""
     seen, width = plan.seen, plan.width
     with w.loop("v", 0, width, "vector", width=width) as v:
+        here: dict[int, k.Expr] = dict(first)
+
         def place(at: Mapping[int, k.Expr]) -> k.Expr:
             tap = flat(tuple(at[a] for a in seen.tap_axes), [plan.size(a) for a in seen.tap_axes])
             return k.add(k.mul(tap, width), v)
@@ -350,7 +353,6 @@ def _in_registers(
             with tile.taps(w) as (at, number):
                 w.write(k.Store(registers[node], number, k.Load(buffer, place(at))))
         with ExitStack() as loops:
-            here = dict(first)
             for axis in seen.attrs.axes:
                 if axis != plan.lane:
                     here[axis] = loops.enter_context(w.loop("y", first[axis], stop[axis]))

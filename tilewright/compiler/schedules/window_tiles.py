@@ -207,9 +207,9 @@ def _tap_loops(plan: _Plan) -> list[tuple[int, k.LoopKind]]:
     seen = plan.seen
     last = [] if plan.across is None else [seen.tap_axis(plan.across)]
     rest = [a for a in seen.tap_axes if a not in last]
-    count, kinds = 1, {}
+    count, kinds = 1, dict[int, k.LoopKind]()
     for axis in reversed(rest):
-        count *= seen.shape[axis]
+        count *= seen.attrs.sizes[axis - seen.rank]
         kinds[axis] = "unroll" if count <= UNROLLED else "serial"
     outside = [a for a in rest if kinds[a] == "serial"]
     inside = [a for a in rest if kinds[a] == "unroll"]
@@ -271,7 +271,7 @@ class _Taps:
 
 
 def store_windows(
-    group: Group, w: Writer, outputs: list[k.Buffer], kept: Index, sizes: list[Dim]
+    group: Group, w: Writer, outputs: Sequence[k.Buffer], kept: Index, sizes: Sequence[Dim]
 ) -> None:
     """Store what has one element per window."""
     values = []

@@ -298,8 +298,9 @@ class Kept:
             if not isinstance(ends[1], int) or ends[1] % width:
                 high = w.let("edge", k.minimum(k.sub(ends[1], begin), self.length))
         self._around(w, base, k.Const(0), low)
-        # Elements a stride apart are as quickly read one by one.
-        with w.loop("v", low, high, "vector", width=width if phases == 1 else 1, interleave=4) as v:
+        # Elements further apart are as quickly read one by one.
+        wide = width if phases <= 2 else 1
+        with w.loop("v", low, high, "vector", width=wide, interleave=4) as v:
             here = list(at)
             here[lane] = k.add(begin, k.mul(v, phases))
             value = converted(self.element(w, tuple(here), None), self.node.dtype)

@@ -8,7 +8,8 @@ from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.schedules.access import unflatten
 from tilewright.compiler.schedules.group import Group, finish, output_buffers
 from tilewright.compiler.schedules.reduction import accumulate, accumulators, converted, hold
-from tilewright.compiler.schedules.taps import kind_of, store_windows
+from tilewright.compiler.schedules.taps import kind_of
+from tilewright.compiler.schedules.window_tiles import store_windows
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
 from tilewright.ir.sizes import product
