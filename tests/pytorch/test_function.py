@@ -196,6 +196,18 @@ def step(params: Any, x: Any, rate: Any) -> Any:
     return {"w": params["w"] - rate * x.sum(), "n": params["n"] + 1}
 
 
+@pytest.mark.parametrize("f", [
+    torch.sin, torch.nn.Linear(4, 4), torch.nn.functional.relu, lambda x: x @ INDEX,
+    lambda x: INDEX + x, lambda x: INDEX ** x, lambda x: INDEX == x, lambda x: INDEX[x],
+])
+def test_pytorch_within_a_function(f: Any) -> None:
+    for wrap in (function, tw.jit):
+        with pytest.raises(tw.TraceError, match="cannot be traced") as caught:
+            wrap(lambda x: f(x))(torch.ones(3, 4))
+        loc = caught.value.loc
+        assert loc is not None and loc.file == __file__ and "NumPy" in str(caught.value)
+
+
 def test_jit_takes_and_gives_tensors() -> None:
     w, x = torch.randn(4), torch.ones(3)
     made = step({"w": w, "n": 3}, x, 0.5)

@@ -71,6 +71,14 @@ def test_unknown_option() -> None:
         "  got:      'thread'")
 
 
+@pytest.mark.parametrize("options", [[1], "fast"])
+def test_options_that_are_no_dictionary(options: Any) -> None:
+    assert refused(options) == (
+        "the options of the backend tilewright are not a dictionary\n"
+        "  expected: a dict of options: threads, target, fallback, numerics, cache\n"
+        f"  got:      {options!r}")
+
+
 @pytest.mark.parametrize("name, value, words", [
     ("threads", 0, "a whole number from 1 on, or None"),
     ("threads", True, "a whole number from 1 on, or None"),

@@ -198,6 +198,11 @@ def test_explain_compiles_what_is_not_compiled() -> None:
     assert found.backward is None
 
 
+def test_explain_says_that_nothing_is_compiled() -> None:
+    found = tw.torch.explain(torch.compile(Model(), backend="eager"), torch.randn(4, 13, 16))
+    assert not found.programs and "nothing of it is compiled with the backend" in str(found)
+
+
 def test_explain_restores_arguments() -> None:
     x = torch.ones(8)
     found = tw.torch.explain(lambda x: x.mul_(2), x)

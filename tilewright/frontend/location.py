@@ -52,6 +52,18 @@ def here() -> Location | None:
     return _location(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 
 
+def here_outside(folder: str) -> Location | None:
+    """The same, but for files in a folder."""
+    frame = user_frame()
+    while frame is not None and (
+            not is_user_file(frame.f_code.co_filename)
+            or frame.f_code.co_filename.startswith(folder + os.sep)):
+        frame = frame.f_back
+    if frame is None:
+        return None
+    return _location(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+
+
 def definition(function: object) -> Location | None:
     """The line where a Python function is defined; ``None`` for builtins and the like."""
     code = getattr(inspect.unwrap(function), "__code__", None)  # type: ignore[arg-type]

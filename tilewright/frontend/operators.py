@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.frontend.tracer import HOOKS, Function, Tracer, call
+from tilewright.frontend.tracer import HOOKS, Function, Tracer, call, refuse_pytorch
 from tilewright.ir.sizes import Size
 
 _NUMBERS = (bool, int, float)
@@ -27,7 +27,11 @@ def _binary(ufunc: np.ufunc, left: Any, right: Any) -> Any:
 
 def _operand(value: Any) -> bool:
     kinds = (Tracer, np.ndarray, np.generic, complex, list, tuple, Size, *_NUMBERS)
-    return isinstance(value, kinds)
+    if isinstance(value, kinds):
+        return True
+    if hasattr(type(value), "__torch_function__"):
+        refuse_pytorch("a tensor beside a traced value")
+    return False
 
 
 def _operator(ufunc: np.ufunc) -> tuple[Function, Function, Function]:

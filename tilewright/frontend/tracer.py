@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import dis
 import operator
+import os
 import re
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -23,7 +25,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tilewright.errors import Location, TraceError
-from tilewright.frontend.location import here, user_frame
+from tilewright.frontend.location import here, here_outside, user_frame
 from tilewright.ir.graph import OPS, InputAttrs, Node
 from tilewright.ir.sizes import Dim
 from tilewright.ir.types import TensorType
@@ -93,11 +95,18 @@ def running(name: str) -> Iterator[Trace]:
 
 def refuse(what: str, hint: str, **more: Any) -> NoReturn:
     """Raise the ``TraceError`` of something that cannot be traced."""
-    error = TraceError(what, loc=here(), hint=hint, **more)
+    error = TraceError(what, hint=hint, **{"loc": here(), **more})
     trace = current()
     if trace is not None:
         trace.refusal = error
     raise error
+
+
+def refuse_pytorch(what: str) -> NoReturn:
+    """Raise for a function or tensor of PyTorch that meets a traced value."""
+    refuse(f"{what} cannot be traced",
+           "write it with NumPy's functions, and pass tensors as arguments of the function",
+           loc=here_outside(os.path.dirname(getattr(sys.modules.get("torch"), "__file__", ""))))
 
 
 def describe(node: Node) -> str:
@@ -304,6 +313,12 @@ class Tracer:
                 "the jitted function and pass the result in",
             )
         return found(*args, **kwargs)
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        refuse_pytorch(f"PyTorch's {function.__name__.strip('_')}")
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         _refuse_storing(self)

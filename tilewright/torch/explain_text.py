@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from tilewright.compiler.cost import scaled
+from tilewright.torch.report import number
 
 RAISING = ("aten._linalg_check_errors", "aten._assert_async")
 """Operators that look at a computed value."""
@@ -23,6 +24,8 @@ def page(e: Any) -> str:
     if e.recompiled:
         lines.append(f"{e.recompiled} graphs were compiled again while the same call was repeated: "
                      "see TORCH_LOGS=recompiles")
+    if not e.programs:
+        lines.append("nothing of it is compiled with the backend tilewright")
     for program in e.programs:
         lines += _program_lines(program)
     if len(e.modules) > 1:
@@ -36,7 +39,7 @@ def _program_lines(p: Any) -> list[str]:
     lines = [
         "",
         f"graph {p.graph}, {p.kind} of {p.name}, {p.loc or 'an unknown line'}: {ms(p.seconds)}, "
-        f"{p.nodes} nodes, {len(p.kernels)} kernels that take "
+        f"{p.nodes} nodes, {number(len(p.kernels), 'kernel')} in "
         f"{ms(sum(k.seconds for k in p.kernels))}",
     ]
     if p.kernels:

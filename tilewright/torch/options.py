@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -88,6 +88,11 @@ def read_options(options: Any, rest: dict[str, Any]) -> Options:
     Raises ``UserError`` for a name or value that does not exist.
     """
     names = [f.name for f in fields(Options)]
+    if not isinstance(options or {}, Mapping):
+        raise UserError(
+            "the options of the backend tilewright are not a dictionary",
+            expected="a dict of options: " + ", ".join(names), got=repr(options), loc=user_line(),
+            hint="options={\"threads\": 2}")
     given = dict(options or {})
     mode = rest.pop("mode", "default")
     if mode not in MODES:
