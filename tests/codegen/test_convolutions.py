@@ -29,6 +29,7 @@ from tilewright.ir.pool import (
     max_pool_indices,
     pooling,
 )
+from tilewright.ir.text import show
 from tilewright.ir.types import DTYPES, TensorType, dtype_of
 from tilewright.runtime.executable import Executable
 
@@ -46,6 +47,10 @@ CASES: dict[str, tuple[tuple[int, ...], tuple[int, ...], Convolution]] = {
     "patches": ((2, 3, 32, 32), (40, 3, 8, 8), settings(2, 8)),
     "dilated": ((1, 7, 12, 40), (20, 7, 3, 3), settings(2, 1, 2, 2)),
     "3d": ((1, 4, 5, 6, 20), (10, 4, 3, 3, 3), settings(3, 1, 1)),
+    "few channels": ((5, 4, 13, 30), (6, 4, 5, 5), settings(2, 1, 2)),
+    "one channel": ((6, 1, 14, 14), (5, 1, 5, 5), settings(2)),
+    "few channels, several depth blocks": ((2, 6, 9, 21), (80, 6, 5, 5), settings(2, 1, 1)),
+    "few channels of signals": ((3, 2, 700), (6, 2, 9), settings(1, 1, 4)),
     "many rows": ((1, 3, 6, 20), (600, 3, 3, 3), settings(2)),
 }
 
@@ -109,10 +114,22 @@ def test_convolutions(tier: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f64", "bf16", "f16", "i32", "i8"])
-@pytest.mark.parametrize("name", ["rows that end within a vector", "short rows", "depthwise"])
+@pytest.mark.parametrize(
+    "name", ["rows that end within a vector", "short rows", "depthwise", "few channels"])
 def test_element_types(name: str, dtype: str) -> None:
     rtol = {"f64": 1e-12, "bf16": 1e-2, "f16": 1e-3}.get(dtype, 0)
     both_ways(tiers()[0], name, dtype, rtol)
+
+
+def test_few_channels_are_read_where_they_are() -> None:
+    """Padding is not asked for at every product, and what is read once is not packed first."""
+    arrays, c = sample("few channels", "f32")
+    x, w, _ = inputs_of(*arrays)
+    plan = compile_graph(Graph((x, w), (convolution(x, w, c),)), host_target(tiers()[0])).plan
+    padding, products = (launch.kernel for launch in plan.launches)
+    assert padding.name.startswith("pointwise") and products.name.startswith("contraction")
+    text = show(products)
+    assert "inside" not in text and "panels" not in text
 
 
 POOLS = {

@@ -10,7 +10,7 @@ read, or, if that would repeat costly work, stored by a pointwise group.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from tilewright.compiler.launches import launch_order
 from tilewright.compiler.schedules.cluster import SUMS, Anchors, Cluster, clusters_of, is_anchor
@@ -36,6 +36,9 @@ MOST_STORES = 16
 
 MOST_PARTS = 3
 """Parts of a concat that is computed in place of a load, but in a pointwise kernel."""
+
+MANY_WINDOWS, FEW_PRODUCTS = 3, 16
+"""A padded operand is stored if each element is in more windows, and in fewer products in each."""
 
 MOST_NODES = 200
 """The largest expression that is computed in place of a load."""
@@ -182,6 +185,8 @@ class _Fusion:
         home = self.home[node]
         if is_anchor(node):
             return bool(where - {home}) or node.op.kind == "index"
+        if node.op.name == "pad":
+            return not self.on_gpu and self._asked_more_than_used(node)
         if node.op.kind not in ("elementwise", "search"):
             return node.op.name == "concat" and (
                 self._feeds_contraction(node) or self._asked_for(node, where))
@@ -208,6 +213,23 @@ class _Fusion:
             if user.op.kind == "view" and user not in self.stored and self._feeds_contraction(user):
                 return True
         return False
+
+    def _asked_more_than_used(self, node: Node) -> bool:
+        """Whether a contraction of windows would ask of each element many times whether it is
+        inside of what is padded, and make few products of it each time.
+        """
+        return any(
+            window.op.name == "window" and _larger(window, MANY_WINDOWS, node)
+            and any(user.op.kind == "contract" and _beside(user, window) <= FEW_PRODUCTS
+                    for user in self._readers(window))
+            for window in self.users[node])
+
+    def _readers(self, node: Node) -> Iterator[Node]:
+        """Who reads a node, perhaps through views."""
+        for user in self.users[node]:
+            yield user
+            if user.op.kind == "view":
+                yield from self._readers(user)
 
     def _asked_for(self, node: Node, where: set[object]) -> bool:
         """Whether a kernel that is not pointwise would ask of many parts which one an element is
@@ -283,6 +305,14 @@ class _Fusion:
 def _widened(node: Node) -> bool:
     """Whether a node is a number of fewer bytes in a longer type."""
     return node.op.name == "cast" and node.inputs[0].dtype.itemsize < node.dtype.itemsize
+
+
+def _beside(contraction: Node, operand: Node) -> int:
+    """Products that each element of one operand is in, by its size, of which views have one."""
+    attrs, size = contraction.attrs, estimate(operand.type.size)
+    sizes = dict(zip(attrs.lhs, contraction.inputs[0].shape, strict=True))
+    sizes |= dict(zip(attrs.rhs, contraction.inputs[1].shape, strict=True))
+    return estimate(size_of(tuple(sizes.values()))) // max(1, size)
 
 
 def _larger(a: Node, times: int, b: Node) -> bool:

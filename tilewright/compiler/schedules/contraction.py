@@ -7,11 +7,12 @@ cache.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 
 from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.schedules.access import Index, flat, unflatten
-from tilewright.compiler.schedules.contraction_pack import Operands
+from tilewright.compiler.schedules.contraction_pack import Operands, Place
 from tilewright.compiler.schedules.contraction_shape import Spot
 from tilewright.compiler.schedules.group import Group, finish, flops
 from tilewright.compiler.schedules.reduction import converted, hold, number
@@ -75,7 +76,7 @@ class _Contraction(Operands):
                 self._pack(batch, block, k.Const(0), (panel_low, panel_high), span, panel_low)
             with w.loop("j", panel_low, panel_high) as j:
                 panel_base: k.Expr = k.Const(0)
-                if b.at_once:
+                if b.at_once and b.private_rhs:
                     self._pack_panel(batch, block, j)
                 elif b.private_rhs:
                     panel_base = k.mul(k.sub(j, panel_low), b.depth * b.columns)
@@ -109,20 +110,17 @@ class _Contraction(Operands):
         low = w.let("low", self._low(block))
         self._prefetch(batch, first_row, stretch, first_column, block)
 
-        def step(at: k.Expr) -> None:
-            self._multiply(tile, batch, first_row, first_column, local_row, low, at, panel_base)
+        def step(at: k.Expr, contracted: Place | None = None) -> None:
+            here = k.add(low, at) if contracted is None else contracted
+            self._multiply(
+                tile, batch, first_row, stretch, first_column, local_row, at, here, panel_base)
 
-        known = k.const_int(depth)
-        unroll = b.unroll
-        whole = k.mul(k.floordiv(depth, unroll), unroll)
-        if known is None or known >= unroll:
-            with w.loop("k", 0, w.let("whole", whole), step=unroll) as kk:
-                with w.loop("u", 0, unroll, "unroll") as u:
-                    step(k.add(kk, u))
-        if self.roles.depth % unroll or b.depth % unroll or (
-                b.pieces > 1 and b.inner % unroll):
-            with w.loop("k", whole, depth) as kk:
-                step(kk)
+        if self.packed is None and b.split is not None:
+            with self._outer_contracted(block) as place:
+                with self._inner_contracted(place) as (at, contracted):
+                    step(at, contracted)
+        else:
+            self._depth_steps(depth, step)
         self._each_vector(lambda slot: w.write(
             k.Store(self.tile_buffer, k.add(tile_base, slot), k.Load(tile, slot))))
         rows = w.let("rows", k.minimum(k.sub(r.m, first_row), b.rows))
@@ -132,6 +130,20 @@ class _Contraction(Operands):
         else:
             with w.when(k.compare("eq", block, b.depth_blocks - 1)):
                 self._epilogue(batch, first_row, stretch, first_column, rows, columns, tile_base)
+
+    def _depth_steps(self, depth: k.Expr, step: Callable[[k.Expr], None]) -> None:
+        """One step for each contracted element of a depth block, some written out at a time."""
+        b, w, unroll = self.blocks, self.w, self.blocks.unroll
+        known = k.const_int(depth)
+        whole = k.mul(k.floordiv(depth, unroll), unroll)
+        if known is None or known >= unroll:
+            with w.loop("k", 0, w.let("whole", whole), step=unroll) as kk:
+                with w.loop("u", 0, unroll, "unroll") as u:
+                    step(k.add(kk, u))
+        if self.roles.depth % unroll or b.depth % unroll or (
+                b.pieces > 1 and b.inner % unroll):
+            with w.loop("k", whole, depth) as kk:
+                step(kk)
 
     def _prefetch(
         self, batch: Index, first_row: k.Expr, stretch: Spot, first_column: k.Expr, block: k.Expr
@@ -198,10 +210,11 @@ class _Contraction(Operands):
                     k.Store(tile, slot, k.Load(self.tile_buffer, k.add(tile_base, slot)))))
 
     def _multiply(
-        self, tile: k.Buffer, batch: Index, first_row: k.Expr, first_column: k.Expr,
-        local_row: k.Expr, low: k.Expr, at: k.Expr, panel_base: k.Expr,
+        self, tile: k.Buffer, batch: Index, first_row: k.Expr, stretch: Spot,
+        first_column: k.Expr, local_row: k.Expr, at: k.Expr, contracted: Place,
+        panel_base: k.Expr,
     ) -> None:
-        """tile[i, :] += lhs[i] * rhs[:] for one contracted index."""
+        """tile[i, :] += lhs[i] * rhs[:] for one contracted index, the ``at``-th of its block."""
         b, w = self.blocks, self.w
         vectors = w.alloc("b", self.dtype, b.columns, "register")
         with w.loop("j", 0, b.vectors, "unroll") as j:
@@ -212,13 +225,13 @@ class _Contraction(Operands):
                     value: k.Expr = k.Load(self.packed, offset)
                 else:
                     column = k.add(first_column, slot)
-                    ragged = self.roles.n % b.columns != 0
-                    mask = k.compare("lt", column, self.roles.n) if ragged else None
-                    value = self._rhs(batch, column, k.add(low, at), mask)
+                    ragged = b.row_columns % b.columns != 0
+                    mask = k.compare("lt", column, b.row_columns) if ragged else None
+                    value = self._rhs(batch, self._column(stretch, column), contracted, mask)
                 w.write(k.Store(vectors, slot, value))
         with w.loop("i", 0, b.rows, "unroll") as i:
             if b.direct_lhs:
-                element = self._lhs(batch, k.add(first_row, i), k.add(low, at))
+                element = self._lhs(batch, k.add(first_row, i), contracted)
             else:
                 if b.lhs_by_rows:
                     row = k.add(k.mul(local_row, b.rows), i)

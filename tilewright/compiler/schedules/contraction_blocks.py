@@ -60,6 +60,9 @@ class Blocks:
         return self.vectors * self.lanes
 
 
+MOST_ROWS_UNPACKED = 6
+"""Rows up to which windows are read where they are."""
+
 SMALL = 48 ** 3
 """Products below which packing costs more than it gives."""
 
@@ -168,7 +171,9 @@ def choose_blocks(roles: Roles, target: Target, dtype: DType) -> Blocks:
     at_once = row_columns != roles.n or cut.split is not None
     batch = estimate(roles.batch_size)
     direct_lhs = small and roles.m % rows == 0 and not at_once
-    direct_rhs = small and roles.rhs_unit == "n" and not at_once
+    # What one tile of rows reads once need not be packed for it.
+    few_rows = at_once and m <= MOST_ROWS_UNPACKED
+    direct_rhs = roles.rhs_unit == "n" and (few_rows or small and not at_once)
     if small:
         row_blocks = column_blocks = 1
         share = False
