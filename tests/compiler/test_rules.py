@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 
 from tilewright.compiler.cost import node_flops
-from tilewright.compiler.passes.simplify import SIMPLIFY, simplify, simplify_logged
+from tilewright.compiler.passes.simplify import ALONE, SIMPLIFY, simplify, simplify_logged
 from tilewright.compiler.rules.arithmetic import ELEMENTWISE, holds
-from tilewright.compiler.rules.reductions import ONLY_USER
 from tilewright.ir.graph import Graph, Node, topological
 from tilewright.ir.rewrite import Rule
 from tilewright.ir.rewrite_check import check_rule, instances
 from tilewright.ir.types import FLOATS, INTS, DType, bf16, f16, f32, f64
 
-RULES = [*SIMPLIFY, *ONLY_USER]
+RULES = [*SIMPLIFY, *ALONE]
 
 ROOTS = {
     "pow": 20, "div": 6, "floordiv": 20, "mod": 20, "sqrt": 5, "exp": 10,

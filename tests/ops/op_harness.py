@@ -39,6 +39,7 @@ from tilewright.ir.attrs import (
 )
 from tilewright.ir.expansions import expand_all
 from tilewright.ir.graph import OPS, Graph, Node, Op, input_node, make
+from tilewright.ir.groups import row_label
 from tilewright.ir.interp import run_graph
 from tilewright.ir.types import (
     DType,
@@ -295,7 +296,8 @@ def _pad(*parts: tuple[int, int, int]) -> PadAttrs:
 
 
 MODES = get_args(Mode)
-SUMS = ("sum", "prod", "contract", "cumsum", "cumprod", "recurrence", "logcumsumexp")
+SUMS = (
+    "sum", "prod", "contract", "contract_groups", "cumsum", "cumprod", "recurrence", "logcumsumexp")
 """Rows whose results depend on the order of additions or multiplications."""
 
 SCANS = ("cumsum", "cumprod", "cummax", "cummin", "argcummax", "argcummin", "logcumsumexp")
@@ -375,6 +377,18 @@ STRUCTURED: dict[str, list[tuple[Any, tuple[tuple[int, ...], ...]]]] = {
         (ContractAttrs((), (0,), (0,)), ((), (3,))),
         (ContractAttrs((0, 1, 4), (1, 2, 4), (2, 4, 0)), ((2, 3, 5), (3, 4, 5))),
     ],
+    "contract_groups": [
+        (ContractAttrs((0, 1), (2, 1, 3), (0, 3)), ((20, 17), (4, 17, 5), (4,))),
+        (ContractAttrs((1, 0), (2, 3, 1), (3, 0)), ((7, 33), (3, 20, 7), (3,))),
+        (ContractAttrs((0, 1), (3, 1, 2), (0, 3)), ((130, 4), (9, 4, 2), (2,))),
+        (ContractAttrs((0, 1), (2, 1, 3), (0, 3)), ((6, 1), (2, 1, 1), (2,))),
+        (ContractAttrs((0, 1), (2, 1, 3), (0, 3)), ((0, 3), (2, 3, 4), (2,))),
+        (ContractAttrs((0, 1), (2, 1, 3), (0, 3)), ((5, 3), (0, 3, 4), (0,))),
+        (ContractAttrs((0, 1), (0, 3), (2, 1, 3)), ((20, 17), (20, 5), (4,))),
+        (ContractAttrs((1, 0), (0, 3), (3, 1, 2)), ((9, 40), (40, 33), (3,))),
+        (ContractAttrs((0, 1), (3, 0), (2, 1, 3)), ((11, 1), (1, 11), (2,))),
+        (ContractAttrs((0, 1), (0, 3), (2, 1, 3)), ((0, 3), (0, 4), (2,))),
+    ],
     "take": [
         (IndexAttrs(0), ((5,), (3,))), (IndexAttrs(0), ((5, 17), (2, 3))),
         (IndexAttrs(1), ((3, 4), (6,))), (IndexAttrs(1), ((3, 4, 2), ())),
@@ -421,9 +435,18 @@ def structured_inputs(
     if op.kind == "index":
         size = shapes[0][attrs.axis]
         arrays[1] = rng.integers(-size, size, shapes[1]).astype(np.int64)
+    if op.kind == "grouped":
+        arrays[2] = ends_of(shapes[0][attrs.lhs.index(row_label(attrs))], shapes[2][0], rng)
     if op.kind == "search":
         arrays[0] = np.sort(arrays[0].astype(accumulator(dtype).numpy)).astype(dtype.numpy)
     return arrays
+
+
+def ends_of(rows: int, groups: int, rng: np.random.Generator) -> np.ndarray:
+    """Where groups of rows end; there are empty ones, and rows behind the last."""
+    ends = np.sort(rng.integers(0, rows + 1, groups)).astype(np.int64)
+    ends[1:2] = ends[:1]
+    return ends
 
 
 def sum_distance(

@@ -15,6 +15,7 @@ from op_harness import (
     ULPS,
     complaint,
     elementwise_rows,
+    ends_of,
     input_dtypes,
     interpreted,
     random_values,
@@ -45,6 +46,7 @@ from tilewright.ir.attrs import (
     WindowAttrs,
 )
 from tilewright.ir.graph import OPS, Graph, Node, Op, SizeAttrs, full, input_node, make
+from tilewright.ir.groups import row_label
 from tilewright.ir.sizes import Dim, evaluate, named, product
 from tilewright.ir.symbolic import specialise
 from tilewright.ir.text import parse, show
@@ -127,6 +129,14 @@ SIZED: dict[str, list[tuple[Any, Shapes]]] = {
         (ContractAttrs((0, 1, 2), (3, 1, 2), (3, 0)), ((n, 3, m), (5, 3, m))),
         (ContractAttrs((0, 1, 4), (1, 2, 4), (2, 4, 0)), ((2, n, 5), (n, m, 5))),
     ],
+    "contract_groups": [
+        (ContractAttrs((0, 1), (2, 1, 3), (0, 3)), ((n, 17), (4, 17, 5), (4,))),
+        (ContractAttrs((0, 1), (2, 3, 1), (0, 3)), ((n, m), (3, 40, m), (3,))),
+        (ContractAttrs((0, 1), (2, 1, 3), (3, 0)), ((70, 5), (m, 5, n), (m,))),
+        (ContractAttrs((0, 1), (0, 3), (2, 1, 3)), ((n, 17), (n, 33), (4,))),
+        (ContractAttrs((0, 1), (0, 3), (2, 1, 3)), ((90, n), (90, m), (3,))),
+        (ContractAttrs((1, 0), (0, 3), (3, 1, 2)), ((6, n), (n, 5), (m,))),
+    ],
     "take": [
         (IndexAttrs(0), ((5,), (n,))), (IndexAttrs(0), ((n + 1, 17), (2, m))),
         (IndexAttrs(1), ((n, 4), (m,))), (IndexAttrs(1), ((3, m, n), ())),
@@ -185,6 +195,9 @@ class Case:
         if self.op.kind == "search":
             wide = arrays[0].astype(accumulator(self.types[0].dtype).numpy)
             arrays[0] = np.sort(wide).astype(arrays[0].dtype)
+        if self.op.kind == "grouped":
+            rows = shapes[0][self.attrs.lhs.index(row_label(self.attrs))]
+            arrays[2] = ends_of(rows, shapes[2][0], rng)
         if self.op.kind == "index":
             size = shapes[0][self.attrs.axis]
             arrays[1] = rng.integers(-size, max(size, 1), shapes[1]).astype(np.int64)
@@ -237,6 +250,8 @@ def structured(dtype: DType) -> tuple[list[Case], Compiled, SizedExecutable]:
             types = [TensorType(dtype, shape) for shape in shapes]
             if OPS[name].kind == "index":
                 types[1] = types[1].with_dtype(i64)
+            if OPS[name].kind == "grouped":
+                types[2] = types[2].with_dtype(i64)
             cases.append(Case(OPS[name], attrs, types, len(cases)))
     return cases, *compile_cases(cases)
 

@@ -14,6 +14,7 @@ from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.plan import Plan
 from tilewright.errors import Location
 from tilewright.ir.graph import Graph, Node
+from tilewright.ir.groups import products
 from tilewright.ir.sizes import Dim, evaluate, product, total
 from tilewright.ir.types import as_number as exact
 
@@ -85,6 +86,8 @@ def node_flops(node: Node) -> Dim:
         return node.inputs[0].type.size
     if kind == "contract":
         return 2 * contraction_size(node)
+    if kind == "grouped":
+        return 2 * products(node)
     return node.inputs[2].type.size if len(node.inputs) == 3 else 0
 
 

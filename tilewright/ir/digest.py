@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tilewright.ir.graph import Graph, Node
 
-UNCHECKED = frozenset(("elementwise", "reduce", "view", "contract", "source"))
+UNCHECKED = frozenset(("elementwise", "reduce", "view", "contract", "grouped", "source"))
 """Kinds of ops of which no check ever fails, whose lines are therefore not reported."""
 
 

@@ -37,8 +37,8 @@ NO_ATTRS = NoAttrs()
 class Op:
     """One row of the op table.
 
-    kind        'source' | 'elementwise' | 'reduce' | 'view' | 'contract' | 'index' | 'scan'
-                | 'sort' | 'search' | 'routine'
+    kind        'source' | 'elementwise' | 'reduce' | 'view' | 'contract' | 'grouped' | 'index'
+                | 'scan' | 'sort' | 'search' | 'routine'
     arity       number of inputs; None for any number
     infer       (attrs, input types) -> result type; raises ``TypeError``/``ValueError`` on misuse
     numpy       (attrs, result type, *arrays) -> array: the definition of what the op means

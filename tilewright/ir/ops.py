@@ -19,6 +19,7 @@ from tilewright.ir import attrs as a
 from tilewright.ir import complex_routines as c
 from tilewright.ir import derivatives as d
 from tilewright.ir import expansions as e
+from tilewright.ir import groups as g
 from tilewright.ir import index_derivatives as i
 from tilewright.ir import infer, meaning
 from tilewright.ir import order_derivatives as o
@@ -225,6 +226,8 @@ for _name, _arity, _rule, _meaning, _attrs, _transpose in _VIEWS:
     register(Op(_name, "view", _arity, _rule, _meaning, _attrs, types=ALL, transpose=_transpose))
 register(Op("contract", "contract", 2, infer.infer_contract, meaning.contract, a.ContractAttrs,
             types=ALL, transpose=t.contract_))
+register(Op("contract_groups", "grouped", 3, g.infer, g.compute, a.ContractAttrs, types=FLOATS,
+            transpose=g.transpose, expand=g.expand))
 register(Op("take", "index", 2, infer.infer_take, meaning.take, a.IndexAttrs,
             types=ALL, transpose=i.take))
 register(Op("take_along", "index", 2, infer.infer_take_along, meaning.take_along, a.IndexAttrs,

@@ -12,5 +12,8 @@ from tilewright.ir.graph import Graph
 
 
 def expand(graph: Graph, target: Target | None = None) -> Graph:
-    """The same function in primitives, of which every target spells all."""
-    return expand_all(graph)
+    """The same function in primitives, of which every target spells all; CPUs have kernels for
+    products of groups, too.
+    """
+    on_gpu = target is not None and target.gpu is not None
+    return expand_all(graph, lambda node: on_gpu or node.op.kind != "grouped")

@@ -208,7 +208,7 @@ class _Fusion:
     def _feeds_contraction(self, node: Node) -> bool:
         """Whether a contraction reads the node, perhaps through views."""
         for user in self.users[node]:
-            if user.op.kind == "contract":
+            if user.op.kind in ("contract", "grouped"):
                 return True
             if user.op.kind == "view" and user not in self.stored and self._feeds_contraction(user):
                 return True

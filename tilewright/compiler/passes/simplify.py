@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from tilewright.compiler.rules.arithmetic import ELEMENTWISE
+from tilewright.compiler.rules.groups import GROUPS, OF_GROUPS
 from tilewright.compiler.rules.ordered import ORDERED
 from tilewright.compiler.rules.reductions import CONTRACT, ONLY_USER, REDUCE
 from tilewright.compiler.rules.reshapes import RESHAPED
@@ -18,7 +19,9 @@ from tilewright.compiler.target import Target
 from tilewright.ir.graph import Graph, Node, rebuild_node, users
 from tilewright.ir.rewrite import Rules, rewrite
 
-SIMPLIFY: Rules = VIEWS + WINDOWS + ELEMENTWISE + RESHAPED + REDUCE + CONTRACT + ORDERED
+SIMPLIFY: Rules = (
+    VIEWS + WINDOWS + ELEMENTWISE + RESHAPED + REDUCE + CONTRACT + GROUPS + ORDERED)
+ALONE: Rules = ONLY_USER + OF_GROUPS
 
 
 def simplify(graph: Graph, target: Target | None = None) -> Graph:
@@ -43,7 +46,7 @@ def merge_only_users(graph: Graph, log: Counter[str]) -> Graph:
     done: dict[Node, Node] = {}
     for node in graph.nodes():
         result = rebuild_node(node, [done[n] for n in node.inputs])
-        laws = ONLY_USER.of(node)
+        laws = ALONE.of(node)
         alone = laws and len(readers[node.inputs[0]]) == 1 and node.inputs[0] not in kept
         for candidate in laws if alone else ():
             replacement = candidate.apply(result)

@@ -31,9 +31,10 @@ from tilewright.ir.build import (
     window,
 )
 from tilewright.ir.graph import Node, apply, full, full_value, make
+from tilewright.ir.groups import contract_groups
 from tilewright.ir.rewrite import Match, Rules, any_op, const, hole, op, rule
 from tilewright.ir.sizes import less
-from tilewright.ir.types import TensorType, bool_, i32
+from tilewright.ir.types import TensorType, bool_, i32, i64
 
 x, y = hole("x"), hole("y")
 
@@ -360,6 +361,8 @@ def empties() -> list[Node]:
     return [sample(0, 3) + sample(0, 3, name="y"), transpose(sample(0, 3), (1, 0)),
             reduce("sum", sample(3, 0, 2), (0,)),
             contract(sample(0, 3), sample(3, 2, name="y"), (0, 1), (1, 2), (0, 2)),
+            contract_groups(sample(0, 3), sample(2, 3, 4, name="y"),
+                            number(0, 2, dtype=i64), (0, 1), (2, 1, 3), (0, 3)),
             make("cumsum", (sample(0, 3),), ScanAttrs(1)),
             make("sort", (sample(2, 3),), SortAttrs(1, False, 2, 2)),
             make("searchsorted", (sample(3), sample(0, 2, name="y")), SearchAttrs(True)),
@@ -375,8 +378,8 @@ def views_of(node: Node) -> list[Node]:
 SOURCES = Rules(
     *(law(f"empty-{kind}", any_op(kind), lambda m: full(m.root.type, 0),
           when=lambda m: 0 in m.root.shape, examples=empties)
-      for kind in ("elementwise", "view", "reduce", "contract", "scan", "sort", "search",
-                   "routine")),
+      for kind in ("elementwise", "view", "reduce", "contract", "grouped", "scan", "sort",
+                   "search", "routine")),
     *(law(f"{name}-full", op(name, ...), refilled, when=lambda m: all_full(m.root.inputs),
           examples=lambda: [*views_of(number(2.5, 2, 3)),
                             concat([number(1.0, 2), number(1.0, 3)], 0),

@@ -12,6 +12,7 @@ from tilewright.compiler.schedules.filters import lower_filters
 from tilewright.compiler.schedules.full import lower_full
 from tilewright.compiler.schedules.gpu import families
 from tilewright.compiler.schedules.group import Group
+from tilewright.compiler.schedules.groups import lower_groups
 from tilewright.compiler.schedules.parts import joined, padded
 from tilewright.compiler.schedules.pointwise import lower_pointwise
 from tilewright.compiler.schedules.reduction import lower_rows
@@ -26,7 +27,7 @@ from tilewright.compiler.target import Target
 FAMILIES: dict[str, Callable[[Group, Target], LoweredKernel]] = {
     "pointwise": lower_pointwise, "rows": lower_rows, "columns": lower_columns,
     "full": lower_full, "taps": lower_taps, "filters": lower_filters,
-    "contraction": lower_contraction, "scatter": lower_scatter,
+    "contraction": lower_contraction, "grouped": lower_groups, "scatter": lower_scatter,
     "scan": lower_scan, "sort": lower_sort, "routine": lower_routine,
 }
 

@@ -26,7 +26,7 @@ MOST_STEPS = 40
 MOST_OPEN = 16
 """Clusters of a domain that another reduction may still join."""
 
-WHOLE = ("contraction", "attention", "remade", "scan", "sort")
+WHOLE = ("contraction", "grouped", "attention", "remade", "scan", "sort")
 """Families whose anchors have an element at every place of the domain."""
 
 SUMS = ("rows", "columns", "full", "taps", "filters")
@@ -40,7 +40,7 @@ def is_anchor(node: Node) -> bool:
     """Whether a node is the heart of a kernel: a reduction, contraction, scan, sort, routine or
     scatter.
     """
-    kinds = ("reduce", "contract", "scan", "sort", "routine")
+    kinds = ("reduce", "contract", "grouped", "scan", "sort", "routine")
     return node.op.kind in kinds or node.op.attrs is PutAttrs
 
 
@@ -60,7 +60,7 @@ class Anchors:
         self.above: dict[Node, int] = {}
         self.near: dict[Node, int] = {}
         self.contractions = sum(
-            1 << i for i, n in enumerate(self.nodes) if n.op.kind == "contract")
+            1 << i for i, n in enumerate(self.nodes) if n.op.kind in ("contract", "grouped"))
         self._large: dict[Node, frozenset[Node]] = {}
         for node in nodes:
             above = near = 0
@@ -223,6 +223,8 @@ def _family(node: Node) -> tuple[Family, Shape, tuple[int, ...]]:
     """The schedule family of an anchor, its domain and its reduced axes."""
     if node.op.kind == "contract":
         return "contraction", node.shape, ()
+    if node.op.kind == "grouped":
+        return "grouped", node.shape, ()
     if node.op.kind == "index":
         return "scatter", node.shape, ()
     if node.op.kind == "routine":
@@ -289,7 +291,7 @@ def clusters_of(
         key: object = family if family == "full" else (family, shape, axes)
         if family in ("scan", "sort"):
             key = family, shape, node.attrs, node.inputs if family == "sort" else ()
-        alone = node in apart or family in ("contraction", "scatter", "routine")
+        alone = node in apart or family in ("contraction", "grouped", "scatter", "routine")
         candidates = [] if alone else open_clusters.setdefault(key, [])
         for cluster in reversed(candidates[-MOST_OPEN:]):
             if _joins(node, cluster):

@@ -28,10 +28,10 @@ LINE = 64
 
 def lower_contraction(group: Group, target: Target) -> LoweredKernel:
     """One contraction with its elementwise epilogue."""
-    return _Contraction(group, target).lower()
+    return Contraction(group, target).lower()
 
 
-class _Contraction(Operands):
+class Contraction(Operands):
     """The blocks and tiles of a contraction kernel."""
 
     def lower(self) -> LoweredKernel:
@@ -53,11 +53,26 @@ class _Contraction(Operands):
         b, w, r = self.blocks, self.w, self.roles
         tile_low = w.let("tile", k.floordiv(k.mul(row_block, b.row_tiles), b.row_blocks))
         tile_high = w.let("tile", k.floordiv(k.mul(k.add(row_block, 1), b.row_tiles), b.row_blocks))
+        panel_low, panel_high = self._panels_of(column_block)
+        low_row = w.let("row", k.mul(tile_low, b.rows))
+        rows = w.let("rows", k.sub(k.minimum(k.mul(tile_high, b.rows), r.m), low_row))
+        self._block_of(batch, (tile_low, tile_high), (panel_low, panel_high), low_row, rows)
+
+    def _panels_of(self, column_block: k.Expr) -> tuple[k.Expr, k.Expr]:
+        """The first panel of a block of columns, and the next one's."""
+        b, w = self.blocks, self.w
         panel_low = w.let("panel", k.floordiv(k.mul(column_block, b.panels), b.column_blocks))
         panel_high = w.let(
             "panel", k.floordiv(k.mul(k.add(column_block, 1), b.panels), b.column_blocks))
-        low_row = w.let("row", k.mul(tile_low, b.rows))
-        rows = w.let("rows", k.sub(k.minimum(k.mul(tile_high, b.rows), r.m), low_row))
+        return panel_low, panel_high
+
+    def _block_of(
+        self, batch: Index, tiles_from: tuple[k.Expr, k.Expr], panels: tuple[k.Expr, k.Expr],
+        low_row: k.Expr, rows: k.Expr,
+    ) -> None:
+        """The block of these tiles and panels, which has so many rows from ``low_row`` on."""
+        b, w = self.blocks, self.w
+        (tile_low, tile_high), (panel_low, panel_high) = tiles_from, panels
         if not b.direct_lhs:
             count = b.block_tiles * b.rows if b.lhs_by_rows else b.block_tiles
             size = count * b.lhs_stride
@@ -93,7 +108,7 @@ class _Contraction(Operands):
         if b.depth_blocks == 1:
             depth_block(k.Const(0))
         else:
-            with w.loop("b", 0, b.depth_blocks) as block:
+            with w.loop("b", 0, self._depth_blocks()) as block:
                 depth_block(block)
 
     def _tile(
@@ -101,9 +116,9 @@ class _Contraction(Operands):
         panel_base: k.Expr, tile_base: k.Expr,
     ) -> None:
         """One register tile over one depth block, then, after the last, the epilogue."""
-        b, w, r = self.blocks, self.w, self.roles
+        b, w = self.blocks, self.w
         tile = w.alloc("acc", self.dtype, b.rows * b.columns, "register")
-        first_row = w.let("row", k.mul(i, b.rows))
+        first_row = w.let("row", self._first_row(i))
         stretch, first_column = self._stretch_of(j, "column")
         self._start_tile(tile, block, tile_base)
         depth = w.let("depth", self._depth(block))
@@ -123,25 +138,24 @@ class _Contraction(Operands):
             self._depth_steps(depth, step)
         self._each_vector(lambda slot: w.write(
             k.Store(self.tile_buffer, k.add(tile_base, slot), k.Load(tile, slot))))
-        rows = w.let("rows", k.minimum(k.sub(r.m, first_row), b.rows))
+        rows = w.let("rows", k.minimum(k.sub(self._last_row(), first_row), b.rows))
         columns = w.let("columns", k.minimum(k.sub(b.row_columns, first_column), b.columns))
         if b.depth_blocks == 1:
             self._epilogue(batch, first_row, stretch, first_column, rows, columns, tile_base)
         else:
-            with w.when(k.compare("eq", block, b.depth_blocks - 1)):
+            with w.when(k.compare("eq", block, k.sub(self._depth_blocks(), 1))):
                 self._epilogue(batch, first_row, stretch, first_column, rows, columns, tile_base)
 
     def _depth_steps(self, depth: k.Expr, step: Callable[[k.Expr], None]) -> None:
         """One step for each contracted element of a depth block, some written out at a time."""
-        b, w, unroll = self.blocks, self.w, self.blocks.unroll
+        w, unroll = self.w, self.blocks.unroll
         known = k.const_int(depth)
         whole = k.mul(k.floordiv(depth, unroll), unroll)
         if known is None or known >= unroll:
             with w.loop("k", 0, w.let("whole", whole), step=unroll) as kk:
                 with w.loop("u", 0, unroll, "unroll") as u:
                     step(k.add(kk, u))
-        if self.roles.depth % unroll or b.depth % unroll or (
-                b.pieces > 1 and b.inner % unroll):
+        if self._ragged(unroll):
             with w.loop("k", whole, depth) as kk:
                 step(kk)
 
@@ -156,7 +170,7 @@ class _Contraction(Operands):
         if estimate(self.node.type.size) * self.dtype.itemsize <= self.target.l1:
             return
         read = [w.input(n) for n in self._beside()]
-        last = k.compare("eq", block, b.depth_blocks - 1)
+        last = k.compare("eq", block, k.sub(self._depth_blocks(), 1))
         with w.when(last) if b.depth_blocks != 1 else nullcontext():
             with w.loop("i", 0, b.rows, "unroll") as i:
                 row = k.add(first_row, i)
@@ -188,9 +202,29 @@ class _Contraction(Operands):
     ) -> Index:
         """An element of the result by its row and its column."""
         r = self.roles
-        places = {**r.place("batch", batch), **r.spread("m", row, "out"),
+        places = {**r.place("batch", batch), **self.fixed, **r.spread("m", row, "out"),
                   **self._spot("n", self._column(stretch, at), "out")}
         return tuple(places[label] for label in self.node.attrs.out)
+
+    # --- what a product of groups has other answers to ---------------------------------------
+
+    def _first_row(self, tile: k.Expr) -> k.Expr:
+        """The first row of a tile."""
+        return k.mul(tile, self.blocks.rows)
+
+    def _last_row(self) -> k.Expr:
+        """Where the rows of the block's tiles end."""
+        return k.expr(self.roles.m)
+
+    def _depth_blocks(self) -> k.Expr:
+        """The number of depth blocks."""
+        return k.expr(self.blocks.depth_blocks)
+
+    def _ragged(self, unroll: int) -> bool:
+        """Whether a depth block may have contracted elements beyond whole steps."""
+        b = self.blocks
+        return bool(self.roles.depth % unroll or b.depth % unroll or (
+            b.pieces > 1 and b.inner % unroll))
 
     def _each_vector(self, body: object) -> None:
         """Run ``body(slot)`` for every vector of a tile."""
@@ -255,8 +289,11 @@ class _Contraction(Operands):
         """Store the group's results for the tile's valid rows and columns."""
         b, w = self.blocks, self.w
         flying = b.vectors if self._heavy() else 1
+        # Lanes store to different places, of which a single column has but one.
+        kind: k.LoopKind = "serial" if self.roles.n == 1 else "vector"
+        width = 1 if self.roles.n == 1 else b.lanes
         with w.loop("i", 0, rows) as i, w.loop(
-            "c", 0, columns, "vector", width=b.lanes, interleave=flying
+            "c", 0, columns, kind, width=width, interleave=min(width, flying)
         ) as c:
             index = self._index(
                 batch, k.add(first_row, i), stretch, k.add(first_column, c))

@@ -7,7 +7,7 @@ contiguous along them, else in panels as high as the register tile; the operand 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TypeAlias
 
@@ -35,18 +35,26 @@ class Operands:
     block_buffer: k.Buffer
     """The copy of a block of lhs, while one is walked."""
 
+    fixed: Spot
+    """Where labels that are no part of the roles are, while a block is walked."""
+
     def __init__(self, group: Group, target: Target) -> None:
         self.group, self.w = group, group.writer()
         self.node: Node = group.anchors[0]
         self.outputs = output_buffers(group)
         self.dtype: DType = accumulator(self.node.dtype) if self.node.dtype.kind != "b" else i32
         values = [value for value, _ in group.stores]
-        self.roles: Roles = roles_of(self.node, values, self.w.is_leaf)
         self.target = target
-        self.blocks: Blocks = choose_blocks(self.roles, target, self.dtype)
+        self.roles, self.blocks = self._shape(values)
         self.workspaces: list[tuple[k.Buffer, Dim]] = []
         self.packed: k.Buffer | None = None
         self.offset: k.Expr | None = None
+        self.fixed: Spot = {}
+
+    def _shape(self, values: Sequence[Node]) -> tuple[Roles, Blocks]:
+        """How the contraction is seen, and cut into blocks."""
+        roles = roles_of(self.node, values, self.w.is_leaf)
+        return roles, choose_blocks(roles, self.target, self.dtype)
 
     # --- elements of the operands and of the result -------------------------------------
 
@@ -56,7 +64,7 @@ class Operands:
     ) -> k.Expr:
         r = self.roles
         node, labels = (r.lhs, r.lhs_labels) if side == "lhs" else (r.rhs, r.rhs_labels)
-        places = {**r.place("batch", batch), **self._spot(which, free, side),
+        places = {**r.place("batch", batch), **self.fixed, **self._spot(which, free, side),
                   **self._spot("k", contracted, side)}
         index = tuple(places[label] for label in labels)
         return converted(self.w.value(node, index, mask), self.dtype)
@@ -184,7 +192,7 @@ class Operands:
     ) -> None:
         """Copy the rows ``span`` of a depth block of panels; ``first_panel`` goes to ``base``."""
         b, w = self.blocks, self.w
-        low = w.let("low", k.mul(block, b.depth))
+        low = w.let("low", self._low(block))
 
         def one_row(panel: k.Expr, kk: k.Expr) -> None:
             self._pack_row(batch, k.add(low, kk), panel, self._row_of(base, panel, first_panel, kk))

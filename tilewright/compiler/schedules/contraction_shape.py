@@ -163,6 +163,7 @@ def _roles(
     out = node.attrs.out
     sizes = dict(zip(lhs_labels, lhs.shape, strict=True))
     sizes |= dict(zip(rhs_labels, rhs.shape, strict=True))
+    sizes |= dict(zip(out, node.shape, strict=True))
     both = set(lhs_labels) & set(rhs_labels)
     classes = {
         "batch": [x for x in out if x in both],

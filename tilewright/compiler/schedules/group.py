@@ -12,13 +12,14 @@ from tilewright.compiler.schedules.access import Writer, room
 from tilewright.errors import Location
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node, topological
+from tilewright.ir.groups import products
 from tilewright.ir.hints import hinted
 from tilewright.ir.sizes import Dim, product
 from tilewright.ir.types import Shape
 
 Family: TypeAlias = Literal[
-    "pointwise", "rows", "columns", "full", "taps", "filters", "contraction", "attention", "remade",
-    "scatter", "scan", "sort", "routine"]
+    "pointwise", "rows", "columns", "full", "taps", "filters", "contraction", "grouped",
+    "attention", "remade", "scatter", "scan", "sort", "routine"]
 
 
 @dataclass(eq=False)
@@ -101,6 +102,8 @@ def flops(members: Sequence[Node]) -> Dim:
             total = total + node.inputs[0].type.size
         elif node.op.kind == "contract":
             total = total + 2 * node.type.size * contracted_size(node)
+        elif node.op.kind == "grouped":
+            total = total + 2 * products(node)
     return total
 
 
@@ -114,7 +117,8 @@ def contracted_size(node: Node) -> Dim:
 def name_of(group: Group, members: Sequence[Node]) -> str:
     """A readable name: the family and the weightiest operations."""
     kinds = (
-        "elementwise", "reduce", "contract", "index", "scan", "sort", "search", "routine")
+        "elementwise", "reduce", "contract", "grouped", "index", "scan", "sort", "search",
+        "routine")
     ops = [n.op.name for n in members if n.op.kind in kinds]
     weighty = [o for o in dict.fromkeys(reversed(ops)) if o not in ("cast", "where", "add", "mul")]
     chosen = (weighty or list(dict.fromkeys(reversed(ops))) or ["copy"])[:3]
