@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from group_cases import GROUPED, ends_of
 from on_gpus import on_gpu, on_hardware
 
 from tilewright.codegen.cpu import build, host_target
@@ -377,18 +378,7 @@ STRUCTURED: dict[str, list[tuple[Any, tuple[tuple[int, ...], ...]]]] = {
         (ContractAttrs((), (0,), (0,)), ((), (3,))),
         (ContractAttrs((0, 1, 4), (1, 2, 4), (2, 4, 0)), ((2, 3, 5), (3, 4, 5))),
     ],
-    "contract_groups": [
-        (ContractAttrs((0, 1), (2, 1, 3), (0, 3)), ((20, 17), (4, 17, 5), (4,))),
-        (ContractAttrs((1, 0), (2, 3, 1), (3, 0)), ((7, 33), (3, 20, 7), (3,))),
-        (ContractAttrs((0, 1), (3, 1, 2), (0, 3)), ((130, 4), (9, 4, 2), (2,))),
-        (ContractAttrs((0, 1), (2, 1, 3), (0, 3)), ((6, 1), (2, 1, 1), (2,))),
-        (ContractAttrs((0, 1), (2, 1, 3), (0, 3)), ((0, 3), (2, 3, 4), (2,))),
-        (ContractAttrs((0, 1), (2, 1, 3), (0, 3)), ((5, 3), (0, 3, 4), (0,))),
-        (ContractAttrs((0, 1), (0, 3), (2, 1, 3)), ((20, 17), (20, 5), (4,))),
-        (ContractAttrs((1, 0), (0, 3), (3, 1, 2)), ((9, 40), (40, 33), (3,))),
-        (ContractAttrs((0, 1), (3, 0), (2, 1, 3)), ((11, 1), (1, 11), (2,))),
-        (ContractAttrs((0, 1), (0, 3), (2, 1, 3)), ((0, 3), (0, 4), (2,))),
-    ],
+    "contract_groups": GROUPED,
     "take": [
         (IndexAttrs(0), ((5,), (3,))), (IndexAttrs(0), ((5, 17), (2, 3))),
         (IndexAttrs(1), ((3, 4), (6,))), (IndexAttrs(1), ((3, 4, 2), ())),
@@ -440,13 +430,6 @@ def structured_inputs(
     if op.kind == "search":
         arrays[0] = np.sort(arrays[0].astype(accumulator(dtype).numpy)).astype(dtype.numpy)
     return arrays
-
-
-def ends_of(rows: int, groups: int, rng: np.random.Generator) -> np.ndarray:
-    """Where groups of rows end; there are empty ones, and rows behind the last."""
-    ends = np.sort(rng.integers(0, rows + 1, groups)).astype(np.int64)
-    ends[1:2] = ends[:1]
-    return ends
 
 
 def sum_distance(

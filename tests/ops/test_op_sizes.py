@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from group_cases import ends_of
 from op_harness import (
     MODES,
     SCANS,
@@ -15,7 +16,6 @@ from op_harness import (
     ULPS,
     complaint,
     elementwise_rows,
-    ends_of,
     input_dtypes,
     interpreted,
     random_values,
