@@ -19,7 +19,7 @@ GROUPED: list[tuple[Any, tuple[tuple[int, ...], ...]]] = [
     (ContractAttrs((1, 0), (0, 3), (3, 1, 2)), ((9, 40), (40, 33), (3,))),
     (ContractAttrs((0, 1), (3, 0), (2, 1, 3)), ((11, 1), (1, 11), (2,))),
     (ContractAttrs((0, 1), (0, 3), (2, 1, 3)), ((0, 3), (0, 4), (2,))),
-],
+]
 
 
 def ends_of(rows: int, groups: int, rng: np.random.Generator) -> np.ndarray:
