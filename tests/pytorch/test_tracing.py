@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import threading
 from typing import Any
@@ -114,3 +115,27 @@ def test_settings_hold_in_other_threads(said: list[str]) -> None:
     thread.join()
     assert [tuple(f.shape) for f in found] == [(3, 1, 2)]
     assert said == ["of 3 rows"]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_rests_while_our_graphs_are_traced(enabled: bool) -> None:
+    torch._dynamo.reset()
+    tracing.collector_rests_for(backend)  # PyTorch forgets such functions when it is reset
+    found: list[bool] = []
+
+    def f(x: Tensor) -> Tensor:
+        found.append(gc.isenabled())  # in a frame that TorchDynamo reads, which calls it
+        return x.sin()
+    f = torch.compiler.allow_in_graph(f)  # called as the graph is traced, with fake tensors
+    was = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        torch.compile(lambda x: f(x), backend=backend)(torch.randn(3))
+        assert found and not any(found) and gc.isenabled() is enabled
+        found.clear()
+        torch.compile(lambda x: f(x) + 1, backend="aot_eager")(torch.randn(3))
+        assert found and all(seen is enabled for seen in found) and gc.isenabled() is enabled
+    finally:
+        (gc.enable if was else gc.disable)()
+        torch._dynamo.reset()
+        tracing.collector_rests_for(backend)

@@ -19,11 +19,12 @@ from tilewright.torch.frames import watch
 from tilewright.torch.instead import answers_for, traced_for_us
 from tilewright.torch.kept import Kept, caching, keeping
 from tilewright.torch.options import Options, read_options
+from tilewright.torch.packed_attention import write_out_attention
 from tilewright.torch.recipe import Recipe
 from tilewright.torch.records import Region, region_of
 from tilewright.torch.recurrent import take_apart
 from tilewright.torch.sized import SizedRecipe, reloaded, sized, symbols_of
-from tilewright.torch.tracing import trace_for
+from tilewright.torch.tracing import collector_rests_for, trace_for
 
 _region: ContextVar[Region] = ContextVar("tilewright_region")
 """What is being compiled, for programs that come out of PyTorch's cache meanwhile."""
@@ -41,6 +42,7 @@ def backend(
     """
     chosen = read_options(options, rest)
     take_apart(module)
+    write_out_attention(module)
     region = region_of(module, example_inputs)
     compilers = {
         kind: keeping(functools.partial(_compile, options=chosen, region=region, kind=kind))
@@ -63,6 +65,7 @@ def backend(
 
 trace_for(backend)
 watch(backend)
+collector_rests_for(backend)
 answers_for(backend)
 
 

@@ -35,6 +35,11 @@ def traced_for_us() -> Iterator[None]:
         _ours.reset(token)
 
 
+def ours() -> bool:
+    """Whether AOTAutograd traces for this backend now."""
+    return _ours.get()
+
+
 def answers_for(backend: Function) -> None:
     """Graphs that TorchDynamo traces for this backend are ours."""
     _backends.append(backend)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import fx
 
-LEAST_NODES = 24
+LEAST_NODES = 16
 """Operators of one repetition, and 3 repetitions: below, a whole program compiles quickly."""
 
 LEAST_BYTES = 1 << 20

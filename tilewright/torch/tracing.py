@@ -6,13 +6,19 @@ which backend the graph is for that is being traced, and are as PyTorch has them
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import torch
+from torch._dynamo import convert_frame
+from torch._dynamo.callback import callback_handler
 from torch._dynamo.eval_frame import innermost_backend
+
+from tilewright.compiler.collector import collector_at_rest
 
 Function = Callable[..., Any]
 
@@ -72,9 +78,35 @@ class Loggers(set[Any]):
 
 def traced_for(translator: Any, function: Function) -> bool:
     """Whether the graph of one of TorchDynamo's translators is for a backend."""
-    output = getattr(translator, "output", None)
-    compiler = innermost_backend(getattr(output, "compiler_fn", None))  # type: ignore[arg-type]
+    return _is(getattr(getattr(translator, "output", None), "compiler_fn", None), function)
+
+
+def _is(compiler: Any, function: Function) -> bool:
+    """Whether a backend in PyTorch's wrappers is this one."""
+    compiler = innermost_backend(compiler)
     return getattr(compiler, "compiler_fn", compiler) is function
+
+
+def collector_rests_for(function: Function) -> None:
+    """Python's cyclic collector rests while TorchDynamo traces and compiles for this backend.
+
+    PyTorch tells of each compilation as it begins; what ends with it is on a stack of contexts of
+    the function that tells.
+    """
+    def begin(about: object) -> None:
+        frame: FrameType | None = sys._getframe(1)
+        stack = None
+        while frame is not None and frame.f_code is not _COMPILE:
+            stack = frame.f_locals.get("stack", stack)
+            frame = frame.f_back
+        compiler = None if frame is None else frame.f_locals.get("compiler_fn")
+        if isinstance(stack, contextlib.ExitStack) and _is(compiler, function):
+            stack.enter_context(collector_at_rest())
+    callback_handler.register_start_callback(begin)
+
+
+_COMPILE = getattr(getattr(convert_frame, "_compile", None), "__code__", None)
+"""The code of TorchDynamo's function for one graph."""
 
 
 def trace_for(function: Function) -> None:

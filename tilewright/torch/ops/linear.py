@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ import torch
 from tilewright.ir import build
 from tilewright.ir.graph import Node
 from tilewright.ir.types import broadcast_shapes
-from tilewright.torch.nodes import axis_of, cast, expand, number, wide
+from tilewright.torch import linear_calls
+from tilewright.torch.nodes import axis_of, cast, count, expand, number, reduce, wide
 from tilewright.torch.table import Call, row
 
 aten = torch.ops.aten
@@ -79,6 +81,36 @@ def addr(call: Call, bias: Node, x: Node, y: Node, *, beta: Any = 1, alpha: Any 
         return scaled
     added = expand(cast(bias, dtype), call.type.shape)
     return added * beta + scaled if beta != 1 else added + scaled
+
+
+@row(linear_calls.linear)
+def linear(call: Call, x: Node, weight: Node, bias: Node | None) -> Node:
+    """``x @ weight.T + bias`` over rows."""
+    product = build.contract(_rows(x), weight, (0, 1), (2, 1), (0, 2))
+    if bias is not None:
+        product = expand(bias, product.shape) + product
+    return build.reshape(product, call.type.shape)
+
+
+@row(linear_calls.gradient)
+def linear_gradient(
+    call: Call, gradient: Node, x: Node, weight: Node, wanted: Sequence[bool]
+) -> list[Node]:
+    """Of a linear layer, by ``x``, ``weight`` and ``bias``: those that are wanted."""
+    given, rows, found = _rows(gradient), _rows(x), []
+    if wanted[0]:
+        by_x = build.contract(given, weight, (0, 1), (1, 2), (0, 2))
+        found.append(build.reshape(by_x, x.shape))
+    if wanted[1]:
+        found.append(build.contract(given, rows, (0, 1), (0, 2), (1, 2)))
+    if wanted[2]:
+        found.append(reduce("sum", given, (0,)))
+    return found
+
+
+def _rows(x: Node) -> Node:
+    """All axes but the last as one."""
+    return build.reshape(x, (count(x.shape[:-1], range(x.type.rank - 1)), x.shape[-1]))
 
 
 @row(aten.trace)
