@@ -31,8 +31,7 @@ run = torch.compile(model, backend="tilewright", options={"threads": int(sys.arg
 loss = run(x).square().mean()
 loss.backward()
 found = counters["aot_autograd"]
-loaded = "torch._inductor.lowering" in sys.modules
-assert not (loaded and found["autograd_cache_hit"]), "Inductor's code generators were loaded"
+assert "torch._inductor.lowering" not in sys.modules, "Inductor's code generators were loaded"
 print(loss.item(), model[0].weight.grad.sum().item(), found["autograd_cache_hit"])
 """
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import fx
 from torch._dynamo.backends.common import aot_autograd
-from torch._functorch.partitioners import min_cut_rematerialization_partition
 
 from tilewright.compiler.collector import collector_at_rest
 from tilewright.torch.builds import built, program_of
@@ -20,6 +19,7 @@ from tilewright.torch.instead import answers_for, traced_for_us
 from tilewright.torch.kept import Kept, caching, keeping
 from tilewright.torch.options import Options, read_options
 from tilewright.torch.packed_attention import write_out_attention
+from tilewright.torch.partition import partition
 from tilewright.torch.recipe import Recipe
 from tilewright.torch.records import Region, region_of
 from tilewright.torch.recurrent import take_apart
@@ -55,7 +55,7 @@ def backend(
                 fw_compiler=compilers["forward"],
                 bw_compiler=compilers["backward"],
                 inference_compiler=compilers["inference"],
-                partition_fn=min_cut_rematerialization_partition,
+                partition_fn=partition,
                 decompositions=decompositions(),
                 keep_inference_input_mutations=True,
             )(module, example_inputs)
