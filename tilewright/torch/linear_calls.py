@@ -26,13 +26,17 @@ aten = torch.ops.aten
 _library = torch.library.Library("tilewright", "FRAGMENT")
 _library.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
 _library.define(
-    "linear_gradient(Tensor gradient, Tensor x, Tensor weight, bool[3] wanted) -> Tensor[]")
+    "linear_gradient(Tensor gradient, Tensor? x, Tensor? weight, bool bias) -> Tensor[]")
 
 linear = torch.ops.tilewright.linear.default
 """The layer, of a contiguous result."""
 
 gradient = torch.ops.tilewright.linear_gradient.default
-"""The gradients by x, weight and bias, of which those come that are wanted."""
+"""The gradients by x, weight and bias, of which those come that are wanted.
+
+That by x needs the weight, and that by the weight needs x, so the one that is given asks for the
+other's gradient; ``bias`` asks for its own.
+"""
 
 
 # --- what they mean ---------------------------------------------------------------------
@@ -41,15 +45,15 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _gradient(
-    given: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[bool]
+    given: Tensor, x: Tensor | None, weight: Tensor | None, bias: bool
 ) -> list[Tensor]:
     rows = given.reshape(-1, given.shape[-1])
-    makes = (
-        lambda: (rows @ weight).reshape(x.shape),
-        lambda: rows.t() @ x.reshape(-1, x.shape[-1]),
-        lambda: rows.sum(0),
-    )
-    return [make() for make, wants in zip(makes, wanted, strict=True) if wants]
+    found = []
+    if weight is not None:
+        found.append((rows @ weight).reshape(*given.shape[:-1], weight.shape[1]))
+    if x is not None:
+        found.append(rows.t() @ x.reshape(-1, x.shape[-1]))
+    return [*found, rows.sum(0)] if bias else found
 
 
 def _linear_shape(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -57,10 +61,16 @@ def _linear_shape(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _gradient_shapes(
-    given: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[bool]
+    given: Tensor, x: Tensor | None, weight: Tensor | None, bias: bool
 ) -> list[Tensor]:
-    shapes = x.shape, weight.shape, weight.shape[:1]
-    return [x.new_empty(shape) for shape, wants in zip(shapes, wanted, strict=True) if wants]
+    shapes: list[Sequence[Any]] = []
+    if weight is not None:
+        shapes.append((*given.shape[:-1], weight.shape[1]))
+    if x is not None:
+        shapes.append((given.shape[-1], x.shape[-1]))
+    if bias:
+        shapes.append(given.shape[-1:])
+    return [given.new_empty(shape) for shape in shapes]
 
 
 _library.impl("linear", _linear, "CPU")
@@ -81,14 +91,14 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        of_x, of_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if of_weight else None, weight if of_x else None)
         return linear(x, weight, bias)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, given: Tensor) -> Any:
-        x, weight = ctx.saved_tensors
-        wanted = list(ctx.needs_input_grad)
-        found = iter(gradient(given, x, weight, wanted))
+        wanted = ctx.needs_input_grad
+        found = iter(gradient(given, *ctx.saved_tensors, wanted[2]))
         return tuple(next(found) if wants else None for wants in wanted)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -94,16 +93,16 @@ def linear(call: Call, x: Node, weight: Node, bias: Node | None) -> Node:
 
 @row(linear_calls.gradient)
 def linear_gradient(
-    call: Call, gradient: Node, x: Node, weight: Node, wanted: Sequence[bool]
+    call: Call, gradient: Node, x: Node | None, weight: Node | None, bias: bool
 ) -> list[Node]:
-    """Of a linear layer, by ``x``, ``weight`` and ``bias``: those that are wanted."""
-    given, rows, found = _rows(gradient), _rows(x), []
-    if wanted[0]:
+    """Of a linear layer, by ``x``, ``weight`` and ``bias``: those that are asked for."""
+    given, found = _rows(gradient), []
+    if weight is not None:
         by_x = build.contract(given, weight, (0, 1), (1, 2), (0, 2))
-        found.append(build.reshape(by_x, x.shape))
-    if wanted[1]:
-        found.append(build.contract(given, rows, (0, 1), (0, 2), (1, 2)))
-    if wanted[2]:
+        found.append(build.reshape(by_x, call.out[0].shape))
+    if x is not None:
+        found.append(build.contract(given, _rows(x), (0, 1), (0, 2), (1, 2)))
+    if bias:
         found.append(reduce("sum", given, (0,)))
     return found
 
