@@ -10,10 +10,10 @@ from tilewright.compiler.schedules.access import Index, Writer, flat, unflatten
 from tilewright.compiler.schedules.group import Group, finish, output_buffers
 from tilewright.compiler.schedules.reduction import (
     COMBINE,
-    align,
     converted,
     hold,
     identity,
+    store_kept,
 )
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
@@ -225,12 +225,6 @@ def _finish_tile(
         for node, row in zip(group.anchors, rows, strict=True):
             total = converted(k.Load(row, k.sub(c, origin)), node.dtype)
             hold(w, node, w.let("r", total), kept)
-        values = []
-        for (value, _), buffer in zip(group.stores, outputs, strict=True):
-            shape = value.shape
-            index = align(kept, sizes, shape)
-            values.append((buffer, flat(index, shape), w.let("v", w.value(value, index))))
-        for buffer, offset, v in values:
-            w.write(k.Store(buffer, offset, v))
+        store_kept(group, w, outputs, kept, sizes)
     for node in group.anchors:
         w.bound.pop(node)

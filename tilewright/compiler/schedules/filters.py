@@ -28,13 +28,15 @@ from tilewright.compiler.schedules.reduction import (
     hold,
     identity,
     lower_rows,
+    store_kept,
 )
-from tilewright.compiler.schedules.window_tiles import even, store_windows
+from tilewright.compiler.schedules.window_tiles import even
 from tilewright.compiler.schedules.windowed import (
     Block,
     Kept,
     KeptPlaces,
     Seen,
+    Walk,
     lane_axis,
     seen_by,
 )
@@ -50,61 +52,42 @@ SHARES = 16
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Plan(Walk):
     """How windows and taps are walked.
 
-    lane    the axis of places along which vectors run
     kept    the other axes of places that the sums have
     batch   those that are summed, but for the windows
     split   the windowed axis that is cut into ``blocks`` of at most ``most``
     tile    taps along the last axes that are summed at once
     """
 
-    seen: Seen
-    lane: int
     kept: tuple[int, ...]
     batch: tuple[int, ...]
     split: int
     most: int
     shares: int
     tile: tuple[int, ...]
-    width: int
-
-    @property
-    def per_lane(self) -> bool:
-        """Whether each lane has a channel of its own."""
-        return self.lane not in self.seen.attrs.axes
-
-    @property
-    def vectors(self) -> int:
-        """Vectors of channels."""
-        return -(-self.size(self.lane) // self.width) if self.per_lane else 1
 
     @property
     def blocks(self) -> int:
         """Into how many the windows are cut."""
-        return -(-self.size(self.split) // self.most)
+        return -(-self.seen.count(self.split) // self.most)
 
     @property
     def rest(self) -> int:
         """Lanes of the last vector of windows, if it is not whole."""
-        return 0 if self.per_lane else self.size(self.lane) % self.width
+        return 0 if self.per_lane else self.seen.count(self.lane) % self.width
 
     @property
     def sizes(self) -> dict[int, int]:
         """The most windows of a block along each windowed axis."""
-        return {a: self.most if a == self.split else self.size(a) for a in self.seen.attrs.axes}
+        found = {axis: self.seen.count(axis) for axis in self.seen.attrs.axes}
+        return found | {self.split: self.most}
 
     @property
     def taps(self) -> int:
         """The number of sums of a channel."""
-        return prod(self.size(a) for a in self.seen.tap_axes)
-
-    def size(self, axis: int) -> int:
-        """The size of an axis that is known."""
-        found = self.seen.shape[axis]
-        assert isinstance(found, int)
-        return found
+        return prod(self.seen.count(a) for a in self.seen.tap_axes)
 
     def values(self, w: Writer, first: Mapping[int, k.Expr]) -> list[Kept]:
         """What is kept for a block that begins there."""
@@ -128,7 +111,7 @@ def lower_filters(group: Group, target: Target) -> LoweredKernel:
             for at, totals in _results(w, plan, place, sums):
                 index = tuple(at[i] for i in kept)
                 _hold(w, totals, index)
-                store_windows(group, w, outputs, index, sizes)
+                store_kept(group, w, outputs, index, sizes)
         _release(w, group)
         return finish(group, w, outputs)
     size = product(sizes)
@@ -147,7 +130,7 @@ def lower_filters(group: Group, target: Target) -> LoweredKernel:
         with w.loop("c", 0, sizes[-1], "vector", width=plan.width) as c:
             index = (*outer, c)
             _hold(w, {a: _joined(a, b, flat(index, sizes), plan) for a, b in parts.items()}, index)
-            store_windows(group, w, outputs, index, sizes)
+            store_kept(group, w, outputs, index, sizes)
         _release(w, group)
     return finish(group, w, outputs, [(b, b.size * b.dtype.itemsize) for b in parts.values()])
 
@@ -173,8 +156,8 @@ def _plan(group: Group, target: Target, seen: Seen) -> _Plan | None:
     kept = [a for a in kept if a != lane]
     batch = [a for a in places if a in group.axes]
     most = (target.registers - 2) // len(group.anchors)
-    plan = _Plan(seen, lane, tuple(kept), tuple(batch), split, seen.count(split), 1,
-                 _tile(seen, most), width)
+    plan = _Plan(seen, lane, width, tuple(kept), tuple(batch), split, seen.count(split), 1,
+                 _tile(seen, most))
     taps, _, dilation = seen.along(split)
     least = 4 * width if split == lane else max(1, (taps - 1) * dilation // 2)
     while plan.most >= 2 * least and _bytes(plan) > target.l1 * 3 // 4:
@@ -272,7 +255,7 @@ def _sums(
         *batch, block = (w.let("o", e) for e in unflatten(u, sizes))
         first: dict[int, k.Expr] = {a: k.Const(0) for a in plan.seen.attrs.axes}
         first |= {**place, **dict(zip(plan.batch, batch, strict=True))}
-        stop: dict[int, k.Expr] = {a: k.Const(plan.size(a)) for a in plan.seen.attrs.axes}
+        stop: dict[int, k.Expr] = {a: k.Const(plan.seen.count(a)) for a in plan.seen.attrs.axes}
         if plan.blocks > 1:
             first[plan.split] = w.let("low", k.mul(block, plan.most))
             end = k.minimum(k.add(first[plan.split], plan.most), stop[plan.split])
@@ -313,9 +296,9 @@ def _vectors(
     axes = plan.seen.tap_axes
     front = axes[:len(axes) - len(plan.tile)]
     with ExitStack() as loops:
-        taps = {a: loops.enter_context(w.loop("y", 0, plan.size(a))) for a in front}
+        taps = {a: loops.enter_context(w.loop("y", 0, plan.seen.count(a))) for a in front}
         for tiles in product_of(*(
-            _tiles(plan.size(a), size)
+            _tiles(plan.seen.count(a), size)
             for a, size in zip(axes[len(front):], plan.tile, strict=True)
         )):
             with ExitStack() as inner:
@@ -344,7 +327,8 @@ def _in_registers(
         here: dict[int, k.Expr] = dict(first)
 
         def place(at: Mapping[int, k.Expr]) -> k.Expr:
-            tap = flat(tuple(at[a] for a in seen.tap_axes), [plan.size(a) for a in seen.tap_axes])
+            sizes = [seen.count(a) for a in seen.tap_axes]
+            tap = flat(tuple(at[a] for a in seen.tap_axes), sizes)
             return k.add(k.mul(tap, width), v)
         registers = {
             node: w.alloc("acc", buffer.dtype, prod(tile.sizes.values()), "register")
@@ -376,13 +360,13 @@ def _results(
     w: Writer, plan: _Plan, place: Mapping[int, k.Expr], sums: _Sums
 ) -> Iterator[tuple[dict[int, k.Expr], dict[Node, k.Expr]]]:
     """In loops over the taps (and channels, if there is one per lane): the place, and the sums."""
-    sizes = [plan.size(a) for a in plan.seen.tap_axes]
+    sizes = [plan.seen.count(a) for a in plan.seen.tap_axes]
     with w.loop("y", 0, plan.taps) as y:
         at = {**place, **dict(zip(plan.seen.tap_axes, unflatten(y, sizes), strict=True))}
         row = k.mul(y, plan.width)
         if plan.per_lane:
-            count = k.minimum(k.sub(plan.size(plan.lane), place[plan.lane]), plan.width)
-            stop = k.expr(plan.width) if plan.size(plan.lane) % plan.width == 0 else count
+            count = k.minimum(k.sub(plan.seen.count(plan.lane), place[plan.lane]), plan.width)
+            stop = k.expr(plan.width) if plan.seen.count(plan.lane) % plan.width == 0 else count
             with w.loop("v", 0, stop, "vector", width=plan.width) as v:
                 at[plan.lane] = k.add(place[plan.lane], v)
                 yield at, {n: k.Load(b, k.add(row, v)) for n, b in sums.whole.items()}

@@ -253,6 +253,19 @@ def align(kept: Index, sizes: Sequence[Dim], shape: Shape) -> Index:
     return tuple(result)
 
 
+def store_kept(
+    group: Group, w: Writer, outputs: Sequence[k.Buffer], kept: Index, sizes: Sequence[Dim]
+) -> None:
+    """Store what has one element per place that a reduction keeps."""
+    values = []
+    for (value, _), buffer in zip(group.stores, outputs, strict=True):
+        shape = value.shape
+        index = align(kept, sizes, shape)
+        values.append((buffer, flat(index, shape), w.let("v", w.value(value, index))))
+    for buffer, offset, v in values:
+        w.write(k.Store(buffer, offset, v))
+
+
 # --- values kept between passes ---------------------------------------------------------
 
 

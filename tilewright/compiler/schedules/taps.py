@@ -12,8 +12,9 @@ from tilewright.compiler.schedules.reduction import (
     accumulators,
     converted,
     hold,
+    store_kept,
 )
-from tilewright.compiler.schedules.window_tiles import lower_tiles, store_windows
+from tilewright.compiler.schedules.window_tiles import lower_tiles
 from tilewright.compiler.schedules.windowed import seen_by
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
@@ -61,7 +62,7 @@ def lower_windows(group: Group, target: Target) -> LoweredKernel:
             for node, register in registers.items():
                 total = converted(k.Load(register, k.Const(0)), node.dtype)
                 hold(w, node, w.let("r", total), at)
-            store_windows(group, w, outputs, at, [group.shape[i] for i in kept])
+            store_kept(group, w, outputs, at, [group.shape[i] for i in kept])
         for node in group.anchors:
             w.bound.pop(node)
     return finish(group, w, outputs)

@@ -12,19 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.schedules.access import Index, Writer, flat, unflatten
 from tilewright.compiler.schedules.group import Group, finish, output_buffers
 from tilewright.compiler.schedules.reduction import (
     COMBINE,
-    align,
     converted,
     hold,
     identity,
+    store_kept,
 )
-from tilewright.compiler.schedules.windowed import Block, Kept, Seen, lane_axis, places_of
+from tilewright.compiler.schedules.windowed import Block, Kept, Seen, Walk, lane_axis, places_of
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
 from tilewright.ir.graph import Node
@@ -39,35 +39,19 @@ UNROLLED = 16
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Plan(Walk):
     """How windows are walked.
 
-    lane    the axis of places along which vectors run
     across  the windowed axis along which tiles have ``tile`` windows, if there is one but the lanes
     split   the windowed axis that is cut into ``blocks``
     outer   the other axes of places
     """
 
-    seen: Seen
-    lane: int
     across: int | None
     tile: int
     split: int
     blocks: int
     outer: tuple[int, ...]
-    width: int
-
-    @property
-    def per_lane(self) -> bool:
-        """Whether each lane has windows of its own channel."""
-        return self.lane not in self.seen.attrs.axes
-
-    @property
-    def vectors(self) -> int:
-        """Vectors of channels."""
-        size = self.seen.shape[self.lane]
-        assert isinstance(size, int)
-        return -(-size // self.width) if self.per_lane else 1
 
     @property
     def sizes(self) -> dict[int, int]:
@@ -86,14 +70,14 @@ def _plan(group: Group, target: Target, seen: Seen) -> _Plan:
     tile = 1 if across is None else even(seen.count(across), most)
     split = seen.attrs.axes[0]
     outer = tuple(a for a in range(seen.rank) if a not in (*seen.attrs.axes, lane))
-    plan = _Plan(seen, lane, across, tile, split, 1, outer, width)
+    plan = _Plan(seen, lane, width, across, tile, split, 1, outer)
     least = tile if split == across else 1
     if split == lane:
         least = 4 * width
     taps, _, dilation = seen.along(split)
     least = max(least, (taps - 1) * dilation)
     while seen.count(split) // (2 * plan.blocks) >= least and _bytes(plan) > target.l1 * 3 // 4:
-        plan = _Plan(seen, lane, across, tile, split, 2 * plan.blocks, outer, width)
+        plan = replace(plan, blocks=2 * plan.blocks)
     return plan
 
 
@@ -193,7 +177,7 @@ def _tile(
         index = tuple(at[i] for i in range(seen.rank))
         for node, acc in registers.items():
             hold(w, node, w.let("r", converted(k.Load(acc, t), node.dtype)), index)
-        store_windows(group, w, outputs, index, seen.shape[:seen.rank])
+        store_kept(group, w, outputs, index, seen.shape[:seen.rank])
     for node in group.anchors:
         w.bound.pop(node)
 
@@ -268,16 +252,3 @@ class _Taps:
             return read
         for node, buffer in self.buffers.items():
             w.bound[node] = reader(buffer)
-
-
-def store_windows(
-    group: Group, w: Writer, outputs: Sequence[k.Buffer], kept: Index, sizes: Sequence[Dim]
-) -> None:
-    """Store what has one element per window."""
-    values = []
-    for (value, _), buffer in zip(group.stores, outputs, strict=True):
-        shape = value.shape
-        index = align(kept, sizes, shape)
-        values.append((buffer, flat(index, shape), w.let("v", w.value(value, index))))
-    for buffer, offset, v in values:
-        w.write(k.Store(buffer, offset, v))

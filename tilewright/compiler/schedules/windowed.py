@@ -60,7 +60,7 @@ class Seen:
         return self.rank + self.attrs.axes.index(axis)
 
     def count(self, axis: int) -> int:
-        """The windows along a windowed axis."""
+        """The size of an axis that is known, such as the windows along a windowed one."""
         found = self.shape[axis]
         assert isinstance(found, int)
         return found
@@ -356,3 +356,26 @@ class KeptPlaces(Kept):
 def ceil_div(a: k.Expr, b: int) -> k.Expr:
     """Index quotient, rounded up."""
     return k.floordiv(k.add(a, b - 1), b)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How vectors run over windows.
+
+    lane   the axis of places along which they run
+    width  lanes of a vector
+    """
+
+    seen: Seen
+    lane: int
+    width: int
+
+    @property
+    def per_lane(self) -> bool:
+        """Whether each lane has windows of its own channel."""
+        return self.lane not in self.seen.attrs.axes
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of channels."""
+        return -(-self.seen.count(self.lane) // self.width) if self.per_lane else 1

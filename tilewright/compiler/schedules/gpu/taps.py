@@ -7,9 +7,14 @@ from contextlib import ExitStack
 from tilewright.compiler.lowered import LoweredKernel
 from tilewright.compiler.schedules.access import unflatten
 from tilewright.compiler.schedules.group import Group, finish, output_buffers
-from tilewright.compiler.schedules.reduction import accumulate, accumulators, converted, hold
+from tilewright.compiler.schedules.reduction import (
+    accumulate,
+    accumulators,
+    converted,
+    hold,
+    store_kept,
+)
 from tilewright.compiler.schedules.taps import kind_of
-from tilewright.compiler.schedules.window_tiles import store_windows
 from tilewright.compiler.target import Target
 from tilewright.ir import loops as k
 from tilewright.ir.sizes import product
@@ -32,5 +37,5 @@ def lower_taps(group: Group, target: Target) -> LoweredKernel:
         for node, register in registers.items():
             total = converted(k.Load(register, k.Const(0)), node.dtype)
             hold(w, node, w.let("r", total), at)
-        store_windows(group, w, outputs, at, sizes)
+        store_kept(group, w, outputs, at, sizes)
     return finish(group, w, outputs)
